@@ -1,0 +1,3 @@
+mod wire;
+
+pub use wire::{MeshId, MessageId, ParseIdError};
