@@ -1,0 +1,119 @@
+//! What a node is started with: plain data. The builder only sets its fields.
+
+use std::path::PathBuf;
+
+use multiaddr::Multiaddr;
+use serde::{Deserialize, Serialize};
+
+/// Everything that can be said about a node before it starts.
+///
+/// ```
+/// use pombo::Config;
+/// let config = Config { name: Some("shop".into()), mdns: false, ..Config::default() };
+/// assert!(config.local);
+/// ```
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Config {
+    /// The node's name. Without one it takes the first free slot of the data directory, and that slot's name.
+    pub name: Option<String>,
+    /// Which mesh it belongs to.
+    pub mesh: MeshChoice,
+    /// Where it listens. Empty: every interface, on ports that the system picks, TCP and (with the feature) QUIC.
+    pub listen: Vec<Multiaddr>,
+    /// Peers to dial.
+    pub peers: Vec<Multiaddr>,
+    /// Whether to find peers by multicast DNS.
+    pub mdns: bool,
+    /// Whether to find peers by the registry of this host.
+    pub local: bool,
+    /// Whether to pass on what others publish though nobody here listens.
+    pub relay: bool,
+    /// A key file, in place of a slot in the data directory.
+    pub key: Option<PathBuf>,
+    /// The data directory. Without one: `$XDG_DATA_HOME/pombo`.
+    pub data_dir: Option<PathBuf>,
+    /// Whether this node exists for one errand only: its key is in memory, it is in nobody's roster unless it subscribes
+    /// or serves, and a publication returns when neighbours have confirmed that they took it over.
+    pub short_lived: bool,
+    /// The bounds that it keeps.
+    pub limits: Limits,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self {
+            name: None,
+            mesh: MeshChoice::Default,
+            listen: Vec::new(),
+            peers: Vec::new(),
+            mdns: true,
+            local: true,
+            relay: false,
+            key: None,
+            data_dir: None,
+            short_lived: false,
+            limits: Limits::default(),
+        }
+    }
+}
+
+/// Which mesh a node belongs to.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum MeshChoice {
+    /// The mesh of this user's node that runs on this host, if one does; otherwise the one named `default`. It is private,
+    /// and made in the data directory if it is not there.
+    #[default]
+    Default,
+    /// The private mesh of that name in the data directory; made if it is not there.
+    Named(String),
+    /// The well-known mesh that anybody on the network may join.
+    Open,
+}
+
+/// The bounds that a node keeps. Sizes in bytes.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Limits {
+    /// The largest payload of a message, request or reply. 1 MiB.
+    pub message: usize,
+    /// Patterns that this node may subscribe to. 1,024.
+    pub patterns: usize,
+    /// Services that this node may provide. 256.
+    pub services: usize,
+    /// What one subscriber's mailbox may hold. 4 MiB.
+    pub mailbox: usize,
+    /// What may wait to be published. 8 MiB.
+    pub outgoing: usize,
+    /// Recent frames kept for those that missed them. 16 MiB.
+    pub ring: usize,
+    /// Frames held back while an earlier one is missing, for one publisher's stream. 4 MiB.
+    pub held: usize,
+    /// Streams of others that are remembered. 4,096.
+    pub streams: usize,
+    /// Roster records kept. 10,000.
+    pub roster: usize,
+    /// Requests of this node that may be open. 10,000.
+    pub requests: usize,
+    /// Nodes that this one keeps links to. Beyond it, it picks some and relies on the others to pass things on. 32.
+    pub links: usize,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            message: 1024 * 1024,
+            patterns: 1_024,
+            services: 256,
+            mailbox: 4 * 1024 * 1024,
+            outgoing: 8 * 1024 * 1024,
+            ring: 16 * 1024 * 1024,
+            held: 4 * 1024 * 1024,
+            streams: 4_096,
+            roster: 10_000,
+            requests: 10_000,
+            links: 32,
+        }
+    }
+}

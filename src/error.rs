@@ -1,0 +1,357 @@
+//! How things end: one vocabulary of outcomes, and an error type per verb.
+
+use libp2p_identity::PeerId;
+
+use crate::payload::PayloadError;
+use crate::topic::NameError;
+
+/// How a verb ended. The same words in Rust, in the exit codes of the `pombo` command, and in the documentation.
+///
+/// ```
+/// use pombo::Outcome;
+/// assert_eq!(Outcome::Nobody.exit_code(), 3);
+/// assert_eq!(Outcome::Nobody.to_string(), "nobody");
+/// ```
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Outcome {
+    /// Done.
+    Ok,
+    /// I/O, or a bug.
+    Failed,
+    /// Wrong usage or configuration.
+    Usage,
+    /// Nobody subscribed, no provider, no peers, within the time asked for. Nothing was sent or stored.
+    Nobody,
+    /// The time ran out after the work began: it may or may not have happened.
+    Unknown,
+    /// The other side answered with an error.
+    Refused,
+    /// The node that was named, or that this verb needs, is not there.
+    NoNode,
+    /// Refused here, before anything was sent: too large, bad topic, queue full.
+    Rejected,
+    /// Not a member, no grant.
+    Denied,
+    /// Some of it done.
+    Partial,
+    /// The other side had no room. It did not run and may be tried again.
+    Busy,
+}
+
+impl Outcome {
+    /// All of them, in the order of their exit codes.
+    pub const ALL: [Self; 11] = [
+        Self::Ok,
+        Self::Failed,
+        Self::Usage,
+        Self::Nobody,
+        Self::Unknown,
+        Self::Refused,
+        Self::NoNode,
+        Self::Rejected,
+        Self::Denied,
+        Self::Partial,
+        Self::Busy,
+    ];
+
+    /// What the `pombo` command exits with.
+    pub const fn exit_code(self) -> u8 {
+        match self {
+            Self::Ok => 0,
+            Self::Failed => 1,
+            Self::Usage => 2,
+            Self::Nobody => 3,
+            Self::Unknown => 4,
+            Self::Refused => 5,
+            Self::NoNode => 6,
+            Self::Rejected => 7,
+            Self::Denied => 8,
+            Self::Partial => 9,
+            Self::Busy => 10,
+        }
+    }
+
+    /// Its word.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Ok => "ok",
+            Self::Failed => "failed",
+            Self::Usage => "usage",
+            Self::Nobody => "nobody",
+            Self::Unknown => "unknown",
+            Self::Refused => "refused",
+            Self::NoNode => "no-node",
+            Self::Rejected => "rejected",
+            Self::Denied => "denied",
+            Self::Partial => "partial",
+            Self::Busy => "busy",
+        }
+    }
+
+    /// What it means, in one line.
+    pub const fn meaning(self) -> &'static str {
+        match self {
+            Self::Ok => "done",
+            Self::Failed => "I/O, or a bug",
+            Self::Usage => "wrong usage or configuration",
+            Self::Nobody => "nobody subscribed, no provider, no peers, within the time asked for",
+            Self::Unknown => "the time ran out after the work began: it may or may not have happened",
+            Self::Refused => "the other side answered with an error",
+            Self::NoNode => "the node that was named, or that this verb needs, is not there",
+            Self::Rejected => "refused here, before anything was sent: too large, bad topic, queue full",
+            Self::Denied => "not a member, no grant",
+            Self::Partial => "some of it done",
+            Self::Busy => "the other side had no room: it did not run and may be tried again",
+        }
+    }
+}
+
+impl std::fmt::Display for Outcome {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+/// The node is no longer running.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("this node has been shut down")]
+pub struct Closed;
+
+/// A node could not start.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum StartError {
+    /// The configuration makes no sense.
+    #[error("{0}")]
+    Config(String),
+    /// No address to listen on could be opened.
+    #[error("cannot listen on {address}: {reason}")]
+    Listen {
+        /// Where.
+        address: String,
+        /// Why not, and what to do.
+        reason: String,
+    },
+    /// The data directory, a key or the mesh's secret could not be read or made.
+    #[error("{0}")]
+    Data(#[source] Box<dyn std::error::Error + Send + Sync>),
+    /// Something else in the operating system.
+    #[error("cannot start: {0}")]
+    Io(#[from] std::io::Error),
+}
+
+impl StartError {
+    /// Its class.
+    pub fn outcome(&self) -> Outcome {
+        match self {
+            Self::Config(_) => Outcome::Usage,
+            Self::Listen { .. } | Self::Data(_) | Self::Io(_) => Outcome::Failed,
+        }
+    }
+}
+
+/// A message was not published.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum PublishError {
+    /// Larger than the mesh carries.
+    #[error("the payload has {size} bytes, at most {limit} are allowed")]
+    TooLarge {
+        /// What it has.
+        size: usize,
+        /// What is allowed.
+        limit: usize,
+    },
+    /// Too many headers, or too long ones.
+    #[error("the headers have {count} entries and {bytes} bytes, at most 64 and 16384 are allowed")]
+    Headers {
+        /// How many.
+        count: usize,
+        /// Their bytes.
+        bytes: usize,
+    },
+    /// The value could not be encoded.
+    #[error("the value cannot be encoded: {0}")]
+    Encode(#[source] PayloadError),
+    /// Fewer listeners than were asked for, in the time that was given.
+    #[error("{found} of {wanted} peers subscribe to {topic}")]
+    Nobody {
+        /// The topic.
+        topic: String,
+        /// How many were asked for.
+        wanted: usize,
+        /// How many there are.
+        found: usize,
+    },
+    /// Neighbours were there, and none confirmed in time that it took the message.
+    #[error("no neighbour confirmed the message in time: it may or may not have arrived")]
+    Unconfirmed,
+    /// The node is gone.
+    #[error(transparent)]
+    Closed(#[from] Closed),
+}
+
+impl PublishError {
+    /// Its class.
+    pub fn outcome(&self) -> Outcome {
+        match self {
+            Self::TooLarge { .. } | Self::Headers { .. } | Self::Encode(_) => Outcome::Rejected,
+            Self::Nobody { .. } => Outcome::Nobody,
+            Self::Unconfirmed => Outcome::Unknown,
+            Self::Closed(_) => Outcome::Failed,
+        }
+    }
+}
+
+/// A subscription or a service was not set up.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum SubscribeError {
+    /// A pattern, group or service name is misspelt.
+    #[error(transparent)]
+    Name(#[from] NameError),
+    /// This node has as many as it may have.
+    #[error("this node has {limit} already, which is the limit: raise it in the configuration or use a wildcard")]
+    TooMany {
+        /// The limit.
+        limit: usize,
+    },
+    /// The peers that were waited for did not come in time.
+    #[error("{found} of {wanted} peers are there")]
+    Nobody {
+        /// How many were asked for.
+        wanted: usize,
+        /// How many there are.
+        found: usize,
+    },
+    /// The node is gone.
+    #[error(transparent)]
+    Closed(#[from] Closed),
+}
+
+impl SubscribeError {
+    /// Its class.
+    pub fn outcome(&self) -> Outcome {
+        match self {
+            Self::Name(_) | Self::TooMany { .. } => Outcome::Rejected,
+            Self::Nobody { .. } => Outcome::Nobody,
+            Self::Closed(_) => Outcome::Failed,
+        }
+    }
+}
+
+/// What a subscriber gets in place of a message. The stream goes on after it.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum RecvError {
+    /// Messages are missing here: this reader was too slow, or they could not be repaired.
+    #[error("{} {missed} messages were missed", if *exact { "exactly" } else { "at most" })]
+    Lagged {
+        /// How many.
+        missed: u64,
+        /// Whether all of them were for this subscriber. Otherwise some may have been for others.
+        exact: bool,
+    },
+    /// A message came that is not of this subscription's type.
+    #[error("a message on {topic} from {source_peer} is not of the expected type: {reason}")]
+    Decode {
+        /// Its topic.
+        topic: String,
+        /// Who published it.
+        source_peer: PeerId,
+        /// What is wrong with it.
+        reason: PayloadError,
+    },
+}
+
+/// A request has no answer.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum RequestError {
+    /// No node serves it.
+    #[error("nobody serves {service}")]
+    Nobody {
+        /// The service.
+        service: String,
+    },
+    /// The node that was named is not there, or does not serve it.
+    #[error("the node {node} is not there or does not serve {service}")]
+    NoNode {
+        /// The node as named.
+        node: String,
+        /// The service.
+        service: String,
+    },
+    /// The handler answered with an error.
+    #[error("{message}")]
+    Refused {
+        /// Who.
+        from: PeerId,
+        /// What it said.
+        message: String,
+    },
+    /// Every provider is at its limit. The request did not run.
+    #[error("every provider of {service} is busy")]
+    Busy {
+        /// The service.
+        service: String,
+    },
+    /// It was sent and no answer came: it may have run.
+    #[error("no answer from {service} in time: it may have run")]
+    Unknown {
+        /// The service.
+        service: String,
+    },
+    /// The request was not sent to anybody in the time it had.
+    #[error("no provider of {service} could be reached in time: it did not run")]
+    NotSent {
+        /// The service.
+        service: String,
+    },
+    /// Larger than the mesh carries.
+    #[error("the request has {size} bytes, at most {limit} are allowed")]
+    TooLarge {
+        /// What it has.
+        size: usize,
+        /// What is allowed.
+        limit: usize,
+    },
+    /// Too many headers, or too long ones.
+    #[error("the headers have {count} entries and {bytes} bytes, at most 64 and 16384 are allowed")]
+    Headers {
+        /// How many.
+        count: usize,
+        /// Their bytes.
+        bytes: usize,
+    },
+    /// Too many requests of this node are open.
+    #[error("{limit} requests are open already: wait for some to end")]
+    TooMany {
+        /// The limit.
+        limit: usize,
+    },
+    /// The question could not be encoded.
+    #[error("the question cannot be encoded: {0}")]
+    Encode(#[source] PayloadError),
+    /// The answer is not of the expected type.
+    #[error("the answer is not of the expected type: {0}")]
+    Decode(#[source] PayloadError),
+    /// The node is gone.
+    #[error(transparent)]
+    Closed(#[from] Closed),
+}
+
+impl RequestError {
+    /// Its class.
+    pub fn outcome(&self) -> Outcome {
+        match self {
+            Self::Nobody { .. } | Self::NotSent { .. } => Outcome::Nobody,
+            Self::NoNode { .. } => Outcome::NoNode,
+            Self::Refused { .. } => Outcome::Refused,
+            Self::Busy { .. } => Outcome::Busy,
+            Self::Unknown { .. } => Outcome::Unknown,
+            Self::TooLarge { .. } | Self::Headers { .. } | Self::TooMany { .. } | Self::Encode(_) => Outcome::Rejected,
+            Self::Decode(_) | Self::Closed(_) => Outcome::Failed,
+        }
+    }
+}

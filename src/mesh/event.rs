@@ -1,0 +1,435 @@
+//! The mesh's whole alphabet: what it can be told ([`Input`]) and what it can want done ([`Output`]).
+//!
+//! All of it is plain data. Channels, sockets and gossipsub's handles stay with the driver, behind integers.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use libp2p_identity::PeerId;
+use multiaddr::Multiaddr;
+
+use super::routes::Routes;
+use super::time::Span;
+use crate::Headers;
+use crate::wire::frame::{Frame, Place};
+use crate::wire::roster::{RosterRecord, SignedRecord};
+use crate::wire::rpc::{Reply, Request, Response};
+
+macro_rules! numbers {
+    ($($(#[$doc:meta])* $name:ident),+ $(,)?) => { $(
+        $(#[$doc])*
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+        pub(crate) struct $name(pub(crate) u64);
+    )+ };
+}
+
+numbers! {
+    /// Stands for the channel on which a caller waits for the answer to a command.
+    Ticket,
+    /// A local subscription, and the mailbox that belongs to it.
+    SubscriberId,
+    /// A local provider of a service.
+    ProviderId,
+    /// A call that came in, from its arrival to its reply.
+    CallId,
+    /// A request that went out over request-response.
+    RpcId,
+    /// A request that came in over request-response and has not been answered.
+    InboundId,
+    /// A gossip message that gossipsub wants judged.
+    GossipId,
+}
+
+/// What the mesh is told.
+#[derive(Debug)]
+pub(crate) enum Input {
+    /// A caller wants something.
+    Command(Ticket, Command),
+    /// Whoever waited on this ticket has gone.
+    Abandoned(Ticket),
+    /// This node listens on these addresses now.
+    Listening(Vec<Multiaddr>),
+    /// Somebody may be found there. Without a peer id only the address is known.
+    Seen { peer: Option<PeerId>, addresses: Vec<Multiaddr>, by: FoundBy },
+    /// A connection was established; so many stand now.
+    Connected { peer: PeerId, address: Multiaddr, links: u32 },
+    /// A connection ended; so many stand still.
+    Disconnected { peer: PeerId, links: u32 },
+    /// A dial came to nothing.
+    DialFailed { peer: Option<PeerId>, addresses: Vec<Multiaddr>, why: DialFailure },
+    /// A ping came back.
+    RoundTrip { peer: PeerId, time: Span },
+    /// A peer does not answer pings any more.
+    Silent { peer: PeerId },
+    /// A frame that passed [`Frame::open`], or one of our own that was just signed.
+    Frame { frame: Arc<Frame>, via: Via },
+    /// A gossip message that is no frame of this mesh.
+    BadGossip { from: PeerId, gossip: GossipId, why: String },
+    /// Gossipsub could not take a frame: all queues were full.
+    GossipRefused { frame: Arc<Frame> },
+    /// The signer is done.
+    Signed(Signed),
+    /// A request came in.
+    Request { from: PeerId, id: InboundId, request: Checked<Request> },
+    /// The answer to a request of ours, or why there is none.
+    Response { id: RpcId, result: Result<Checked<Response>, RpcFailure> },
+    /// A mailbox had no room for this frame.
+    MailboxFull { subscriber: SubscriberId, frame: Arc<Frame> },
+    /// Time passed: see `Mesh::poll_timeout`.
+    Timeout,
+}
+
+/// How a frame came here.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Via {
+    /// It was made here.
+    Own,
+    /// By gossip. Gossipsub waits for a verdict.
+    Gossip { from: PeerId, gossip: GossipId },
+}
+
+/// A decoded record, with the frames and roster records in it opened and checked. Those that did not pass are left out.
+#[derive(Clone, Debug)]
+pub(crate) struct Checked<T> {
+    pub(crate) body: T,
+    pub(crate) frames: Vec<Arc<Frame>>,
+    pub(crate) records: Vec<SignedRecord>,
+}
+
+/// How somebody was found.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[non_exhaustive]
+pub enum FoundBy {
+    /// The registry of this host.
+    Local,
+    /// Multicast DNS.
+    Mdns,
+    /// An address that was given.
+    Given,
+    /// The roster: another node knew.
+    Roster,
+    /// They dialled us.
+    Inbound,
+}
+
+/// Why a dial came to nothing.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum DialFailure {
+    /// They are in another mesh. `open` says whether theirs is the open one.
+    OtherMesh { open: bool },
+    /// They are no pombo node.
+    NotPombo,
+    /// It is this very node.
+    Ourselves,
+    /// No connection came about.
+    Unreachable(String),
+}
+
+/// Why a request over request-response has no answer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum RpcFailure {
+    /// It certainly did not reach the other side's handler.
+    NotSent,
+    /// It may have.
+    Unknown,
+}
+
+/// What a caller can ask for.
+#[derive(Clone, Debug)]
+pub(crate) enum Command {
+    Subscribe {
+        subscriber: SubscriberId,
+        patterns: Vec<Arc<str>>,
+        group: Option<Arc<str>>,
+    },
+    Unsubscribe {
+        subscriber: SubscriberId,
+    },
+    Serve {
+        provider: ProviderId,
+        service: Arc<str>,
+        room: u32,
+    },
+    Unserve {
+        provider: ProviderId,
+    },
+    Request(Ask),
+    /// The reply to a call, by its handler.
+    Reply {
+        call: CallId,
+        reply: Reply,
+    },
+    Dial {
+        address: Multiaddr,
+    },
+    Status,
+    /// Say goodbye: answered when the neighbours have heard, or did not within a second.
+    Leave,
+}
+
+/// A request to a service.
+#[derive(Clone, Debug)]
+pub(crate) struct Ask {
+    pub(crate) service: Arc<str>,
+    /// This node and no other.
+    pub(crate) to: Option<NodeName>,
+    pub(crate) timeout: Span,
+    pub(crate) content_type: Arc<str>,
+    pub(crate) headers: Headers,
+    pub(crate) body: Bytes,
+}
+
+/// A node, as a user names it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum NodeName {
+    Peer(PeerId),
+    Name(String),
+}
+
+/// What the mesh wants done.
+#[derive(Debug)]
+pub(crate) enum Output {
+    Dial {
+        peer: Option<PeerId>,
+        addresses: Vec<Multiaddr>,
+    },
+    /// Close all connections to it.
+    Disconnect {
+        peer: PeerId,
+    },
+    /// Join a shard's gossip topic, or leave it.
+    Join {
+        shard: u8,
+    },
+    Leave {
+        shard: u8,
+    },
+    /// Publish on the frame's shard. Refusal comes back as [`Input::GossipRefused`].
+    Gossip {
+        frame: Arc<Frame>,
+    },
+    Judge {
+        from: PeerId,
+        gossip: GossipId,
+        verdict: Verdict,
+    },
+    /// Sign, off this task; [`Input::Signed`] follows.
+    Sign(Unsigned),
+    Send {
+        id: RpcId,
+        to: PeerId,
+        request: Request,
+    },
+    Reply {
+        to: InboundId,
+        response: Response,
+    },
+    /// Put into a subscriber's mailbox. A frame that finds no room comes back as [`Input::MailboxFull`]; a gap always fits.
+    Deliver {
+        subscriber: SubscriberId,
+        delivery: Delivery,
+    },
+    /// Hand a call to a provider's handler.
+    Serve {
+        provider: ProviderId,
+        call: IncomingCall,
+    },
+    /// The asker of a call has gone: its handler may stop.
+    Stop {
+        provider: ProviderId,
+        call: CallId,
+    },
+    Answer {
+        ticket: Ticket,
+        answer: Answer,
+    },
+    /// Publishers may build frames of this shard up to this sequence number.
+    Allow {
+        shard: u8,
+        sequence: u64,
+    },
+    /// What publishers and subscribers look at has changed.
+    Routes(Arc<Routes>),
+    Announce(Event),
+}
+
+/// Gossipsub's three verdicts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Verdict {
+    /// Good, pass it on.
+    Accept,
+    /// Not for us to pass on, nobody's fault.
+    Ignore,
+    /// The one who sent it should have known better.
+    Reject,
+}
+
+/// What is put into a subscriber's mailbox.
+#[derive(Clone, Debug)]
+pub(crate) enum Delivery {
+    Frame(Arc<Frame>),
+    Lagged(Lag),
+}
+
+/// A gap in what a subscriber receives.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Lag {
+    pub(crate) missed: u64,
+    pub(crate) exact: bool,
+}
+
+/// A call on its way to a handler.
+#[derive(Clone, Debug)]
+pub(crate) struct IncomingCall {
+    pub(crate) id: CallId,
+    pub(crate) from: PeerId,
+    pub(crate) timeout: Span,
+    pub(crate) content_type: Arc<str>,
+    pub(crate) headers: Headers,
+    pub(crate) body: Bytes,
+}
+
+/// What has to be signed.
+#[derive(Debug)]
+pub(crate) enum Unsigned {
+    Head {
+        place: Place,
+        time: u64,
+    },
+    Record(RosterRecord),
+    /// A frame that all queues refused, with this attempt number.
+    Again {
+        frame: Arc<Frame>,
+        attempt: u8,
+    },
+}
+
+/// What was signed.
+#[derive(Debug)]
+pub(crate) enum Signed {
+    Head(Arc<Frame>),
+    Record(SignedRecord),
+    Again(Arc<Frame>),
+}
+
+/// The answer to a command.
+#[derive(Clone, Debug)]
+pub(crate) enum Answer {
+    /// In force.
+    Done,
+    /// A limit of this node is reached.
+    TooMany {
+        limit: usize,
+    },
+    Reply {
+        from: PeerId,
+        reply: Reply,
+    },
+    Failed(AskFailure),
+    Status(Box<Status>),
+}
+
+/// Why a request has no reply.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum AskFailure {
+    /// Nobody serves it, as far as this node knows.
+    Nobody,
+    /// The node that was named is not there.
+    NoNode,
+    /// Every provider is busy.
+    Busy,
+    /// Time ran out or the connection broke after it was sent: it may have run.
+    Unknown,
+    /// Time ran out before it could be sent to anybody.
+    NotSent,
+    /// Too many requests of this node are open.
+    TooMany { limit: usize },
+}
+
+/// Something that happened in the mesh, as [`Node::events`](crate::Node::events) tells it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Event {
+    /// A link to this node was made.
+    Linked {
+        /// Who.
+        peer: PeerId,
+        /// Where.
+        address: Multiaddr,
+        /// How it was found.
+        by: FoundBy,
+    },
+    /// The last link to this node is gone.
+    Unlinked {
+        /// Who.
+        peer: PeerId,
+    },
+    /// The roster has a node that it did not have, or one that came back.
+    Joined {
+        /// Who.
+        peer: PeerId,
+        /// Its name.
+        name: String,
+    },
+    /// A node said goodbye.
+    Left {
+        /// Who.
+        peer: PeerId,
+        /// Its name.
+        name: String,
+    },
+    /// Nobody has heard of this node for a while; nothing is routed to it.
+    Suspect {
+        /// Who.
+        peer: PeerId,
+        /// Its name.
+        name: String,
+    },
+    /// A neighbour belongs to another mesh and was turned away. Said once for each.
+    OtherMesh {
+        /// Who.
+        peer: Option<PeerId>,
+        /// Where.
+        addresses: Vec<Multiaddr>,
+        /// Whether theirs is the open mesh.
+        open: bool,
+    },
+}
+
+/// What a node knows, at one moment.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct Status {
+    /// This node.
+    pub node: PeerStatus,
+    /// The name of its mesh.
+    pub mesh: String,
+    /// The others, by name.
+    pub peers: Vec<PeerStatus>,
+}
+
+/// What is known of one node.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct PeerStatus {
+    /// Its id.
+    pub peer: PeerId,
+    /// Its name.
+    pub name: String,
+    /// Where it can be reached.
+    pub addresses: Vec<Multiaddr>,
+    /// How many connections there are to it.
+    pub links: u32,
+    /// The last round trip.
+    pub round_trip: Option<std::time::Duration>,
+    /// How it was found, if it is linked.
+    pub found_by: Option<FoundBy>,
+    /// What it subscribes to: patterns, each with its group.
+    pub patterns: Vec<(String, Option<String>)>,
+    /// What it serves.
+    pub services: Vec<String>,
+    /// Whether it passes on what it does not subscribe to.
+    pub relay: bool,
+    /// Whether nobody has heard of it for a while.
+    pub suspect: bool,
+}

@@ -1,0 +1,136 @@
+//! What a subscriber receives.
+
+use std::ops::Deref;
+use std::sync::Arc;
+use std::time::SystemTime;
+
+use libp2p_identity::PeerId;
+use serde::{Deserialize, Serialize};
+
+use crate::wire::MessageId;
+
+/// A message as a subscriber receives it. Dereferences to its payload.
+///
+/// ```
+/// # async fn f(node: pombo::Node) -> Result<(), Box<dyn std::error::Error>> {
+/// # use futures::StreamExt;
+/// let mut lines = node.subscribe(pombo::RawPattern::parse("log.>")?).await?;
+/// while let Some(line) = lines.next().await {
+///     let line = line?;
+///     println!("{} from {}: {} bytes", line.topic(), line.source(), line.len());
+/// }
+/// # Ok(())
+/// # }
+/// ```
+#[derive(Clone, Debug)]
+pub struct Message<T> {
+    pub(crate) topic: Arc<str>,
+    pub(crate) id: MessageId,
+    pub(crate) source: PeerId,
+    pub(crate) time: SystemTime,
+    pub(crate) content_type: Arc<str>,
+    pub(crate) headers: Headers,
+    pub(crate) payload: T,
+}
+
+impl<T> Message<T> {
+    /// The topic that it was published on.
+    pub fn topic(&self) -> &str {
+        &self.topic
+    }
+
+    /// Its id, unique in the mesh.
+    pub fn id(&self) -> MessageId {
+        self.id
+    }
+
+    /// The node that published it. Its signature was checked.
+    pub fn source(&self) -> PeerId {
+        self.source
+    }
+
+    /// When it was published, by the publisher's clock, to the microsecond.
+    pub fn time(&self) -> SystemTime {
+        self.time
+    }
+
+    /// What the payload is, as the publisher says, such as `application/json`.
+    pub fn content_type(&self) -> &str {
+        &self.content_type
+    }
+
+    /// What the publisher attached.
+    pub fn headers(&self) -> &Headers {
+        &self.headers
+    }
+
+    /// The payload, taken out.
+    pub fn into_payload(self) -> T {
+        self.payload
+    }
+}
+
+impl<T> Deref for Message<T> {
+    type Target = T;
+
+    fn deref(&self) -> &T {
+        &self.payload
+    }
+}
+
+/// Names and values that travel beside a payload, in the order in which they were added.
+///
+/// ```
+/// let headers: pombo::Headers = [("tenant", "acme")].into_iter().collect();
+/// assert_eq!(headers.get("tenant"), Some("acme"));
+/// ```
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Headers(Vec<(String, String)>);
+
+impl Headers {
+    /// The most headers that one message or request may have.
+    pub const MAX_COUNT: usize = 64;
+    /// The most bytes that names and values may have together.
+    pub const MAX_BYTES: usize = 16 * 1024;
+
+    /// Adds one. A name that is there already stays; [`get`](Self::get) finds the first.
+    pub fn add(&mut self, name: impl Into<String>, value: impl Into<String>) {
+        self.0.push((name.into(), value.into()));
+    }
+
+    /// The first value of that name.
+    pub fn get(&self, name: &str) -> Option<&str> {
+        self.iter().find(|(found, _)| *found == name).map(|(_, value)| value)
+    }
+
+    /// All of them.
+    pub fn iter(&self) -> impl Iterator<Item = (&str, &str)> {
+        self.0.iter().map(|(name, value)| (name.as_str(), value.as_str()))
+    }
+
+    /// Whether there are none.
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    /// How many there are.
+    pub fn len(&self) -> usize {
+        self.0.len()
+    }
+
+    /// The bytes of all names and values.
+    pub(crate) fn bytes(&self) -> usize {
+        self.0.iter().map(|(name, value)| name.len() + value.len()).sum()
+    }
+
+    /// Whether they keep to [`MAX_COUNT`](Self::MAX_COUNT) and [`MAX_BYTES`](Self::MAX_BYTES).
+    pub(crate) fn fit(&self) -> bool {
+        self.len() <= Self::MAX_COUNT && self.bytes() <= Self::MAX_BYTES
+    }
+}
+
+impl<N: Into<String>, V: Into<String>> FromIterator<(N, V)> for Headers {
+    fn from_iter<I: IntoIterator<Item = (N, V)>>(pairs: I) -> Self {
+        Self(pairs.into_iter().map(|(name, value)| (name.into(), value.into())).collect())
+    }
+}

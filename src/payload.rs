@@ -1,0 +1,100 @@
+//! How a value becomes the bytes of a payload: the encodings that a topic or service can choose.
+//!
+//! To the mesh a payload is opaque bytes with a content type beside them.
+
+use bytes::Bytes;
+
+/// Turns values of type `T` into payloads and back.
+///
+/// Implemented for any serde type by [`Bincode`] and [`Json`], and for [`Bytes`] by [`Raw`]. Implement it for a type of
+/// your own to bring another format:
+///
+/// ```
+/// use bytes::Bytes;
+/// use pombo::{Encoding, PayloadError, Topic};
+///
+/// pub enum Text {}
+///
+/// impl Encoding<String> for Text {
+///     const CONTENT_TYPE: &'static str = "text/plain; charset=utf-8";
+///
+///     fn encode(value: &String) -> Result<Bytes, PayloadError> {
+///         Ok(Bytes::copy_from_slice(value.as_bytes()))
+///     }
+///
+///     fn decode(payload: &Bytes) -> Result<String, PayloadError> {
+///         String::from_utf8(payload.to_vec()).map_err(PayloadError::new)
+///     }
+/// }
+///
+/// pub const LINES: Topic<String, Text> = Topic::new("log.lines");
+/// ```
+pub trait Encoding<T> {
+    /// The content type that receivers are told, unless the publisher names another.
+    const CONTENT_TYPE: &'static str;
+
+    /// Makes the payload.
+    ///
+    /// # Errors
+    ///
+    /// If the value cannot be written in this encoding.
+    fn encode(value: &T) -> Result<Bytes, PayloadError>;
+
+    /// Reads the payload back.
+    ///
+    /// # Errors
+    ///
+    /// If the bytes are no such value.
+    fn decode(payload: &Bytes) -> Result<T, PayloadError>;
+}
+
+/// The default encoding: compact and fast, for programs that share the Rust types.
+#[derive(Clone, Copy, Debug)]
+pub enum Bincode {}
+
+/// JSON, for topics that other languages or people read.
+#[derive(Clone, Copy, Debug)]
+pub enum Json {}
+
+/// The bytes as they are.
+#[derive(Clone, Copy, Debug)]
+pub enum Raw {}
+
+/// A value could not be encoded, or a payload not be decoded.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+pub struct PayloadError(Box<dyn std::error::Error + Send + Sync>);
+
+impl PayloadError {
+    /// Wraps the reason.
+    pub fn new(reason: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> Self {
+        Self(reason.into())
+    }
+}
+
+impl<T> Encoding<T> for Json
+where
+    T: serde::Serialize + serde::de::DeserializeOwned,
+{
+    const CONTENT_TYPE: &'static str = "application/json";
+
+    fn encode(value: &T) -> Result<Bytes, PayloadError> {
+        serde_json::to_vec(value).map(Bytes::from).map_err(PayloadError::new)
+    }
+
+    fn decode(payload: &Bytes) -> Result<T, PayloadError> {
+        serde_json::from_slice(payload).map_err(PayloadError::new)
+    }
+}
+
+impl Encoding<Bytes> for Raw {
+    const CONTENT_TYPE: &'static str = "application/octet-stream";
+
+    fn encode(value: &Bytes) -> Result<Bytes, PayloadError> {
+        Ok(value.clone())
+    }
+
+    fn decode(payload: &Bytes) -> Result<Bytes, PayloadError> {
+        Ok(payload.clone())
+    }
+}

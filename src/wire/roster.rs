@@ -1,0 +1,121 @@
+//! Roster records: what a node says of itself. One writer, signed, passed on unchanged.
+
+use bytes::Bytes;
+use libp2p_identity::{Keypair, PeerId};
+use serde::{Deserialize, Serialize};
+
+use super::MeshId;
+use super::codec::{self, CodecError, Extensions};
+use super::frame::{SignFrameError, VERSION};
+use super::node_key::{self, NodeKey, Purpose, SIGNATURE};
+use crate::topic::{self, NameError};
+
+/// The most bytes of a roster record.
+pub(crate) const MAX_RECORD: usize = 16 * 1024;
+
+const KIND: u8 = 3;
+
+/// A subscription as others see it.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub(crate) struct Interest {
+    pub(crate) pattern: String,
+    pub(crate) group: Option<String>,
+}
+
+/// What a node says of itself.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct RosterRecord {
+    pub(crate) node: NodeKey,
+    pub(crate) incarnation: u64,
+    /// Rises with every change within an incarnation. The highest (incarnation, version) wins.
+    pub(crate) version: u64,
+    /// When it was written, in microseconds since 1970, by the writer's clock.
+    pub(crate) time: u64,
+    /// A tombstone: the node has left.
+    pub(crate) left: bool,
+    pub(crate) relay: bool,
+    pub(crate) name: String,
+    /// Multiaddresses in their binary form.
+    pub(crate) addresses: Vec<multiaddr::Multiaddr>,
+    pub(crate) interests: Vec<Interest>,
+    pub(crate) services: Vec<String>,
+    pub(crate) extensions: Extensions,
+}
+
+/// Why bytes are no roster record of this mesh.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum RecordError {
+    #[error("{0} bytes are too few or too many for a roster record")]
+    Length(usize),
+    #[error("version {0} is not spoken here: this side speaks {VERSION}")]
+    Version(u8),
+    #[error("kind {0} is no roster record")]
+    Kind(u8),
+    #[error("{0}")]
+    Codec(#[from] CodecError),
+    #[error("extension {0} has to be understood and is not")]
+    Extension(u8),
+    #[error(transparent)]
+    Name(#[from] NameError),
+    #[error("the signature is not its author's")]
+    Signature,
+}
+
+/// A roster record that was checked, with the bytes that carry its signature.
+#[derive(Clone, Debug)]
+pub(crate) struct SignedRecord {
+    pub(crate) bytes: Bytes,
+    pub(crate) node: PeerId,
+    pub(crate) record: RosterRecord,
+}
+
+impl SignedRecord {
+    /// Reads and checks a record.
+    pub(crate) fn open(mesh: MeshId, bytes: Bytes) -> Result<Self, RecordError> {
+        if bytes.len() > MAX_RECORD || bytes.len() < 2 + SIGNATURE {
+            return Err(RecordError::Length(bytes.len()));
+        }
+        if bytes[0] != VERSION {
+            return Err(RecordError::Version(bytes[0]));
+        }
+        if bytes[1] != KIND {
+            return Err(RecordError::Kind(bytes[1]));
+        }
+        let end = bytes.len() - SIGNATURE;
+        let record: RosterRecord = codec::decode(&bytes[2..end])?;
+        if let Some(tag) = codec::unknown_extension(&record.extensions) {
+            return Err(RecordError::Extension(tag));
+        }
+        record.interests.iter().try_for_each(|interest| topic::check_pattern(&interest.pattern))?;
+        record.services.iter().try_for_each(|service| topic::check_name(service))?;
+        let node = record.node.peer().ok_or(RecordError::Signature)?;
+        if !record.node.verify(Purpose::RosterRecord, mesh, &bytes[..end], &bytes[end..]) {
+            return Err(RecordError::Signature);
+        }
+        Ok(Self { bytes, node, record })
+    }
+
+    /// What decides which of two records of a node is newer.
+    pub(crate) fn stamp(&self) -> Stamp {
+        Stamp { incarnation: self.record.incarnation, version: self.record.version }
+    }
+}
+
+/// How new a record is. Ordered: a later start beats any version of an earlier one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub(crate) struct Stamp {
+    pub(crate) incarnation: u64,
+    pub(crate) version: u64,
+}
+
+impl RosterRecord {
+    /// Signs the record.
+    pub(crate) fn sign(self, mesh: MeshId, key: &Keypair) -> Result<SignedRecord, SignFrameError> {
+        let node = self.node.peer().ok_or(node_key::SignError)?;
+        let mut bytes = vec![VERSION, KIND];
+        codec::encode_into(&self, &mut bytes)?;
+        let signature = node_key::sign(key, Purpose::RosterRecord, mesh, &bytes)?;
+        bytes.extend(signature);
+        Ok(SignedRecord { bytes: bytes.into(), node, record: self })
+    }
+}
