@@ -23,7 +23,7 @@ pub(crate) enum Asked {
     /// Records that this neighbour has and we lack.
     Fetch { peer: PeerId },
     /// Frames handed over for good by a short-lived node.
-    Inject { stream: Stream, to: u64 },
+    Inject { batch: u64 },
     /// Nothing hangs on the answer.
     Told,
 }

@@ -163,6 +163,13 @@ pub(crate) enum Command {
         address: Multiaddr,
     },
     Status,
+    /// Answered when the frame was handed over to neighbours. For short-lived nodes.
+    Confirm {
+        shard: u8,
+        sequence: u64,
+    },
+    /// Answered when the first look-around is over: those who were found have told what they know, or nobody was found.
+    Settle,
     /// Say goodbye: answered when the neighbours have heard, or did not within a second.
     Leave,
 }
@@ -326,7 +333,19 @@ pub(crate) enum Answer {
         reply: Reply,
     },
     Failed(AskFailure),
+    Confirmed(Confirmation),
     Status(Box<Status>),
+}
+
+/// How handing frames over to neighbours ended.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Confirmation {
+    /// Neighbours that took them.
+    pub(crate) peers: u32,
+    /// Nodes that listen to any of their topics, as the best informed of those neighbours knows.
+    pub(crate) listeners: u32,
+    /// Whether a neighbour failed to answer.
+    pub(crate) failed: bool,
 }
 
 /// Why a request has no reply.
