@@ -51,6 +51,8 @@ pub(crate) enum Input {
     Listening(Vec<Multiaddr>),
     /// Somebody may be found there. Without a peer id only the address is known.
     Seen { peer: Option<PeerId>, addresses: Vec<Multiaddr>, by: FoundBy },
+    /// This host's registry was looked through once, and everybody in it has been told as seen.
+    Looked,
     /// A connection was established; so many stand now.
     Connected { peer: PeerId, address: Multiaddr, links: u32 },
     /// A connection ended; so many stand still.
@@ -59,8 +61,6 @@ pub(crate) enum Input {
     DialFailed { peer: Option<PeerId>, addresses: Vec<Multiaddr>, why: DialFailure },
     /// A ping came back.
     RoundTrip { peer: PeerId, time: Span },
-    /// A peer does not answer pings any more.
-    Silent { peer: PeerId },
     /// A frame that passed [`Frame::open`], or one of our own that was just signed.
     Frame { frame: Arc<Frame>, via: Via },
     /// A gossip message that is no frame of this mesh.
