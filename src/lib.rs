@@ -1,3 +1,5 @@
+#[cfg(feature = "net")]
+mod net;
 mod wire;
 
 pub use wire::{MeshId, MessageId, ParseIdError};
