@@ -65,7 +65,12 @@ pub(super) fn make_once(path: &Path, bytes: &[u8]) -> io::Result<()> {
 
 /// A file's name is durable only when its directory is.
 fn sync_dir(path: &Path) -> io::Result<()> {
-    path.parent().map_or(Ok(()), |dir| File::open(dir)?.sync_all())
+    File::open(dir_of(path))?.sync_all()
+}
+
+/// The directory a file is in. `Path::parent` says "" for the current one, which cannot be opened.
+fn dir_of(path: &Path) -> &Path {
+    path.parent().filter(|dir| !dir.as_os_str().is_empty()).unwrap_or(Path::new("."))
 }
 
 /// The text of a file, at most `limit` bytes of it; `None` if there is no such file.
@@ -104,5 +109,30 @@ impl Lock {
             }
             Err(TryLockError::Error(error)) => Err(error),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_bare_file_name_is_in_the_current_directory() {
+        for (path, dir) in [("key", "."), ("./key", "."), ("a/key", "a"), ("/key", "/")] {
+            assert_eq!(dir_of(Path::new(path)), Path::new(dir));
+        }
+    }
+
+    #[test]
+    fn a_file_is_replaced_whole_and_nothing_is_left_beside_it() {
+        let temp = tempfile::TempDir::new().unwrap();
+        let path = temp.path().join("file");
+        for text in ["one", "two"] {
+            replace(&path, text.as_bytes()).unwrap();
+            assert_eq!(fs::read_to_string(&path).unwrap(), text);
+        }
+        make_once(&path, b"three").unwrap();
+        assert_eq!(fs::read_to_string(&path).unwrap(), "two");
+        assert_eq!(fs::read_dir(temp.path()).unwrap().count(), 1);
     }
 }

@@ -8,6 +8,7 @@
 
 pub(crate) mod access;
 pub(crate) mod behaviour;
+pub(crate) mod data_dir;
 mod files;
 pub(crate) mod gate;
 pub(crate) mod rpc;
