@@ -30,7 +30,7 @@ const PING_TIMEOUT: Duration = Duration::from_millis(2500);
 /// A connection on which no ping has succeeded for this long leads nowhere: close it.
 ///
 /// Do not wait for `ping::Event`'s failure: libp2p keeps the first one to itself, and the second comes only when a new
-/// stream has failed to negotiate, some 15 s after the host has vanished.
+/// stream has failed to negotiate: measured, 16.5 s after the host has vanished.
 pub(crate) const SILENCE: Duration = Duration::from_millis(4500);
 
 /// All protocols that run on every connection.

@@ -11,5 +11,6 @@ pub(crate) mod behaviour;
 pub(crate) mod data_dir;
 mod files;
 pub(crate) mod gate;
+pub(crate) mod registry;
 pub(crate) mod rpc;
 pub(crate) mod transport;
