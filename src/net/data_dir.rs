@@ -21,7 +21,7 @@ use etcetera::BaseStrategy;
 use crate::net::access::{MeshAccess, OPEN};
 use crate::net::files;
 
-pub(crate) use slot::{Slot, load_key};
+pub(crate) use slot::Slot;
 
 /// Why the data directory, or what is in it, cannot be used. Each names the path and what to do.
 #[derive(Debug, thiserror::Error)]

@@ -27,7 +27,7 @@ use std::time::Duration;
 use futures::{AsyncReadExt, AsyncWriteExt};
 use libp2p::core::muxing::{StreamMuxerBox, StreamMuxerExt, SubstreamBox};
 use libp2p::swarm::{DialError, ListenError};
-use libp2p::{PeerId, TransportError};
+use libp2p::{Multiaddr, PeerId, TransportError};
 use tokio::time::{Instant, timeout_at};
 
 use crate::net::access::MeshAccess;
@@ -88,15 +88,15 @@ impl From<io::Error> for TurnedAway {
     }
 }
 
-/// What the gate said, if it is the gate that made a dial fail.
+/// What the gate said, and at which address, if it is the gate that made a dial fail.
 ///
 /// With several addresses the first refusal: all of them lead to the same peer.
-pub(crate) fn refused_dial(error: &DialError) -> Option<&GateError> {
+pub(crate) fn refused_dial(error: &DialError) -> Option<(&Multiaddr, &GateError)> {
     let DialError::Transport(attempts) = error else { return None };
-    attempts.iter().find_map(|(_, error)| gate_error(error))
+    attempts.iter().find_map(|(address, error)| Some((address, gate_error(error)?)))
 }
 
-/// What the gate said, if it is the gate that refused an incoming connection.
+/// What the gate said, if it is the gate that refused an incoming connection. The address stands in the swarm's event.
 pub(crate) fn refused_listen(error: &ListenError) -> Option<&GateError> {
     let ListenError::Transport(error) = error else { return None };
     gate_error(error)

@@ -42,6 +42,22 @@ impl Slot {
         Self { name, keypair, incarnation: wall_clock(), lock: None }
     }
 
+    /// Takes the place of the key in this file, which is made if it is not there. The incarnation is kept beside it.
+    ///
+    /// # Errors
+    ///
+    /// If another process holds the key, others may read it, or it is none.
+    pub(crate) fn load_key(path: &Path) -> Result<Self, DataDirError> {
+        let lock_path = beside(path, "lock");
+        let lock = match Lock::attempt(&lock_path).map_err(failed("lock", &lock_path))? {
+            Attempt::Taken(lock) => lock,
+            Attempt::Held(pid) => return Err(DataDirError::Held { path: path.to_owned(), pid }),
+        };
+        let keypair = read_or_make_key(path)?;
+        let incarnation = rise(&beside(path, "incarnation"))?;
+        Ok(Self { name: name_of_key(&keypair), keypair, incarnation, lock: Some(lock) })
+    }
+
     pub(super) fn claim(nodes: &Path, name: &str) -> Result<Self, DataDirError> {
         match try_claim(nodes, name)? {
             Claim::Taken(slot) => Ok(*slot),
@@ -70,22 +86,6 @@ impl Slot {
         }
         Err(DataDirError::Crowded { path: nodes.to_owned() })
     }
-}
-
-/// Takes the place of the key in this file, which is made if it is not there. The incarnation is kept beside it.
-///
-/// # Errors
-///
-/// If another process holds the key, others may read it, or it is none.
-pub(crate) fn load_key(path: &Path) -> Result<Slot, DataDirError> {
-    let lock_path = beside(path, "lock");
-    let lock = match Lock::attempt(&lock_path).map_err(failed("lock", &lock_path))? {
-        Attempt::Taken(lock) => lock,
-        Attempt::Held(pid) => return Err(DataDirError::Held { path: path.to_owned(), pid }),
-    };
-    let keypair = read_or_make_key(path)?;
-    let incarnation = rise(&beside(path, "incarnation"))?;
-    Ok(Slot { name: name_of_key(&keypair), keypair, incarnation, lock: Some(lock) })
 }
 
 fn try_claim(nodes: &Path, name: &str) -> Result<Claim, DataDirError> {

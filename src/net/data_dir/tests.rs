@@ -151,13 +151,13 @@ fn a_held_name_is_refused_with_its_holder() {
 fn a_key_file_is_made_kept_and_held() {
     let (temp, _dir) = temp();
     let path = temp.path().join("node.key");
-    let slot = load_key(&path).unwrap();
+    let slot = Slot::load_key(&path).unwrap();
     let (peer, last, name) = (slot.keypair.public().to_peer_id(), slot.incarnation, slot.name.clone());
     assert_eq!(mode(&path), 0o600);
-    let error = load_key(&path).unwrap_err();
+    let error = Slot::load_key(&path).unwrap_err();
     assert!(matches!(error, DataDirError::Held { pid: Some(_), .. }), "{error}");
     drop(slot);
-    let slot = load_key(&path).unwrap();
+    let slot = Slot::load_key(&path).unwrap();
     assert_eq!((slot.keypair.public().to_peer_id(), &slot.name), (peer, &name));
     assert!(slot.incarnation > last);
 }
@@ -166,10 +166,10 @@ fn a_key_file_is_made_kept_and_held() {
 fn a_key_that_others_may_read_is_refused_with_the_remedy() {
     let (temp, _dir) = temp();
     let path = temp.path().join("node.key");
-    drop(load_key(&path).unwrap());
+    drop(Slot::load_key(&path).unwrap());
     for mode in [0o640, 0o604, 0o666] {
         fs::set_permissions(&path, fs::Permissions::from_mode(mode)).unwrap();
-        let error = load_key(&path).unwrap_err();
+        let error = Slot::load_key(&path).unwrap_err();
         assert!(matches!(error, DataDirError::KeyExposed { mode: found, .. } if found == mode), "{error}");
         assert!(error.to_string().contains("chmod 600"), "{error}");
     }
@@ -179,9 +179,9 @@ fn a_key_that_others_may_read_is_refused_with_the_remedy() {
 fn a_key_that_is_none_is_refused_and_left_alone() {
     let (temp, _dir) = temp();
     let path = temp.path().join("node.key");
-    drop(load_key(&path).unwrap());
+    drop(Slot::load_key(&path).unwrap());
     fs::write(&path, b"what").unwrap();
-    let error = load_key(&path).unwrap_err();
+    let error = Slot::load_key(&path).unwrap_err();
     assert!(matches!(error, DataDirError::BadKey { .. }), "{error}");
     assert_eq!(fs::read(&path).unwrap(), b"what");
 }

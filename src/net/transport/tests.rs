@@ -53,6 +53,20 @@ struct Meeting {
     guest: Result<(), DialError>,
 }
 
+fn accepted<E>(event: SwarmEvent<E>) -> Option<Result<(), ListenError>> {
+    if let SwarmEvent::IncomingConnectionError { error, .. } = event {
+        return Some(Err(error));
+    }
+    matches!(event, SwarmEvent::ConnectionEstablished { .. }).then_some(Ok(()))
+}
+
+fn reached<E>(event: SwarmEvent<E>) -> Option<Result<(), DialError>> {
+    if let SwarmEvent::OutgoingConnectionError { error, .. } = event {
+        return Some(Err(error));
+    }
+    matches!(event, SwarmEvent::ConnectionEstablished { .. }).then_some(Ok(()))
+}
+
 async fn meet<A: NetworkBehaviour, B: NetworkBehaviour>(
     host: &mut Swarm<A>,
     guest: &mut Swarm<B>,
@@ -63,16 +77,8 @@ async fn meet<A: NetworkBehaviour, B: NetworkBehaviour>(
     let both = async {
         while at_host.is_none() || at_guest.is_none() {
             tokio::select! {
-                event = host.select_next_some() => match event {
-                    SwarmEvent::ConnectionEstablished { .. } => at_host = Some(Ok(())),
-                    SwarmEvent::IncomingConnectionError { error, .. } => at_host = Some(Err(error)),
-                    _ => {}
-                },
-                event = guest.select_next_some() => match event {
-                    SwarmEvent::ConnectionEstablished { .. } => at_guest = Some(Ok(())),
-                    SwarmEvent::OutgoingConnectionError { error, .. } => at_guest = Some(Err(error)),
-                    _ => {}
-                },
+                event = host.select_next_some() => at_host = at_host.take().or(accepted(event)),
+                event = guest.select_next_some() => at_guest = at_guest.take().or(reached(event)),
             }
         }
     };
@@ -87,7 +93,7 @@ fn at_host(meeting: &Meeting) -> &GateError {
 
 fn at_guest(meeting: &Meeting) -> &GateError {
     let error = meeting.guest.as_ref().expect_err("the guest went in");
-    refused_dial(error).unwrap_or_else(|| panic!("not the gate: {error:?}"))
+    refused_dial(error).unwrap_or_else(|| panic!("not the gate: {error:?}")).1
 }
 
 #[tokio::test]
