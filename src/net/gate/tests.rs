@@ -17,11 +17,11 @@ fn mesh() -> MeshAccess {
     MeshAccess::private("home", [7; 32])
 }
 
-async fn host() -> (Swarm<dummy::Behaviour>, Multiaddr) {
+async fn host(address: &str) -> (Swarm<dummy::Behaviour>, Multiaddr) {
     let keypair = Keypair::generate_ed25519();
     let own = keypair.public().to_peer_id();
     let mut host = Swarm::new(transport(&keypair, &mesh()).unwrap(), dummy::Behaviour, own, swarm_config());
-    host.listen_on("/memory/0".parse().unwrap()).unwrap();
+    host.listen_on(address.parse().unwrap()).unwrap();
     let address = loop {
         if let SwarmEvent::NewListenAddr { address, .. } = host.select_next_some().await {
             break address;
@@ -79,6 +79,29 @@ impl Stranger {
         let _: [u8; HELLO_REST + 1] = this.link.drive(read_array(&mut theirs)).await?;
         this.link.drive(swap_verdicts(&mut theirs, verdict, &mut ours)).await
     }
+
+    /// Is of another version, gives its own verdict, and does not read the host's until that has had time to go away.
+    async fn read_late(address: Multiaddr) -> io::Result<u8> {
+        let mut this = Self::dial(address).await;
+        let mut ours = this.link.open().await?;
+        let hello = this.later_hello();
+        this.link.drive(async { ours.write_all(&hello).await }).await?;
+        let mut theirs = this.link.accept().await?;
+        let _: [u8; HELLO_REST + 1] = this.link.drive(read_array(&mut theirs)).await?;
+        this.link.drive(async { theirs.write_all(&[REFUSED]).await }).await?;
+        this.link.drive(async { theirs.close().await }).await?;
+        let ended =
+            timeout(Duration::from_millis(300), this.link.drive(std::future::pending::<io::Result<()>>())).await;
+        assert!(ended.is_err(), "the host did not wait until its verdict was read: {ended:?}");
+        let [verdict] = this.link.drive(read_array(&mut ours)).await?;
+        Ok(verdict)
+    }
+
+    fn later_hello(&self) -> Vec<u8> {
+        let mut hello = self.gate.hello(self.host);
+        hello[0] = VERSION + 1;
+        hello
+    }
 }
 
 /// What the host says of the connection that comes next. It must never become one.
@@ -107,7 +130,7 @@ async fn refused(host: &mut Swarm<dummy::Behaviour>) -> TurnedAway {
 #[tokio::test]
 async fn garbage_without_end_is_cut_off() {
     for first in [0_u8, 19, b'G', 0xff] {
-        let (mut host, address) = host().await;
+        let (mut host, address) = host("/memory/0").await;
         let (reason, taken) = tokio::join!(refused(&mut host), Stranger::flood(address, first));
         assert!(matches!(reason, TurnedAway::NotPombo), "{reason}");
         // The window of one stream, and what lies in the pipes.
@@ -117,7 +140,7 @@ async fn garbage_without_end_is_cut_off() {
 
 #[tokio::test]
 async fn a_hello_without_end_is_cut_off() {
-    let (mut host, address) = host().await;
+    let (mut host, address) = host("/memory/0").await;
     let (reason, taken) = tokio::join!(refused(&mut host), Stranger::flood(address, VERSION));
     assert!(matches!(reason, TurnedAway::OtherMesh { .. }), "{reason}");
     assert!(taken <= 512 * 1024, "{taken} bytes taken");
@@ -125,7 +148,7 @@ async fn a_hello_without_end_is_cut_off() {
 
 #[tokio::test]
 async fn half_a_hello_costs_no_more_than_the_budget() {
-    let (mut host, address) = host().await;
+    let (mut host, address) = host("/memory/0").await;
     let started = Instant::now();
     let (reason, ()) = tokio::join!(refused(&mut host), Stranger::send(address, |_| vec![VERSION, 0, 1, 2, 3]));
     assert!(matches!(reason, TurnedAway::TimedOut), "{reason}");
@@ -134,19 +157,29 @@ async fn half_a_hello_costs_no_more_than_the_budget() {
 
 #[tokio::test]
 async fn a_later_version_is_told_apart_from_a_stranger() {
-    let (mut host, address) = host().await;
-    let later = |stranger: &Stranger| {
-        let mut hello = stranger.gate.hello(stranger.host);
-        hello[0] = VERSION + 1;
-        hello
-    };
-    let (reason, ()) = tokio::join!(refused(&mut host), Stranger::send(address, later));
+    let (mut host, address) = host("/memory/0").await;
+    let (reason, ()) = tokio::join!(refused(&mut host), Stranger::send(address, Stranger::later_hello));
     assert!(matches!(reason, TurnedAway::OtherVersion { theirs: 2 }), "{reason}");
+}
+
+/// To drop the connection at once could take the verdict with it: over QUIC the end overtakes what is on its way.
+#[tokio::test]
+async fn a_refused_peer_reads_the_verdict_in_its_own_time() {
+    let mut addresses = vec!["/memory/0", "/ip4/127.0.0.1/tcp/0"];
+    addresses.extend(cfg!(feature = "quic").then_some("/ip4/127.0.0.1/udp/0/quic-v1"));
+    for address in addresses {
+        let (mut host, address) = host(address).await;
+        let started = Instant::now();
+        let (reason, verdict) = tokio::join!(refused(&mut host), Stranger::read_late(address.clone()));
+        assert!(matches!(reason, TurnedAway::OtherVersion { .. }), "{address}: {reason}");
+        assert_eq!(verdict.unwrap(), REFUSED, "{address}");
+        assert!(started.elapsed() < BUDGET, "{address}: the host waited for nobody");
+    }
 }
 
 #[tokio::test]
 async fn a_member_that_refuses_us_is_not_let_in() {
-    let (mut host, address) = host().await;
+    let (mut host, address) = host("/memory/0").await;
     let (reason, answer) = tokio::join!(refused(&mut host), Stranger::answer(address, REFUSED));
     assert!(matches!(reason, TurnedAway::ByThem), "{reason}");
     assert_eq!(answer.unwrap(), ACCEPTED);
