@@ -75,10 +75,10 @@ fn failed(what: &'static str, path: &Path) -> impl FnOnce(io::Error) -> DataDirE
 }
 
 /// Names become directories: nothing that a file system or a shell could take for something else.
-fn check_name(what: &'static str, name: &str) -> Result<(), DataDirError> {
+fn check_name<'a>(what: &'static str, name: &'a str) -> Result<&'a str, DataDirError> {
     let allowed = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'_' || byte == b'-';
     if (1..=32).contains(&name.len()) && name.bytes().all(allowed) {
-        return Ok(());
+        return Ok(name);
     }
     Err(DataDirError::BadName { what, name: name.to_owned() })
 }

@@ -24,7 +24,7 @@ pub(super) fn private_dir(path: &Path) -> io::Result<()> {
     DirBuilder::new().recursive(true).mode(0o700).create(path)
 }
 
-/// Writes a new file that only its owner may read, under a name beside `path`, down to the disk.
+/// Writes a new file that only its owner may read, under a name beside `path`. It need not be on the disk yet.
 ///
 /// The caller moves it into place, or removes it.
 pub(super) fn write_aside(path: &Path, bytes: &[u8]) -> io::Result<(PathBuf, File)> {
@@ -32,7 +32,7 @@ pub(super) fn write_aside(path: &Path, bytes: &[u8]) -> io::Result<(PathBuf, Fil
     name.push(format!(".{}.tmp", to_hex(&random::<8>()?)));
     let aside = path.with_file_name(name);
     let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&aside)?;
-    match file.write_all(bytes).and_then(|()| file.sync_all()) {
+    match file.write_all(bytes) {
         Ok(()) => Ok((aside, file)),
         Err(error) => {
             let _ = fs::remove_file(&aside);
@@ -43,19 +43,18 @@ pub(super) fn write_aside(path: &Path, bytes: &[u8]) -> io::Result<(PathBuf, Fil
 
 /// Replaces the file: afterwards it holds `bytes`, also after a power cut; before that, what it held before.
 pub(super) fn replace(path: &Path, bytes: &[u8]) -> io::Result<()> {
-    let (aside, _) = write_aside(path, bytes)?;
-    let renamed = fs::rename(&aside, path);
-    if renamed.is_err() {
+    let (aside, file) = write_aside(path, bytes)?;
+    if let Err(error) = file.sync_all().and_then(|()| fs::rename(&aside, path)) {
         let _ = fs::remove_file(&aside);
+        return Err(error);
     }
-    renamed?;
     sync_dir(path)
 }
 
 /// Makes the file unless it is there. Of several processes at once one wins, and none sees half a file.
 pub(super) fn make_once(path: &Path, bytes: &[u8]) -> io::Result<()> {
-    let (aside, _) = write_aside(path, bytes)?;
-    let linked = fs::hard_link(&aside, path);
+    let (aside, file) = write_aside(path, bytes)?;
+    let linked = file.sync_all().and_then(|()| fs::hard_link(&aside, path));
     let _ = fs::remove_file(&aside);
     match linked {
         Err(error) if error.kind() != io::ErrorKind::AlreadyExists => Err(error),
@@ -84,7 +83,7 @@ pub(super) fn read_text(path: &Path, limit: u64) -> io::Result<Option<String>> {
 
 /// A lock that names its holder. Held until dropped; a process that dies lets go of it.
 #[derive(Debug)]
-pub(super) struct Lock(#[expect(dead_code, reason = "holds the lock")] File);
+pub(super) struct Lock(File);
 
 /// What came of trying to take a [`Lock`].
 pub(super) enum Attempt {
@@ -109,6 +108,13 @@ impl Lock {
             }
             Err(TryLockError::Error(error)) => Err(error),
         }
+    }
+}
+
+impl Drop for Lock {
+    fn drop(&mut self) {
+        // To close the file would do, but for a child process that is just being started and has a copy of it.
+        let _ = self.0.unlock();
     }
 }
 

@@ -58,32 +58,42 @@ fn failed(what: &'static str, path: &Path) -> impl FnOnce(io::Error) -> Registry
 ///
 /// If it cannot be made, or what is there is a link, no directory, or another user's.
 pub(crate) fn directory() -> Result<PathBuf, RegistryError> {
-    match std::env::var_os("XDG_RUNTIME_DIR").map(PathBuf::from).filter(|dir| dir.is_absolute() && dir.is_dir()) {
-        Some(runtime) => open(&runtime, "pombo"),
-        None => {
-            let temp = std::env::temp_dir();
-            let uid = own_uid(&temp).map_err(failed("write to", &temp))?;
-            open(&temp, &format!("pombo-{uid}"))
-        }
-    }
+    locate(std::env::var_os("XDG_RUNTIME_DIR").map(PathBuf::from), &std::env::temp_dir())
 }
 
-/// Makes `name` in `parent` and makes sure that it is a directory of ours that nobody else can enter.
-fn open(parent: &Path, name: &str) -> Result<PathBuf, RegistryError> {
-    let path = parent.join(name);
-    files::private_dir(&path).or_else(|error| {
+fn locate(runtime: Option<PathBuf>, temp: &Path) -> Result<PathBuf, RegistryError> {
+    // Under sudo it may be another user's, who could not use what we make there.
+    let runtime = runtime.filter(|dir| dir.is_absolute()).and_then(|dir| {
+        let uid = own_uid(&dir).ok()?;
+        (fs::metadata(&dir).ok()?.uid() == uid).then(|| (dir.join("pombo"), uid))
+    });
+    let (path, uid) = match runtime {
+        Some(ours) => ours,
+        None => {
+            let uid = own_uid(temp).map_err(failed("write to", temp))?;
+            (temp.join(format!("pombo-{uid}")), uid)
+        }
+    };
+    open(&path, uid)?;
+    Ok(path)
+}
+
+/// Makes the directory and makes sure that it is one, is ours, and nobody else can enter.
+fn open(path: &Path, uid: u32) -> Result<(), RegistryError> {
+    match files::private_dir(path) {
+        Ok(()) => {}
         // A link or a file: said below, and better.
-        if error.kind() == io::ErrorKind::AlreadyExists { Ok(()) } else { Err(failed("make", &path)(error)) }
-    })?;
-    let found = fs::symlink_metadata(&path).map_err(failed("look at", &path))?;
-    let uid = own_uid(parent).or_else(|_| own_uid(&path)).map_err(failed("write to", &path))?;
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
+        Err(error) => return Err(failed("make", path)(error)),
+    }
+    let found = fs::symlink_metadata(path).map_err(failed("look at", path))?;
     if !found.is_dir() || found.uid() != uid {
-        return Err(RegistryError::NotOurs { path });
+        return Err(RegistryError::NotOurs { path: path.to_owned() });
     }
     if found.mode() & 0o077 != 0 {
-        fs::set_permissions(&path, Permissions::from_mode(0o700)).map_err(failed("close to others", &path))?;
+        fs::set_permissions(path, Permissions::from_mode(0o700)).map_err(failed("close to others", path))?;
     }
-    Ok(path)
+    Ok(())
 }
 
 /// Who we are, as the file system sees it: the owner of a file that we have just made.

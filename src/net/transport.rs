@@ -20,8 +20,9 @@ use crate::net::gate::Gate;
 /// A transport as the `Swarm` takes it.
 pub(crate) type BoxedTransport = Boxed<(PeerId, StreamMuxerBox)>;
 
-/// Connecting, encryption and multiplexing together; the gate has its own budget. Libp2p's own default.
-const SET_UP: Duration = Duration::from_secs(10);
+/// Connecting, encryption and multiplexing together; the gate has its own budget. Half of libp2p's default: a stranger who
+/// says nothing holds one of few pending places for as long. Enough for two lost packets, and what QUIC allows as well.
+const SET_UP: Duration = Duration::from_secs(5);
 
 /// A hundred years. `Duration::MAX` would overflow libp2p's clock arithmetic, which then logs and halves it.
 const NEVER: Duration = Duration::from_secs(100 * 365 * 24 * 60 * 60);

@@ -5,7 +5,8 @@ use std::collections::HashSet;
 use futures::StreamExt;
 use libp2p::identity::Keypair;
 use libp2p::request_response::{Event, Message};
-use libp2p::swarm::{ListenError, SwarmEvent};
+use libp2p::swarm::dial_opts::{DialOpts, PeerCondition};
+use libp2p::swarm::{DialError, ListenError, SwarmEvent};
 use libp2p::{Multiaddr, Swarm, gossipsub};
 use tokio::time::timeout;
 
@@ -221,4 +222,29 @@ async fn a_thousand_exchanges_share_a_connection() {
         })
         .await;
     }
+}
+
+#[tokio::test]
+async fn a_fifth_connection_to_a_peer_is_refused() {
+    let (mut host, mut guest) = (swarm(), swarm());
+    let address = listen(&mut host, "/memory/0").await;
+    let peer = *host.local_peer_id();
+    for _ in 0..5 {
+        let dial = DialOpts::peer_id(peer).addresses(vec![address.clone()]).condition(PeerCondition::Always);
+        guest.dial(dial.build()).unwrap();
+    }
+    let (mut established, mut denied) = (0, 0);
+    let all = async {
+        while established + denied < 5 {
+            tokio::select! {
+                _ = host.select_next_some() => {}
+                event = guest.select_next_some() => {
+                    established += usize::from(matches!(event, SwarmEvent::ConnectionEstablished { .. }));
+                    denied += usize::from(matches!(event, SwarmEvent::OutgoingConnectionError { error: DialError::Denied { .. }, .. }));
+                }
+            }
+        }
+    };
+    timeout(PATIENCE, all).await.unwrap();
+    assert_eq!((established, denied), (4, 1));
 }

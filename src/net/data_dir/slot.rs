@@ -9,7 +9,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use libp2p::identity::Keypair;
 
 use super::names::name_of;
-use super::{DataDirError, failed};
+use super::{DataDirError, check_name, failed};
 use crate::net::files::{self, Attempt, Lock};
 
 /// Names to try before the directory counts as full. Of 1,600 names one tries in vain so often only if most are taken.
@@ -25,7 +25,7 @@ pub(crate) struct Slot {
     /// Higher than at every earlier start of this key.
     pub(crate) incarnation: u64,
     /// `None` for a key that only this process has.
-    lock: Option<Lock>,
+    _lock: Option<Lock>,
 }
 
 /// What came of trying to take a place.
@@ -36,10 +36,17 @@ enum Claim {
 
 impl Slot {
     /// A node that leaves nothing behind: a new key, in memory only. Without a name it is called after its key.
-    pub(crate) fn ephemeral(name: Option<&str>) -> Self {
+    ///
+    /// # Errors
+    ///
+    /// If the name is none.
+    pub(crate) fn ephemeral(name: Option<&str>) -> Result<Self, DataDirError> {
         let keypair = Keypair::generate_ed25519();
-        let name = name.map_or_else(|| name_of_key(&keypair), str::to_owned);
-        Self { name, keypair, incarnation: wall_clock(), lock: None }
+        let name = match name {
+            Some(name) => check_name("node", name)?.to_owned(),
+            None => name_of_key(&keypair),
+        };
+        Ok(Self { name, keypair, incarnation: wall_clock(), _lock: None })
     }
 
     /// Takes the place of the key in this file, which is made if it is not there. The incarnation is kept beside it.
@@ -55,7 +62,7 @@ impl Slot {
         };
         let keypair = read_or_make_key(path)?;
         let incarnation = rise(&beside(path, "incarnation"))?;
-        Ok(Self { name: name_of_key(&keypair), keypair, incarnation, lock: Some(lock) })
+        Ok(Self { name: name_of_key(&keypair), keypair, incarnation, _lock: Some(lock) })
     }
 
     pub(super) fn claim(nodes: &Path, name: &str) -> Result<Self, DataDirError> {
@@ -98,7 +105,7 @@ fn try_claim(nodes: &Path, name: &str) -> Result<Claim, DataDirError> {
     };
     let keypair = read_or_make_key(&dir.join("key"))?;
     let incarnation = rise(&dir.join("incarnation"))?;
-    Ok(Claim::Taken(Box::new(Slot { name: name.to_owned(), keypair, incarnation, lock: Some(lock) })))
+    Ok(Claim::Taken(Box::new(Slot { name: name.to_owned(), keypair, incarnation, _lock: Some(lock) })))
 }
 
 /// The places there are, the oldest first, so that a node that runs alone is always the same one. A key is written once.
@@ -107,7 +114,7 @@ fn existing(nodes: &Path) -> io::Result<Vec<String>> {
     for entry in fs::read_dir(nodes)? {
         let entry = entry?;
         let Ok(name) = entry.file_name().into_string() else { continue };
-        if super::check_name("node", &name).is_ok() && entry.file_type()?.is_dir() {
+        if check_name("node", &name).is_ok() && entry.file_type()?.is_dir() {
             let made = fs::metadata(entry.path().join("key")).and_then(|key| key.modified()).ok();
             places.push((made.is_none(), made, name));
         }

@@ -74,6 +74,7 @@ fn a_name_cannot_leave_the_directory() {
     for name in ["", ".", "..", "../x", "a/b", "a b", "ä", &"x".repeat(33)] {
         assert!(matches!(dir.mesh(name), Err(DataDirError::BadName { .. })), "{name}");
         assert!(matches!(dir.claim(Some(name)), Err(DataDirError::BadName { .. })), "{name}");
+        assert!(matches!(Slot::ephemeral(Some(name)), Err(DataDirError::BadName { .. })), "{name}");
     }
 }
 
@@ -188,7 +189,7 @@ fn a_key_that_is_none_is_refused_and_left_alone() {
 
 #[test]
 fn an_ephemeral_node_is_new_each_time() {
-    let (a, b) = (Slot::ephemeral(None), Slot::ephemeral(Some("b")));
+    let (a, b) = (Slot::ephemeral(None).unwrap(), Slot::ephemeral(Some("b")).unwrap());
     assert_ne!(a.keypair.public(), b.keypair.public());
     assert!(check_name("node", &a.name).is_ok());
     assert_eq!(b.name, "b");

@@ -164,23 +164,38 @@ fn a_verb_joins_the_mesh_of_the_running_node() {
 #[test]
 fn the_directory_is_made_for_its_owner_only() {
     let temp = TempDir::new().unwrap();
-    let path = open(temp.path(), "pombo").unwrap();
-    assert_eq!(fs::metadata(&path).unwrap().mode() & 0o777, 0o700);
-    fs::set_permissions(&path, Permissions::from_mode(0o755)).unwrap();
-    assert_eq!(open(temp.path(), "pombo").unwrap(), path);
-    assert_eq!(fs::metadata(&path).unwrap().mode() & 0o777, 0o700);
-    assert_eq!(fs::read_dir(temp.path()).unwrap().count(), 1);
+    let uid = fs::metadata(temp.path()).unwrap().uid();
+    for (runtime, name) in [(Some(temp.path().to_owned()), "pombo".to_owned()), (None, format!("pombo-{uid}"))] {
+        let path = locate(runtime.clone(), temp.path()).unwrap();
+        assert_eq!(path, temp.path().join(name));
+        assert_eq!(fs::metadata(&path).unwrap().mode() & 0o777, 0o700);
+        fs::set_permissions(&path, Permissions::from_mode(0o755)).unwrap();
+        assert_eq!(locate(runtime, temp.path()).unwrap(), path);
+        assert_eq!(fs::metadata(&path).unwrap().mode() & 0o777, 0o700);
+    }
+    assert_eq!(fs::read_dir(temp.path()).unwrap().count(), 2, "something is left beside the directories");
 }
 
 #[test]
-fn a_link_or_a_file_in_its_place_is_refused() {
+fn a_runtime_directory_that_is_of_no_use_is_passed_over() {
     let temp = TempDir::new().unwrap();
+    for runtime in ["", "relative", "/nowhere/at/all", "/proc"] {
+        let path = locate(Some(runtime.into()), temp.path()).unwrap();
+        assert!(path.starts_with(temp.path()), "{runtime}: {}", path.display());
+    }
+}
+
+#[test]
+fn what_is_not_a_directory_of_ours_is_refused() {
+    let temp = TempDir::new().unwrap();
+    let uid = fs::metadata(temp.path()).unwrap().uid();
     fs::create_dir(temp.path().join("target")).unwrap();
     symlink("target", temp.path().join("link")).unwrap();
     symlink("nowhere", temp.path().join("dangling")).unwrap();
     fs::write(temp.path().join("file"), "").unwrap();
-    for name in ["link", "dangling", "file"] {
-        let error = open(temp.path(), name).unwrap_err();
+    let someone_else = uid + 1;
+    for (name, uid) in [("link", uid), ("dangling", uid), ("file", uid), ("target", someone_else)] {
+        let error = open(&temp.path().join(name), uid).unwrap_err();
         assert!(matches!(error, RegistryError::NotOurs { .. }), "{name}: {error}");
     }
 }
