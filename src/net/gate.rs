@@ -242,32 +242,26 @@ impl Link {
         self.by_deadline(StreamMuxerExt::poll_inbound_unpin).await
     }
 
-    /// Waits for `work` while the connection makes progress: yamux moves no byte unless somebody polls it.
     async fn drive<T>(&mut self, work: impl Future<Output = io::Result<T>>) -> io::Result<T> {
         let mut work = pin!(work);
-        self.by_deadline(|muxer, cx| {
-            if let Poll::Ready(done) = work.as_mut().poll(cx) {
-                return Poll::Ready(done);
-            }
-            match progress(muxer, cx) {
-                // What arrived before the end is still to be read.
-                Poll::Ready(error) => match work.as_mut().poll(cx) {
-                    Poll::Ready(done) => Poll::Ready(done),
-                    Poll::Pending => Poll::Ready(Err(error)),
-                },
-                Poll::Pending => Poll::Pending,
-            }
-        })
-        .await
+        self.by_deadline(|_, cx| work.as_mut().poll(cx)).await
     }
 
+    /// Waits while the connection makes progress: yamux moves no byte unless somebody polls it.
     async fn by_deadline<T>(
         &mut self,
         mut poll: impl FnMut(&mut StreamMuxerBox, &mut Context<'_>) -> Poll<io::Result<T>>,
     ) -> io::Result<T> {
-        let waiting = poll_fn(|cx| match poll(&mut self.muxer, cx) {
-            Poll::Ready(done) => Poll::Ready(done),
-            Poll::Pending => progress(&mut self.muxer, cx).map(Err),
+        let waiting = poll_fn(|cx| {
+            if let Poll::Ready(done) = poll(&mut self.muxer, cx) {
+                return Poll::Ready(done);
+            }
+            let Poll::Ready(error) = progress(&mut self.muxer, cx) else { return Poll::Pending };
+            // What arrived before the end is still to be read.
+            match poll(&mut self.muxer, cx) {
+                Poll::Ready(done) => Poll::Ready(done),
+                Poll::Pending => Poll::Ready(Err(error)),
+            }
         });
         timeout_at(self.deadline, waiting).await.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()))
     }
