@@ -2,7 +2,7 @@
 
 mod builder;
 mod incoming;
-mod node;
+pub(crate) mod node;
 mod publish;
 mod request;
 mod serve;
