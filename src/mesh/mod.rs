@@ -2,5 +2,6 @@
 
 pub(crate) mod effects;
 pub(crate) mod event;
+pub(crate) mod requests;
 pub(crate) mod routes;
 pub(crate) mod time;
