@@ -12,8 +12,8 @@ use crate::wire::rpc::{Request, Response};
 /// Why a request went out, so that its answer finds the part that asked.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Asked {
-    /// A call of a service, for the caller with this ticket.
-    Call(Ticket),
+    /// A call of a service, for the caller with this ticket. The number tells this attempt from those at other providers.
+    Call { ticket: Ticket, call: u64 },
     /// Frames that are missing here.
     Repair { stream: Stream, from: u64, to: u64 },
     /// Roster records, told to this neighbour.

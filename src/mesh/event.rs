@@ -96,6 +96,13 @@ pub(crate) struct Checked<T> {
     pub(crate) records: Vec<SignedRecord>,
 }
 
+impl<T> From<T> for Checked<T> {
+    /// Of what goes out nothing has to be checked.
+    fn from(body: T) -> Self {
+        Self { body, frames: Vec::new(), records: Vec::new() }
+    }
+}
+
 /// How somebody was found.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 #[non_exhaustive]

@@ -8,6 +8,7 @@ mod inbound;
 mod inject;
 pub(crate) mod outgoing;
 mod pace;
+mod requests;
 mod ring;
 pub(crate) mod routes;
 mod shards;

@@ -168,7 +168,7 @@ fn identity(config: &Config, registry: Option<&PathBuf>) -> Result<(MeshAccess, 
             slot
         }
         (None, Some(directory)) if !config.short_lived => directory.claim(config.name.as_deref()).map_err(data)?,
-        (None, _) => Slot::ephemeral(config.name.as_deref()),
+        (None, _) => Slot::ephemeral(config.name.as_deref()).map_err(data)?,
     };
     Ok((access, slot))
 }
