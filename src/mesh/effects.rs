@@ -63,6 +63,11 @@ impl Effects {
         self.asked.remove(&id)
     }
 
+    /// Whether a request of that kind waits for its answer.
+    pub(crate) fn is_asking(&self, kind: impl Fn(&Asked) -> bool) -> bool {
+        self.asked.values().any(kind)
+    }
+
     pub(crate) fn reply(&mut self, to: InboundId, response: Response) {
         self.push(Output::Reply { to, response });
     }

@@ -166,9 +166,6 @@ pub(crate) enum Command {
         call: CallId,
         reply: Reply,
     },
-    Dial {
-        address: Multiaddr,
-    },
     Status,
     /// Answered when the frame was handed over to neighbours. For short-lived nodes.
     Confirm {
@@ -410,6 +407,12 @@ pub enum Event {
         peer: PeerId,
         /// Its name.
         name: String,
+    },
+    /// Somebody runs this very node, with a later start: others listen to that one. Two processes have the same key, or this
+    /// host's clock was set back and its data directory lost.
+    Outrun {
+        /// The incarnation of the other.
+        incarnation: u64,
     },
     /// A neighbour belongs to another mesh and was turned away. Said once for each.
     OtherMesh {
