@@ -2,11 +2,17 @@
 //!
 //! Nothing here knows who is connected, or what time it is.
 
+mod builder;
 pub(crate) mod codec;
 pub(crate) mod frame;
+mod guard;
 mod id;
 pub(crate) mod node_key;
+#[cfg(test)]
+mod properties;
 pub(crate) mod roster;
 pub(crate) mod rpc;
+#[cfg(test)]
+mod vectors;
 
 pub use id::{MeshId, MessageId, ParseIdError};
