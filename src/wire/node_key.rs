@@ -52,7 +52,7 @@ impl Purpose {
 
 /// What is signed: BLAKE3 in key-derivation mode over the mesh id and the bytes. A digest, because Ed25519 would hash a
 /// long text three times with a slower hash.
-fn digest(purpose: Purpose, mesh: MeshId, signed: &[u8]) -> [u8; 32] {
+pub(super) fn digest(purpose: Purpose, mesh: MeshId, signed: &[u8]) -> [u8; 32] {
     let mut hasher = blake3::Hasher::new_derive_key(purpose.context());
     hasher.update(&mesh.0).update(signed);
     *hasher.finalize().as_bytes()

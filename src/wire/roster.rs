@@ -14,10 +14,17 @@ use crate::topic::{self, NameError};
 /// The most bytes of a roster record.
 pub(crate) const MAX_RECORD: usize = 16 * 1024;
 
-/// The most addresses, interests and services of a record. What a node may be configured to have stays within it.
+/// The longest name of a node, in bytes.
+pub(crate) const MAX_NODE_NAME: usize = 64;
+
+/// The most addresses in a record.
 pub(crate) const MAX_ADDRESSES: usize = 64;
-pub(crate) const MAX_INTERESTS: usize = 2048;
-pub(crate) const MAX_SERVICES: usize = 1024;
+
+/// The most interests in a record.
+pub(crate) const MAX_INTERESTS: usize = 1024;
+
+/// The most services in a record.
+pub(crate) const MAX_SERVICES: usize = 256;
 
 const KIND: u8 = 3;
 
@@ -135,7 +142,7 @@ impl RosterRecord {
         codec::check_extensions(&self.extensions)?;
         codec::check_numbers(&[self.incarnation, self.version, self.time])?;
         let mut groups = self.interests.iter().filter_map(|interest| interest.group.as_ref());
-        if !is_printable(&self.name) || !groups.all(|group| is_printable(group)) {
+        if !is_label(&self.name, MAX_NODE_NAME) || !groups.all(|group| is_label(group, MAX_TEXT)) {
             return Err(RecordError::Text);
         }
         self.interests.iter().try_for_each(|interest| topic::check_pattern(&interest.pattern))?;
@@ -144,7 +151,7 @@ impl RosterRecord {
     }
 }
 
-/// Names end up on terminals.
-fn is_printable(text: &str) -> bool {
-    text.len() <= MAX_TEXT && !text.chars().any(char::is_control)
+/// Labels end up on terminals, where control characters do harm.
+fn is_label(text: &str, limit: usize) -> bool {
+    text.len() <= limit && !text.chars().any(char::is_control)
 }
