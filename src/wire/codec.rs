@@ -49,19 +49,18 @@ pub(crate) fn encode_into<T: Serialize>(value: &T, bytes: &mut Vec<u8>) -> Resul
 
 /// Reads a part of a record from the start of `bytes`, and says how many bytes it took.
 pub(crate) fn decode_prefix<'a, T: Deserialize<'a>>(bytes: &'a [u8]) -> Result<(T, usize), CodecError> {
-    read(bytes, MAX_LIST)
+    read(bytes, &Bounds::new(bytes.len(), MAX_LIST))
 }
 
 /// Reads a record that takes up all of `bytes`.
 pub(crate) fn decode<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, CodecError> {
-    read(bytes, MAX_LIST).and_then(|read| whole(bytes, read))
+    read(bytes, &Bounds::new(bytes.len(), MAX_LIST)).and_then(|read| whole(bytes, read))
 }
 
 /// Guards stand in for bincode's own limit, which counts what numbers could take and not what they do take: with it, a
 /// list of small numbers could be written and not be read.
-fn read<'a, T: Deserialize<'a>>(bytes: &'a [u8], list: usize) -> Result<(T, usize), CodecError> {
-    let bounds = Bounds::new(bytes.len(), list);
-    bincode::serde::seed_decode_from_slice(Root::new(&bounds), bytes, bincode::config::standard())
+fn read<'a, T: Deserialize<'a>>(bytes: &'a [u8], bounds: &Bounds) -> Result<(T, usize), CodecError> {
+    bincode::serde::seed_decode_from_slice(Root::new(bounds), bytes, bincode::config::standard())
         .map_err(|error| CodecError::Malformed(error.to_string()))
 }
 
@@ -86,7 +85,8 @@ where
 
     fn decode(payload: &Bytes) -> Result<T, PayloadError> {
         // Lists of the user's may be as long as the payload allows.
-        read(payload, usize::MAX).and_then(|read| whole(payload, read)).map_err(PayloadError::new)
+        let bounds = Bounds::new(payload.len(), usize::MAX);
+        read(payload, &bounds).and_then(|read| whole(payload, read)).map_err(PayloadError::new)
     }
 }
 
@@ -166,6 +166,28 @@ mod tests {
         assert!(<Bincode as Encoding<Chain>>::decode(&bomb).is_err());
         let chain = (0..50).fold(Chain(None), |chain, _| Chain(Some(Box::new(chain))));
         assert_eq!(<Bincode as Encoding<Chain>>::decode(&payload(&chain)).expect("decodes"), chain);
+    }
+
+    /// How many elements a decoder walks through.
+    fn steps<'a, T: Deserialize<'a>>(bytes: &'a [u8]) -> usize {
+        let bounds = Bounds::new(bytes.len(), usize::MAX);
+        let before = bounds.left();
+        let _ = read::<T>(bytes, &bounds);
+        before - bounds.left()
+    }
+
+    #[test]
+    fn steps_grow_with_the_input_and_not_faster() {
+        for scale in [1, 10, 100, 1000] {
+            let list = payload(&vec![7u64; 100 * scale]);
+            assert_eq!(steps::<Vec<u64>>(&list), 100 * scale + 1, "one for each element, one for the end");
+            let nested = payload(&vec![vec![Some(1u8); 9]; 10 * scale]);
+            assert_eq!(steps::<Vec<Vec<Option<u8>>>>(&nested), 110 * scale + 1);
+            let mut bomb = vec![253];
+            bomb.extend(u64::MAX.to_le_bytes());
+            bomb.resize(100 * scale, 0);
+            assert_eq!(steps::<Vec<()>>(&bomb), 64 * (100 * scale + 16), "the bound, not the length that it claims");
+        }
     }
 
     #[test]

@@ -40,6 +40,12 @@ impl Bounds {
         Self { elements: Cell::new(bytes.saturating_add(16).saturating_mul(ELEMENTS_PER_BYTE)), list }
     }
 
+    /// Elements that may still come.
+    #[cfg(test)]
+    pub(super) fn left(&self) -> usize {
+        self.elements.get()
+    }
+
     fn step<E: Error>(&self) -> Result<(), E> {
         let left = self.elements.get().checked_sub(1).ok_or_else(|| E::custom("more elements than bytes"))?;
         self.elements.set(left);

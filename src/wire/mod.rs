@@ -2,7 +2,7 @@
 //!
 //! Nothing here knows who is connected, or what time it is.
 
-mod builder;
+pub(crate) mod builder;
 pub(crate) mod codec;
 pub(crate) mod frame;
 mod guard;
@@ -10,6 +10,8 @@ mod id;
 pub(crate) mod node_key;
 #[cfg(test)]
 mod properties;
+#[cfg(test)]
+mod refusals;
 pub(crate) mod roster;
 pub(crate) mod rpc;
 #[cfg(test)]

@@ -130,6 +130,8 @@ impl RosterRecord {
         let node = self.node.peer().ok_or(SignError)?;
         let mut bytes = vec![VERSION, KIND];
         codec::encode_into(&self, &mut bytes)?;
+        // The reader's limits, lists among them, are in its decoder.
+        codec::decode::<Self>(&bytes[2..])?;
         if bytes.len() + SIGNATURE > MAX_RECORD {
             return Err(RecordError::Length(bytes.len() + SIGNATURE));
         }

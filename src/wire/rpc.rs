@@ -193,10 +193,13 @@ impl Request {
                 if from > to { Err(CodecError::malformed("a range that ends before it starts")) } else { Ok(()) }
             }
             Self::Acknowledge { positions, .. } | Self::Heads { positions, .. } => {
+                check_list(positions)?;
                 positions.iter().try_for_each(Position::check)
             }
             Self::Digest { buckets, .. } => check_buckets(buckets.len()),
-            Self::Cancel { .. } | Self::Inject { .. } | Self::Push { .. } | Self::Fetch { .. } => Ok(()),
+            Self::Inject { frames: list, .. } | Self::Push { records: list, .. } => check_list(list),
+            Self::Fetch { nodes, .. } => check_list(nodes),
+            Self::Cancel { .. } => Ok(()),
         }
     }
 
@@ -237,13 +240,18 @@ impl Response {
         codec::check_extensions(self.extensions())?;
         match self {
             Self::Reply(reply) => check_described(&reply.content_type, &reply.headers),
-            Self::Frames { floor, .. } => codec::check_numbers(&[*floor]),
+            Self::Frames { frames, floor, .. } => {
+                check_list(frames)?;
+                codec::check_numbers(&[*floor])
+            }
             Self::Differ { buckets, summaries, .. } => {
                 check_buckets(buckets.len())?;
+                check_list(summaries)?;
                 let mut stamps = summaries.iter().map(|summary| summary.stamp);
                 stamps.try_for_each(|stamp| codec::check_numbers(&[stamp.incarnation, stamp.version]))
             }
-            Self::Done { .. } | Self::Injected { .. } | Self::Records { .. } => Ok(()),
+            Self::Records { records, .. } => check_list(records),
+            Self::Done { .. } | Self::Injected { .. } => Ok(()),
         }
     }
 
@@ -276,6 +284,14 @@ fn check_text(text: &str) -> Result<(), CodecError> {
 fn check_described(content_type: &str, headers: &Headers) -> Result<(), CodecError> {
     check_text(content_type)?;
     if headers.fit() { Ok(()) } else { Err(CodecError::malformed("too many headers")) }
+}
+
+/// The decoder refuses longer ones already; this is for who writes.
+fn check_list<T>(list: &[T]) -> Result<(), CodecError> {
+    if list.len() > codec::MAX_LIST {
+        return Err(CodecError::malformed(format!("a list of {} elements", list.len())));
+    }
+    Ok(())
 }
 
 fn check_buckets(count: usize) -> Result<(), CodecError> {

@@ -12,9 +12,9 @@ use crate::wire::roster::{Interest, RosterRecord, SignedRecord, Stamp};
 use crate::wire::rpc::{Call, Position, Reply, ReplyStatus, Request, Response, StreamRef, Summary};
 
 pub(in crate::wire) const MESH: MeshId = MeshId([0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15]);
-pub(super) const INCARNATION: u64 = 1_760_000_000_000;
-pub(super) const TIME: u64 = 1_760_000_000_123_456;
-pub(super) const START: [u8; 8] = [0xa0, 0xa1, 0xa2, 0xa3, 0xa4, 0xa5, 0xa6, 0xa7];
+pub(in crate::wire) const INCARNATION: u64 = 1_760_000_000_000;
+pub(in crate::wire) const TIME: u64 = 1_760_000_000_123_456;
+pub(in crate::wire) const START: [u8; 8] = [0xa0, 0xa1, 0xa2, 0xa3, 0xa4, 0xa5, 0xa6, 0xa7];
 
 /// A node whose Ed25519 seed is 32 times this byte.
 pub(in crate::wire) fn key(seed: u8) -> Keypair {
@@ -35,7 +35,7 @@ pub(in crate::wire) fn place(sequence: u64, count: u64) -> Place {
     Place { stream, sequence, count, attempt: 0, start: START }
 }
 
-pub(super) fn messages() -> Frame {
+pub(in crate::wire) fn messages() -> Frame {
     let mut builder = FrameBuilder::default();
     let headers: Headers = [("tenant", "acme")].into_iter().collect();
     let first = Outbound {
@@ -56,7 +56,7 @@ pub(super) fn messages() -> Frame {
     builder.sign(place(7, 21), MESH, &key(1)).expect("signs")
 }
 
-pub(super) fn fragment() -> Frame {
+pub(in crate::wire) fn fragment() -> Frame {
     let mut builder = FrameBuilder::default();
     let message = Outbound {
         topic: "orders.eu.created",
@@ -72,11 +72,11 @@ pub(super) fn fragment() -> Frame {
     builder.sign(Place { attempt: 1, ..place(9, 21) }, MESH, &key(1)).expect("signs")
 }
 
-pub(super) fn stream_head() -> Frame {
+pub(in crate::wire) fn stream_head() -> Frame {
     head(place(7, 21), TIME, MESH, &key(1)).expect("signs")
 }
 
-pub(super) fn record() -> SignedRecord {
+pub(in crate::wire) fn record() -> SignedRecord {
     let record = RosterRecord {
         node: node_key(1),
         incarnation: INCARNATION,
@@ -96,7 +96,7 @@ pub(super) fn record() -> SignedRecord {
     record.sign(MESH, &key(1)).expect("signs")
 }
 
-pub(super) fn tombstone() -> SignedRecord {
+pub(in crate::wire) fn tombstone() -> SignedRecord {
     let record = RosterRecord {
         version: 4,
         left: true,
