@@ -1,8 +1,9 @@
 //! What `pombo node` says when it has started: who it is, where, how it finds others, and what to type next.
 
 use std::fmt::Write as _;
+use std::time::SystemTime;
 
-use pombo::{Discovery, Multiaddr, Node};
+use pombo::{Discovery, MeshInfo, Multiaddr, Node};
 use serde::Serialize;
 
 use super::context::Context;
@@ -54,29 +55,38 @@ impl<'a> From<&'a Discovery> for Way<'a> {
 pub(super) fn print(context: &Context, node: &Node) -> Result<(), Failure> {
     let output = context.output;
     if output.is_json() {
-        return output.object(&Started {
-            event: "started",
-            time: text::rfc3339(std::time::SystemTime::now()),
-            version: env!("CARGO_PKG_VERSION"),
-            name: node.name(),
-            peer: node.peer_id().to_string(),
-            mesh: node.into(),
-            addresses: node.addresses().iter().map(Multiaddr::to_string).collect(),
-            discovery: node.discovery().iter().map(Way::from).collect(),
-        });
+        output.object(&started(node))?;
+    } else {
+        let mut page = head(output, node.name(), &node.peer_id().to_string());
+        entries(&mut page, "mesh", [mesh(node.mesh())]);
+        entries(&mut page, "listening", node.addresses().iter().map(Multiaddr::to_string));
+        entries(&mut page, "finding", node.discovery().iter().map(way));
+        page.push_str(&next(node.mesh().open, &context.common.mesh_flags()));
+        output.data(page.as_bytes())?;
     }
-    let mesh = node.mesh();
-    let mut page = head(output, node.name(), &node.peer_id().to_string());
-    let access = if mesh.open { "open" } else { "private" };
-    entries(&mut page, "mesh", [format!("{} ({access})", mesh.name)]);
-    entries(&mut page, "listening", node.addresses().iter().map(Multiaddr::to_string));
-    entries(&mut page, "finding", node.discovery().iter().map(way));
-    page.push_str(&next(mesh.open, &context.common.mesh_flags()));
-    output.data(page.as_bytes())?;
-    if mesh.open {
+    if node.mesh().open {
         output.warn("this mesh is open: anyone on this network can join it, listen and publish");
     }
     Ok(())
+}
+
+fn started(node: &Node) -> Started<'_> {
+    Started {
+        event: "started",
+        time: text::rfc3339(SystemTime::now()),
+        version: env!("CARGO_PKG_VERSION"),
+        name: node.name(),
+        peer: node.peer_id().to_string(),
+        mesh: node.into(),
+        addresses: node.addresses().iter().map(Multiaddr::to_string).collect(),
+        discovery: node.discovery().iter().map(Way::from).collect(),
+    }
+}
+
+/// The mesh's name, and who can be in it.
+pub(super) fn mesh(mesh: &MeshInfo) -> String {
+    let name = text::escape(&mesh.name);
+    if mesh.open { format!("{name} (open to anyone on this network)") } else { format!("{name} (private)") }
 }
 
 fn head(output: Output, name: &str, peer: &str) -> String {
@@ -95,11 +105,14 @@ fn entries(page: &mut String, label: &str, lines: impl IntoIterator<Item = Strin
 }
 
 fn way(discovery: &Discovery) -> String {
-    let by = text::found_by(discovery.by);
-    match (&discovery.off, discovery.detail.as_str()) {
-        (Some(reason), _) => format!("not by {by}: {reason}"),
-        (None, "") => by.to_owned(),
-        (None, detail) => format!("{by}: {detail}"),
+    described(text::found_by(discovery.by), &discovery.detail, discovery.off.as_deref())
+}
+
+fn described(way: &str, detail: &str, off: Option<&str>) -> String {
+    match (off, detail) {
+        (Some(reason), _) => format!("not by {way}: {reason}"),
+        (None, "") => way.to_owned(),
+        (None, detail) => format!("{way}: {detail}"),
     }
 }
 
@@ -118,8 +131,6 @@ fn next(open: bool, flags: &str) -> String {
 
 #[cfg(test)]
 mod tests {
-    use pombo::FoundBy;
-
     use super::*;
 
     #[test]
@@ -138,9 +149,8 @@ mod tests {
 
     #[test]
     fn a_way_that_is_off_says_why() {
-        let mut mdns = Discovery { by: FoundBy::Mdns, detail: "on eth0".into(), off: None };
-        assert_eq!(way(&mdns), "mDNS: on eth0");
-        mdns.off = Some("--no-mdns".into());
-        assert_eq!(way(&mdns), "not by mDNS: --no-mdns");
+        assert_eq!(described("mDNS", "on eth0", None), "mDNS: on eth0");
+        assert_eq!(described("mDNS", "", None), "mDNS");
+        assert_eq!(described("mDNS", "on eth0", Some("--no-mdns")), "not by mDNS: --no-mdns");
     }
 }

@@ -1,6 +1,6 @@
 //! What every verb is given: the flags, the output, the signals, and a node of its own.
 
-use pombo::{Builder, Node, Outcome};
+use pombo::{Builder, Multiaddr, Node};
 
 use super::args::Common;
 use super::failure::Failure;
@@ -29,11 +29,8 @@ impl Context {
 
     /// The same, but it looks for nobody, and only this machine could find it.
     pub(super) fn unseen(&self) -> Builder {
-        let builder = self.identity().mdns(false).local(false);
-        match "/ip4/127.0.0.1/tcp/0".parse() {
-            Ok(address) => builder.listen(address),
-            Err(_) => builder,
-        }
+        let loopback = "/ip4/127.0.0.1/tcp/0".parse::<Multiaddr>();
+        loopback.into_iter().fold(self.identity().mdns(false).local(false), Builder::listen)
     }
 
     fn identity(&self) -> Builder {
@@ -71,7 +68,7 @@ impl Context {
         builder: Builder,
         work: impl AsyncFnOnce(&Node) -> Result<T, Failure>,
     ) -> Result<T, Failure> {
-        self.on_node(builder, work).await?.ok_or_else(|| Failure::new(Outcome::Failed, "interrupted"))
+        self.on_node(builder, work).await?.ok_or_else(Failure::interrupted)
     }
 
     /// `None` if a signal asks to stop before the work is done.

@@ -82,10 +82,8 @@ async fn up_to(mut source: impl AsyncRead + Unpin, most: usize) -> io::Result<Op
 
 /// The end of what is written.
 async fn tail(mut source: impl AsyncRead + Unpin) -> Vec<u8> {
-    let mut end = Vec::new();
-    let mut chunk = [0; 1024];
-    while let Ok(length @ 1..) = source.read(&mut chunk).await {
-        end.extend_from_slice(&chunk[..length]);
+    let mut end = Vec::with_capacity(2 * LAST_WORDS);
+    while let Ok(1..) = source.read_buf(&mut end).await {
         end.drain(..end.len().saturating_sub(LAST_WORDS));
     }
     end

@@ -19,6 +19,11 @@ impl Failure {
         Self::new(Outcome::Ok, "nobody reads what is printed")
     }
 
+    /// A signal came before the work was done, or before it had any effect.
+    pub(super) fn interrupted() -> Self {
+        Self::new(Outcome::Failed, "interrupted")
+    }
+
     /// Adds a line about what to do.
     pub(super) fn hint(mut self, hint: impl Into<String>) -> Self {
         self.hints.push(hint.into());

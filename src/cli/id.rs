@@ -3,7 +3,7 @@
 use pombo::Node;
 use serde::Serialize;
 
-use super::banner::Mesh;
+use super::banner::{self, Mesh};
 use super::context::Context;
 use super::failure::Failure;
 use super::text;
@@ -24,10 +24,8 @@ fn print(context: &Context, node: &Node) -> Result<(), Failure> {
     if output.is_json() {
         return output.object(&Identity { name: node.name(), peer: node.peer_id().to_string(), mesh: node.into() });
     }
-    let mesh = node.mesh();
-    let access = if mesh.open { "open" } else { "private" };
     output.line(format_args!("name     {}", text::escape(node.name())))?;
     output.line(format_args!("peer     {}", node.peer_id()))?;
-    output.line(format_args!("mesh     {} ({access})", text::escape(&mesh.name)))?;
-    output.line(format_args!("mesh id  {}", mesh.id))
+    output.line(format_args!("mesh     {}", banner::mesh(node.mesh())))?;
+    output.line(format_args!("mesh id  {}", node.mesh().id))
 }

@@ -77,6 +77,18 @@ impl<'a> From<&'a Message<Bytes>> for Arrived<'a> {
     }
 }
 
+/// Messages that are missing, where the next one would be.
+#[derive(Serialize)]
+pub(super) struct Gap {
+    pub(super) lagged: Lagged,
+}
+
+#[derive(Serialize)]
+pub(super) struct Lagged {
+    pub(super) missed: u64,
+    pub(super) exact: bool,
+}
+
 /// How a node was found, in one word.
 pub(super) fn found_by(by: FoundBy) -> &'static str {
     match by {
@@ -89,13 +101,25 @@ pub(super) fn found_by(by: FoundBy) -> &'static str {
     }
 }
 
-/// How a verb failed, on one line.
-pub(super) fn error(failure: &Failure) -> String {
-    let outcome = failure.outcome();
-    serde_json::json!({
-        "error": { "outcome": outcome.as_str(), "exit": outcome.exit_code(), "message": failure.message() }
-    })
-    .to_string()
+/// How a verb failed.
+#[derive(Serialize)]
+pub(super) struct Failed<'a> {
+    error: Error<'a>,
+}
+
+#[derive(Serialize)]
+struct Error<'a> {
+    outcome: &'static str,
+    exit: u8,
+    message: &'a str,
+}
+
+impl<'a> From<&'a Failure> for Failed<'a> {
+    fn from(failure: &'a Failure) -> Self {
+        let outcome = failure.outcome();
+        let error = Error { outcome: outcome.as_str(), exit: outcome.exit_code(), message: failure.message() };
+        Self { error }
+    }
 }
 
 #[cfg(test)]
@@ -136,10 +160,8 @@ mod tests {
 
     #[test]
     fn an_error_has_its_outcome_and_exit_code() {
-        let line = error(&Failure::new(Outcome::Nobody, "nobody serves a.b"));
-        let value: serde_json::Value = serde_json::from_str(&line).unwrap();
-        assert_eq!(value["error"]["outcome"], "nobody");
-        assert_eq!(value["error"]["exit"], 3);
-        assert_eq!(value["error"]["message"], "nobody serves a.b");
+        let failure = Failure::new(Outcome::Nobody, "nobody serves a.b");
+        let expected = r#"{"error":{"outcome":"nobody","exit":3,"message":"nobody serves a.b"}}"#;
+        assert_eq!(printed(&Failed::from(&failure)).trim_end(), expected);
     }
 }

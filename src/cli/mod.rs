@@ -38,6 +38,7 @@ mod services;
 mod signals;
 mod sub;
 mod table;
+mod tally;
 mod text;
 mod topics;
 
@@ -82,7 +83,8 @@ fn run(context: Context, verb: Verb) -> Result<(), Failure> {
 fn misunderstood(error: &clap::Error) -> ExitCode {
     if error.use_stderr() && std::env::args_os().any(|argument| argument == OsStr::new("--json")) {
         let message = error.render().to_string();
-        return Output::json().exit(Err(Failure::new(Outcome::Usage, message.trim_end())));
+        let message = message.trim_end().trim_start_matches("error: ");
+        return Output::json().exit(Err(Failure::new(Outcome::Usage, message)));
     }
     // Nowhere is left to say it if this fails.
     let _ = error.print();

@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 use std::pin::pin;
+use std::time::SystemTime;
 
 use clap::builder::FalseyValueParser;
 use futures::StreamExt;
@@ -94,8 +95,8 @@ impl Log {
             Event::Suspect { name, .. } => {
                 self.say(&format!("? {} has not been heard of for a while", text::escape(&name)))?;
             }
-            Event::OtherMesh { addresses, open, .. } => {
-                self.say(&turned_away(&addresses, self.open, open))?;
+            Event::OtherMesh { peer, addresses, open } => {
+                self.say(&turned_away(peer, &addresses, self.open, open))?;
             }
             _ => {}
         }
@@ -120,18 +121,19 @@ impl Log {
 }
 
 /// Who was turned away, and the command that would bring the two together.
-fn turned_away(addresses: &[Multiaddr], ours_open: bool, theirs_open: bool) -> String {
-    let who = addresses.first().map_or_else(|| "unknown address".to_owned(), text::host);
+fn turned_away(peer: Option<PeerId>, addresses: &[Multiaddr], ours_open: bool, theirs_open: bool) -> String {
+    let who = peer.map_or_else(|| "a node".to_owned(), text::short);
+    let place = addresses.first().map_or_else(String::new, |address| format!(" at {}", text::host(address)));
     let (mesh, remedy) = match (ours_open, theirs_open) {
         (false, true) => ("the open mesh", "to be in it: pombo node --open"),
         (true, _) => ("a private mesh", "to have them here, start theirs with: pombo node --open"),
         (false, false) => ("another private mesh", "to bring the two together, start both with: pombo node --open"),
     };
-    format!("! turned away a node at {who}: it is in {mesh}; {remedy}")
+    format!("! turned away {who}{place}: it is in {mesh}; {remedy}")
 }
 
 fn line(event: Event) -> Option<Line> {
-    let time = text::rfc3339(std::time::SystemTime::now());
+    let time = text::rfc3339(SystemTime::now());
     let line = match event {
         Event::Linked { peer, address, by } => Line {
             event: "linked",
@@ -167,13 +169,13 @@ mod tests {
     #[test]
     fn who_is_turned_away_is_told_how_to_come_together() {
         let there = ["/ip4/192.168.1.31/tcp/4001".parse().unwrap()];
-        let line = turned_away(&there, false, true);
+        let line = turned_away(None, &there, false, true);
         assert_eq!(
             line,
             "! turned away a node at 192.168.1.31: it is in the open mesh; to be in it: pombo node --open"
         );
-        assert!(turned_away(&there, true, false).ends_with("start theirs with: pombo node --open"));
-        assert!(turned_away(&[], false, false).ends_with("start both with: pombo node --open"));
+        assert!(turned_away(None, &there, true, false).ends_with("start theirs with: pombo node --open"));
+        assert!(turned_away(None, &[], false, false).ends_with("start both with: pombo node --open"));
     }
 
     #[test]

@@ -45,17 +45,17 @@ impl Output {
         Self { json: true, quiet: false, stdout_colored: false, stderr_colored: false }
     }
 
-    pub(super) fn is_json(&self) -> bool {
+    pub(super) fn is_json(self) -> bool {
         self.json
     }
 
     /// A part of a line for stdout, in that style if stdout is colored.
-    pub(super) fn paint(&self, style: Style, part: impl Display) -> String {
+    pub(super) fn paint(self, style: Style, part: impl Display) -> String {
         painted(self.stdout_colored, style, part)
     }
 
     /// Writes bytes to stdout as they are.
-    pub(super) fn data(&self, bytes: &[u8]) -> Result<(), Failure> {
+    pub(super) fn data(self, bytes: &[u8]) -> Result<(), Failure> {
         let mut stdout = io::stdout().lock();
         stdout.write_all(bytes).and_then(|()| stdout.flush()).map_err(|error| match error.kind() {
             ErrorKind::BrokenPipe => Failure::unread(),
@@ -64,12 +64,12 @@ impl Output {
     }
 
     /// Writes a line to stdout.
-    pub(super) fn line(&self, line: impl Display) -> Result<(), Failure> {
+    pub(super) fn line(self, line: impl Display) -> Result<(), Failure> {
         self.data(format!("{line}\n").as_bytes())
     }
 
     /// Writes a table to stdout.
-    pub(super) fn table<const N: usize>(&self, table: &Table<N>) -> Result<(), Failure> {
+    pub(super) fn table<const N: usize>(self, table: &Table<N>) -> Result<(), Failure> {
         let mut page = String::new();
         for (index, line) in table.lines().enumerate() {
             page.push_str(&if index == 0 { self.paint(STRONG, line) } else { line });
@@ -79,31 +79,31 @@ impl Output {
     }
 
     /// Writes one line of JSON to stdout.
-    pub(super) fn object(&self, value: &impl Serialize) -> Result<(), Failure> {
+    pub(super) fn object(self, value: &impl Serialize) -> Result<(), Failure> {
         let mut line = Vec::new();
         json::append(&mut line, value)?;
         self.data(&line)
     }
 
     /// Tells the user something on stderr, unless they want quiet.
-    pub(super) fn note(&self, line: impl Display) {
+    pub(super) fn note(self, line: impl Display) {
         if !self.quiet {
             complain(line);
         }
     }
 
     /// Tells the user what to do next.
-    pub(super) fn hint(&self, line: impl Display) {
+    pub(super) fn hint(self, line: impl Display) {
         self.note(format_args!("  {} {line}", painted(self.stderr_colored, FAINT, "hint:")));
     }
 
     /// Tells the user that something is not as it should be.
-    pub(super) fn warn(&self, line: impl Display) {
+    pub(super) fn warn(self, line: impl Display) {
         self.note(format_args!("{} {line}", painted(self.stderr_colored, WARNING, "warning:")));
     }
 
     /// Says how it ended, and gives the exit code.
-    pub(super) fn exit(&self, result: Result<(), Failure>) -> ExitCode {
+    pub(super) fn exit(self, result: Result<(), Failure>) -> ExitCode {
         let Err(failure) = result else { return ExitCode::SUCCESS };
         if failure.outcome() != Outcome::Ok {
             self.failure(&failure);
@@ -111,9 +111,12 @@ impl Output {
         ExitCode::from(failure.outcome().exit_code())
     }
 
-    fn failure(&self, failure: &Failure) {
+    fn failure(self, failure: &Failure) {
         if self.json {
-            return complain(json::error(failure));
+            let mut line = Vec::new();
+            if json::append(&mut line, &json::Failed::from(failure)).is_ok() {
+                return complain(String::from_utf8_lossy(&line).trim_end());
+            }
         }
         complain(format_args!(
             "{} {}",

@@ -8,13 +8,12 @@ use bytes::Bytes;
 use futures::stream::{self, BoxStream, LocalBoxStream};
 use futures::{Stream, StreamExt};
 use pombo::{Headers, Node, Outcome, PublishError, Published, RawTopic};
-use serde::Serialize;
 use tokio::time::MissedTickBehavior;
 
 use super::context::Context;
 use super::failure::Failure;
 use super::input::{self, Input};
-use super::output::Output;
+use super::tally::Tally;
 use super::{parse, text};
 
 pub(super) const EXAMPLES: &str = "\
@@ -66,17 +65,16 @@ pub(super) struct Args {
 pub(super) async fn run(context: &Context, args: Args) -> Result<(), Failure> {
     let topic = RawTopic::parse(&args.topic)?;
     // Before a node is started: the body may be missing, or long in coming.
-    let Some(bodies) = context.unless_stopped(bodies(&args)).await else { return Ok(()) };
+    let bodies = context.unless_stopped(bodies(&args)).await.ok_or_else(Failure::interrupted)??;
     let post = Post { args: &args, topic, headers: args.headers.iter().cloned().collect() };
-    let mut tally = Tally::new(context.output, &args);
-    let bodies = bodies?;
+    let mut tally = Tally::new(context.output, &args.topic, args.every.is_some());
     let result =
         match context.on_node(context.short_lived(), async |node| post.all(node, bodies, &mut tally).await).await {
             Ok(Some(())) => Ok(()),
             Ok(None) => Err(Failure::new(Outcome::Unknown, "interrupted before all of it was confirmed")),
             Err(failure) => Err(failure),
         };
-    match tally.messages {
+    match tally.messages() {
         0 => result,
         done => result.map_err(|failure| failure.after(format_args!("{} published", text::count(done, "message")))),
     }
@@ -142,7 +140,7 @@ impl Post<'_> {
         }
         // The first goes alone: it may have to wait for listeners, and the others must not overtake it.
         let Some(first) = bodies.next().await else {
-            tally.output.note("nothing to publish: the input is empty");
+            tally.nothing();
             return Ok(());
         };
         let (bytes, published) = self.one(node, first?, self.args.min_peers).await?;
@@ -181,92 +179,6 @@ impl Post<'_> {
         })?;
         Ok((body.len(), published))
     }
-}
-
-/// What has been published so far, and how it is told: each message, or all of them at the end.
-struct Tally {
-    output: Output,
-    topic: String,
-    each: bool,
-    messages: usize,
-    bytes: usize,
-    last: Option<Published>,
-}
-
-/// A message that was published, as JSON.
-#[derive(Serialize)]
-struct Receipt<'a> {
-    topic: &'a str,
-    id: String,
-    bytes: usize,
-    /// Nodes that took it over.
-    peers: usize,
-    /// Other nodes that subscribe to the topic.
-    listeners: usize,
-    /// Subscribers in this very process.
-    local: usize,
-}
-
-impl Tally {
-    fn new(output: Output, args: &Args) -> Self {
-        Self { output, topic: args.topic.clone(), each: args.every.is_some(), messages: 0, bytes: 0, last: None }
-    }
-
-    async fn add(&mut self, node: &Node, bytes: usize, published: Published) -> Result<(), Failure> {
-        self.messages += 1;
-        self.bytes += bytes;
-        if self.output.is_json() {
-            let Published { id, peers, listeners, local, .. } = published;
-            let id = id.to_string();
-            self.output.object(&Receipt { topic: &self.topic, id, bytes, peers, listeners, local })?;
-        } else if self.each {
-            self.tell(node, &text::size(bytes), &published).await?;
-        }
-        self.last = Some(published);
-        Ok(())
-    }
-
-    async fn finish(&self, node: &Node) -> Result<(), Failure> {
-        let Some(last) = self.last.as_ref().filter(|_| !self.each && !self.output.is_json()) else { return Ok(()) };
-        let what = match self.messages {
-            1 => text::size(self.bytes),
-            many => format!("{} ({})", text::count(many, "message"), text::size(self.bytes)),
-        };
-        self.tell(node, &what, last).await
-    }
-
-    async fn tell(&self, node: &Node, what: &str, published: &Published) -> Result<(), Failure> {
-        let topic = &self.topic;
-        if published.listeners + published.local > 0 {
-            self.output.note(format_args!("published {what} on {topic}: {}", reached(published)));
-            return Ok(());
-        }
-        match node.status().await?.peers.len() {
-            0 => {
-                self.output.note(format_args!("published {what} on {topic}: nobody heard it, no other node was found"));
-                self.output
-                    .hint("start `pombo node` or `pombo sub` in another terminal; across machines, all with --open");
-            }
-            peers => {
-                let mesh = text::count(peers, "peer");
-                self.output
-                    .note(format_args!("published {what} on {topic}: nobody is subscribed ({mesh} in the mesh)"));
-                self.output.hint("`pombo topics` lists what is; --min-peers 1 --timeout 5s waits");
-            }
-        }
-        Ok(())
-    }
-}
-
-fn reached(published: &Published) -> String {
-    let Published { peers, listeners, local, .. } = *published;
-    let subscribe = if listeners == 1 { "subscribes" } else { "subscribe" };
-    format!(
-        "taken over by {}, {} {subscribe}, {}",
-        text::count(peers, "peer"),
-        text::count(listeners, "peer"),
-        text::count(local, "local subscriber")
-    )
 }
 
 #[cfg(test)]
@@ -310,12 +222,5 @@ mod tests {
     #[test]
     fn a_missing_body_is_answered_with_three_examples() {
         assert_eq!(no_body("demo.hello").hints().len(), 3);
-    }
-
-    #[test]
-    fn the_report_counts_peers_and_local_subscribers() {
-        let id = "0011223344556677000000000000002a".parse().unwrap();
-        let report = reached(&Published { id, peers: 1, listeners: 2, local: 0 });
-        assert_eq!(report, "taken over by 1 peer, 2 peers subscribe, 0 local subscribers");
     }
 }

@@ -56,7 +56,7 @@ pub(super) async fn run(context: &Context, args: Args) -> Result<(), Failure> {
     let service = RawService::parse(&args.service)?;
     let input = Input::choose(args.body.clone(), None, input::stdin_is_terminal());
     let input = input.ok_or_else(|| no_body(&args.service))?;
-    let question = context.unless_stopped(input.read()).await.ok_or_else(interrupted)??;
+    let question = context.unless_stopped(input.read()).await.ok_or_else(Failure::interrupted)??;
     let work = async |node: &Node| {
         let (reply, elapsed) = ask(node, service, &question, &args).await?;
         print(context.output, &args.service, &reply, elapsed)?;
@@ -64,6 +64,7 @@ pub(super) async fn run(context: &Context, args: Args) -> Result<(), Failure> {
         context.output.note(format_args!("answered by {name} in {}", text::elapsed(elapsed)));
         Ok(())
     };
+    let interrupted = || Failure::new(Outcome::Unknown, "interrupted: the request may have run");
     context.on_node(context.short_lived(), work).await?.ok_or_else(interrupted)
 }
 
@@ -117,10 +118,6 @@ fn print(output: Output, service: &str, reply: &Reply<Bytes>, elapsed: Duration)
     output.data(body)?;
     // A program gets the bytes as they are; a prompt should not stick to them.
     if std::io::stdout().is_terminal() && !body.ends_with(b"\n") { output.data(b"\n") } else { Ok(()) }
-}
-
-fn interrupted() -> Failure {
-    Failure::new(Outcome::Unknown, "interrupted: the request may have run")
 }
 
 fn no_body(service: &str) -> Failure {

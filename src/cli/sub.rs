@@ -58,7 +58,7 @@ async fn listen(output: Output, node: &Node, args: &Args, patterns: Vec<RawPatte
     if let Some(group) = &args.group {
         subscribe = subscribe.group(group.as_str());
     }
-    let mut messages = subscribe.await?.ready_chunks(BATCH);
+    let mut messages = pin!(subscribe.await?.ready_chunks(BATCH));
     let mut printer = Printer::new(output, args);
     let mut deadline = pin!(after(args.timeout));
     let mut announced = pin!(announce(output, node, &args.patterns));
@@ -139,9 +139,14 @@ impl Printer {
                 Err(error) => self.append_gap(&error)?,
             }
         }
+        self.flush()?;
+        Ok(self.left == Some(0))
+    }
+
+    fn flush(&mut self) -> Result<(), Failure> {
         self.output.data(&self.page)?;
         self.page.clear();
-        Ok(self.left == Some(0))
+        Ok(())
     }
 
     async fn append(&mut self, node: &Node, message: &Message<Bytes>) -> Result<(), Failure> {
@@ -174,10 +179,10 @@ impl Printer {
     fn append_gap(&mut self, error: &RecvError) -> Result<(), Failure> {
         match error {
             RecvError::Lagged { missed, exact } if self.form == Form::Json => {
-                let gap = serde_json::json!({ "lagged": { "missed": missed, "exact": exact } });
-                json::append(&mut self.page, &gap)
+                json::append(&mut self.page, &json::Gap { lagged: json::Lagged { missed: *missed, exact: *exact } })
             }
             other => {
+                self.flush()?;
                 self.output.warn(other);
                 Ok(())
             }
@@ -231,6 +236,6 @@ mod tests {
     fn a_gap_is_a_line_of_its_own() {
         let mut printer = printer(&[]);
         printer.append_gap(&RecvError::Lagged { missed: 3, exact: true }).unwrap();
-        assert_eq!(printer.page, b"{\"lagged\":{\"exact\":true,\"missed\":3}}\n");
+        assert_eq!(printer.page, b"{\"lagged\":{\"missed\":3,\"exact\":true}}\n");
     }
 }
