@@ -1,9 +1,10 @@
 //! The command line. It uses what a third party could use, the crate's public API, and nothing else; and it is the only
 //! part of pombo that prints.
 //!
-//! Each verb has a file with its flags and its work. What they share: [`args`] (the command tree and the flags of all
-//! verbs), [`context`] (a node for the verb, and its goodbye), [`output`] (who writes where), [`failure`] (how a verb
-//! ends), [`signals`], [`parse`], [`input`], [`text`], [`json`], [`table`] and [`names`].
+//! Each verb has a file with its flags and its work; [`banner`] belongs to `node`, [`tally`] to `pub`, [`exec`] to `serve`.
+//! What they share: [`args`] (the command tree and the flags of all verbs), [`context`] (a node for the verb, and its
+//! goodbye), [`output`] (who writes where), [`failure`] (how a verb ends), [`signals`], [`parse`], [`input`], [`text`],
+//! [`json`], [`table`] and [`names`].
 
 use std::ffi::OsStr;
 use std::process::ExitCode;

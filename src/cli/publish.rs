@@ -68,16 +68,12 @@ pub(super) async fn run(context: &Context, args: Args) -> Result<(), Failure> {
     let bodies = context.unless_stopped(bodies(&args)).await.ok_or_else(Failure::interrupted)??;
     let post = Post { args: &args, topic, headers: args.headers.iter().cloned().collect() };
     let mut tally = Tally::new(context.output, &args.topic, args.every.is_some());
-    let result =
-        match context.on_node(context.short_lived(), async |node| post.all(node, bodies, &mut tally).await).await {
-            Ok(Some(())) => Ok(()),
-            Ok(None) => Err(Failure::new(Outcome::Unknown, "interrupted before all of it was confirmed")),
-            Err(failure) => Err(failure),
-        };
-    match tally.messages() {
-        0 => result,
-        done => result.map_err(|failure| failure.after(format_args!("{} published", text::count(done, "message")))),
-    }
+    let interrupted = || Failure::new(Outcome::Unknown, "interrupted before all of it was confirmed");
+    let done = context.on_node(context.short_lived(), async |node| post.all(node, bodies, &mut tally).await).await;
+    done.and_then(|done| done.ok_or_else(interrupted)).map_err(|failure| match tally.messages() {
+        0 => failure,
+        some => failure.after(format_args!("{} published", text::count(some, "message"))),
+    })
 }
 
 type Bodies = LocalBoxStream<'static, Result<Bytes, Failure>>;
