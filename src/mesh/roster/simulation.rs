@@ -101,7 +101,9 @@ impl Net {
 
     /// Subscribes a node. Returns the stamp that says so.
     fn say(&mut self, peer: PeerId, pattern: &str) -> Stamp {
-        self.at(peer, |node, now| node.roster.set_interests(vec![interest(pattern)], now, &mut node.fx).expect("fits"));
+        let interests = vec![interest(pattern)];
+        let fit = self.at(peer, |node, now| node.roster.set_interests(interests, now, &mut node.fx));
+        assert_eq!(fit, Ok(Fit::Whole));
         Stamp { incarnation: 1, version: self.nodes[&peer].roster.version() }
     }
 
