@@ -283,3 +283,26 @@ fn an_answer_to_nothing_changes_nothing() {
     assert!(bench.roster.get(&peer(10)).is_none());
     assert_eq!(bench.roster.own.stamp(), Stamp { incarnation: 5, version: 1 });
 }
+
+#[test]
+fn much_fetched_news_is_compared_with_the_others_not_pushed() {
+    for (count, pushes) in [(64, 1), (65, 0)] {
+        let mut bench = Bench::linked(&[2]);
+        bench.link(1);
+        let records: Vec<SignedRecord> = (10..10 + count).map(|seed| signed(seed, record(seed, 1, 1, 0))).collect();
+        let summaries: Vec<_> = records
+            .iter()
+            .map(|record| crate::wire::rpc::Summary { node: record.record.node, stamp: record.stamp() })
+            .collect();
+        let differ = Response::Differ { buckets: (0..=255).collect(), summaries, extensions: vec![] };
+        let digest = bench.sent().into_iter().find(|(_, _, request)| matches!(request, Request::Digest { .. }));
+        bench.respond(digest.expect("a digest").1, Ok(differ));
+        let fetch = bench.sent().into_iter().find(|(_, _, request)| matches!(request, Request::Fetch { .. }));
+        let records = records.into_iter().map(|record| record.bytes).collect();
+        bench.respond(fetch.expect("a fetch").1, Ok(Response::Records { records, extensions: vec![] }));
+        bench.wait(700);
+        let sent = bench.sent().into_iter().filter(|(to, ..)| *to == peer(2)).map(|(_, _, request)| request);
+        let (told, compared): (Vec<_>, Vec<_>) = sent.partition(|request| matches!(request, Request::Push { .. }));
+        assert_eq!((told.len(), compared.len()), (pushes, 1 - pushes), "{count} records");
+    }
+}
