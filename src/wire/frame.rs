@@ -12,7 +12,7 @@ use bytes::Bytes;
 use libp2p_identity::PeerId;
 use serde::{Deserialize, Serialize};
 
-pub(crate) use super::builder::{FrameBuilder, Outbound, Place, head};
+pub(crate) use super::builder::{FrameBuilder, Outbound, Place, again, head};
 use super::codec::{self, CodecError, Extensions};
 use super::guard::at_most;
 use super::node_key::{NodeKey, Purpose, SIGNATURE};
@@ -268,7 +268,12 @@ impl Frame {
     /// An error says that a message could not be read. If that was for an extension that has to be understood, the next
     /// message follows; after any other error there are no more.
     pub(crate) fn entries(&self) -> Entries<'_> {
-        Entries { frame: self, rest: &self.bytes[self.body.clone()], ended: 0, done: false }
+        Entries { frame: self, rest: self.body(), ended: 0, done: false }
+    }
+
+    /// The bytes of its messages.
+    pub(super) fn body(&self) -> &[u8] {
+        &self.bytes[self.body.clone()]
     }
 
     /// A part of the frame's bytes, without copying them.
