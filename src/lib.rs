@@ -1,15 +1,26 @@
+#[cfg(feature = "net")]
+pub use api::{
+    Ask, Builder, Discovery, Incoming, MeshInfo, Node, Provider, Publish, Published, Publisher, Refusal, Reply, Serve,
+    ServeWith, Serving, Subscribe, Subscriber,
+};
 pub use config::{Config, Limits, MeshChoice};
 pub use error::{Closed, Outcome, PublishError, RecvError, RequestError, StartError, SubscribeError};
+pub use libp2p_identity::PeerId;
 pub use mesh::event::{Event, FoundBy, PeerStatus, Status};
 pub use message::{Headers, Message};
+pub use multiaddr::Multiaddr;
 pub use payload::{Bincode, Encoding, Json, PayloadError, Raw};
 pub use topic::{MAX_NAME, NameError, Pattern, RawPattern, RawService, RawTopic, Service, Topic};
 pub use wire::{MeshId, MessageId, ParseIdError};
 
+#[cfg(feature = "net")]
+mod api;
 mod config;
 mod error;
 mod mesh;
 mod message;
+#[cfg(feature = "net")]
+mod net;
 mod payload;
 mod topic;
 mod wire;

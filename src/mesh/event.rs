@@ -51,6 +51,8 @@ pub(crate) enum Input {
     Listening(Vec<Multiaddr>),
     /// Somebody may be found there. Without a peer id only the address is known.
     Seen { peer: Option<PeerId>, addresses: Vec<Multiaddr>, by: FoundBy },
+    /// This host's registry was looked through once, and everybody in it has been told as seen.
+    Looked,
     /// A connection was established; so many stand now.
     Connected { peer: PeerId, address: Multiaddr, links: u32 },
     /// A connection ended; so many stand still.
@@ -59,8 +61,6 @@ pub(crate) enum Input {
     DialFailed { peer: Option<PeerId>, addresses: Vec<Multiaddr>, why: DialFailure },
     /// A ping came back.
     RoundTrip { peer: PeerId, time: Span },
-    /// A peer does not answer pings any more.
-    Silent { peer: PeerId },
     /// A frame that passed [`Frame::open`], or one of our own that was just signed.
     Frame { frame: Arc<Frame>, via: Via },
     /// A gossip message that is no frame of this mesh.
@@ -94,6 +94,13 @@ pub(crate) struct Checked<T> {
     pub(crate) body: T,
     pub(crate) frames: Vec<Arc<Frame>>,
     pub(crate) records: Vec<SignedRecord>,
+}
+
+impl<T> From<T> for Checked<T> {
+    /// Of what goes out nothing has to be checked.
+    fn from(body: T) -> Self {
+        Self { body, frames: Vec::new(), records: Vec::new() }
+    }
 }
 
 /// How somebody was found.
@@ -159,10 +166,14 @@ pub(crate) enum Command {
         call: CallId,
         reply: Reply,
     },
-    Dial {
-        address: Multiaddr,
-    },
     Status,
+    /// Answered when the frame was handed over to neighbours. For short-lived nodes.
+    Confirm {
+        shard: u8,
+        sequence: u64,
+    },
+    /// Answered when the first look-around is over: those who were found have told what they know, or nobody was found.
+    Settle,
     /// Say goodbye: answered when the neighbours have heard, or did not within a second.
     Leave,
 }
@@ -326,7 +337,19 @@ pub(crate) enum Answer {
         reply: Reply,
     },
     Failed(AskFailure),
+    Confirmed(Confirmation),
     Status(Box<Status>),
+}
+
+/// How handing frames over to neighbours ended.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Confirmation {
+    /// Neighbours that took them.
+    pub(crate) peers: u32,
+    /// Nodes that listen to any of their topics, as the best informed of those neighbours knows.
+    pub(crate) listeners: u32,
+    /// Whether a neighbour failed to answer.
+    pub(crate) failed: bool,
 }
 
 /// Why a request has no reply.
@@ -384,6 +407,12 @@ pub enum Event {
         peer: PeerId,
         /// Its name.
         name: String,
+    },
+    /// Somebody runs this very node, with a later start: others listen to that one. Two processes have the same key, or this
+    /// host's clock was set back and its data directory lost.
+    Outrun {
+        /// The incarnation of the other.
+        incarnation: u64,
     },
     /// A neighbour belongs to another mesh and was turned away. Said once for each.
     OtherMesh {

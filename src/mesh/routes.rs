@@ -44,6 +44,8 @@ impl LocalSubscriber {
 pub(crate) struct Reach {
     /// Other nodes.
     pub(crate) peers: usize,
+    /// Those of them that are linked to this one.
+    pub(crate) linked: usize,
     /// Subscribers on this node.
     pub(crate) local: usize,
     pub(crate) groups: Vec<Group>,
@@ -69,6 +71,7 @@ impl Routes {
                 }
             }
             reach.peers += usize::from(listens);
+            reach.linked += usize::from(listens && node.linked);
         }
         for subscriber in self.local.iter().filter(|subscriber| subscriber.listens(topic)) {
             reach.local += 1;

@@ -12,7 +12,7 @@ use bytes::Bytes;
 use libp2p_identity::PeerId;
 use serde::{Deserialize, Serialize};
 
-pub(crate) use super::builder::{FrameBuilder, Outbound, Place, again, head};
+pub(crate) use super::builder::{FrameBuilder, Outbound, Place, head};
 use super::codec::{self, CodecError, Extensions};
 use super::guard::at_most;
 use super::node_key::{NodeKey, Purpose, SIGNATURE};
@@ -271,8 +271,8 @@ impl Frame {
         Entries { frame: self, rest: self.body(), ended: 0, done: false }
     }
 
-    /// The bytes of its messages.
-    pub(super) fn body(&self) -> &[u8] {
+    /// Its messages as they travel.
+    pub(crate) fn body(&self) -> &[u8] {
         &self.bytes[self.body.clone()]
     }
 

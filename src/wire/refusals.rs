@@ -1,9 +1,10 @@
 //! What is refused, case by case: hostile headers, messages and records, and what no builder makes.
 
+use super::builder::again;
 use super::codec::{self, CodecError, Extension};
 use super::frame::{
     Choice, Entry, Fragment, Frame, FrameBuilder, FrameError, Header, MAX_CHOICES, MAX_CONTENT_TYPES, MAX_FRAGMENTS,
-    MAX_FRAME, MAX_TABLE, MAX_TEXT, Place, again, gossip_id, head,
+    MAX_FRAME, MAX_TABLE, MAX_TEXT, Place, gossip_id, head,
 };
 use super::node_key::{Purpose, SIGNATURE};
 use super::properties::{Sent, frame_of, signed, signed_again};
@@ -93,7 +94,7 @@ fn places_that_no_reader_takes_are_not_signed() {
 #[test]
 fn a_frame_that_is_signed_again_is_the_same_with_another_id() {
     let first = samples::messages();
-    let second = again(&first, MESH, &key(1)).expect("signs");
+    let second = again(&first, 1, MESH, &key(1)).expect("signs");
     assert_ne!(gossip_id(&first.bytes), gossip_id(&second.bytes));
     let opened = Frame::open(MESH, second.bytes).expect("opens");
     assert_eq!(opened.header, Header { attempt: 1, ..first.header.clone() });

@@ -1,0 +1,277 @@
+//! The node: a cloneable handle to a running peer.
+
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::task::{Context, Poll};
+
+use futures::{Stream, StreamExt};
+use libp2p::{Multiaddr, PeerId};
+use tokio::sync::{broadcast, watch};
+
+use super::{Ask, Builder, Publish, Publisher, Serve, Subscribe};
+use crate::config::Limits;
+use crate::error::Closed;
+use crate::mesh::event::{Answer, Command, Event, FoundBy, Status};
+use crate::net::handle::{Call, Handle};
+use crate::payload::Encoding;
+use crate::topic::{Pattern, Service, Topic};
+use crate::wire::MeshId;
+
+/// A running peer of a mesh. Cheap to clone; every clone is the same node.
+///
+/// The node ends when the last clone and everything made from it is dropped, or after [`leave`](Node::leave).
+///
+/// ```no_run
+/// use futures::StreamExt;
+/// use pombo::{Node, Topic};
+///
+/// pub const GREETINGS: Topic<String> = Topic::new("demo.greetings");
+///
+/// # #[tokio::main]
+/// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// let node = Node::builder().name("greeter").start().await?;
+/// let mut greetings = node.subscribe(GREETINGS).await?;
+/// node.publish(GREETINGS, &"hello".to_owned()).await?;
+/// if let Some(greeting) = greetings.next().await {
+///     println!("{}", *greeting?);
+/// }
+/// # Ok(())
+/// # }
+/// ```
+#[derive(Clone, Debug)]
+pub struct Node {
+    pub(crate) handle: Arc<Handle>,
+    pub(crate) about: Arc<About>,
+}
+
+/// What does not change while a node runs.
+#[derive(Debug)]
+pub(crate) struct About {
+    pub(crate) name: String,
+    pub(crate) mesh: MeshInfo,
+    pub(crate) discovery: Vec<Discovery>,
+    pub(crate) addresses: watch::Receiver<Vec<Multiaddr>>,
+    pub(crate) limits: Limits,
+    pub(crate) short_lived: bool,
+    pub(crate) settled: AtomicBool,
+}
+
+/// The mesh that a node belongs to.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct MeshInfo {
+    /// As this host calls it.
+    pub name: String,
+    /// The same for all its members.
+    pub id: MeshId,
+    /// Whether it is the open mesh, which anybody may join.
+    pub open: bool,
+}
+
+/// One way in which a node finds others.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Discovery {
+    /// Which.
+    pub by: FoundBy,
+    /// Where, for people.
+    pub detail: String,
+    /// If it is off: why.
+    pub off: Option<String>,
+}
+
+impl Node {
+    /// Sets up a node.
+    pub fn builder() -> Builder {
+        Builder::default()
+    }
+
+    /// This node's id.
+    pub fn peer_id(&self) -> PeerId {
+        self.handle.me
+    }
+
+    /// Its name.
+    pub fn name(&self) -> &str {
+        &self.about.name
+    }
+
+    /// Its mesh.
+    pub fn mesh(&self) -> &MeshInfo {
+        &self.about.mesh
+    }
+
+    /// The addresses that it listens on at the moment.
+    pub fn addresses(&self) -> Vec<Multiaddr> {
+        self.about.addresses.borrow().clone()
+    }
+
+    /// The ways in which it finds others.
+    pub fn discovery(&self) -> &[Discovery] {
+        &self.about.discovery
+    }
+
+    /// Publishes a value to whoever subscribes to the topic now. Await it.
+    ///
+    /// `Ok` says that the message is on its way, and to how many: it is queued for every listener known here. A
+    /// listener that loses it nevertheless is told so in its stream.
+    ///
+    /// ```
+    /// # use pombo::{Node, Topic};
+    /// # const ORDERS: Topic<String> = Topic::new("orders.eu");
+    /// # async fn f(node: Node) -> Result<(), pombo::PublishError> {
+    /// let reached = node.publish(ORDERS, &"pigeons".to_owned()).header("tenant", "acme").await?;
+    /// println!("{} nodes and {} subscribers here", reached.listeners, reached.local);
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn publish<T, E: Encoding<T>>(&self, topic: Topic<T, E>, value: &T) -> Publish<'_> {
+        Publish::new(self, topic, value)
+    }
+
+    /// The hot path: publishes many values on one topic.
+    pub fn publisher<T, E: Encoding<T>>(&self, topic: Topic<T, E>) -> Publisher<T, E> {
+        Publisher::new(self.clone(), topic)
+    }
+
+    /// Subscribes to a topic or a pattern. Await it to get a stream of messages.
+    ///
+    /// When it returns, the subscription is in force on this node, and its neighbours have heard of it.
+    ///
+    /// ```
+    /// # use futures::StreamExt;
+    /// # use pombo::{Json, Node, Pattern};
+    /// # async fn f(node: Node) -> Result<(), Box<dyn std::error::Error>> {
+    /// let mut orders = node.subscribe(Pattern::<String, Json>::parse("orders.>")?).group("packers").await?;
+    /// while let Some(order) = orders.next().await {
+    ///     match order {
+    ///         Ok(order) => println!("{}: {}", order.topic(), *order),
+    ///         Err(gap) => eprintln!("{gap}"),
+    ///     }
+    /// }
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn subscribe<T, E: Encoding<T>>(&self, pattern: impl Into<Pattern<T, E>>) -> Subscribe<T, E> {
+        Subscribe::new(self.clone(), pattern.into())
+    }
+
+    /// Calls a service, whichever node serves it. Await it to get the answer.
+    ///
+    /// ```
+    /// # use pombo::{Node, Service};
+    /// # use std::time::Duration;
+    /// # const UPPER: Service<String, String> = Service::new("text.upper");
+    /// # async fn f(node: Node) -> Result<(), pombo::RequestError> {
+    /// let answer = node.request(UPPER, &"pombo".to_owned()).timeout(Duration::from_secs(2)).await?;
+    /// println!("{}, says {}", *answer, answer.source());
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn request<Q, R, E>(&self, service: Service<Q, R, E>, question: &Q) -> Ask<'_, R, E>
+    where
+        E: Encoding<Q> + Encoding<R>,
+    {
+        Ask::new(self, &service, question)
+    }
+
+    /// Serves a service. Await it to get a stream of requests, or give it a function [`with`](Serve::with).
+    ///
+    /// ```
+    /// # use pombo::{Node, Refusal, Service};
+    /// # const UPPER: Service<String, String> = Service::new("text.upper");
+    /// # async fn f(node: Node) -> Result<(), pombo::SubscribeError> {
+    /// let serving = node.serve(UPPER).with(|text| async move { Ok(text.to_uppercase()) }).await?;
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn serve<Q, R, E>(&self, service: Service<Q, R, E>) -> Serve<Q, R, E>
+    where
+        E: Encoding<Q> + Encoding<R>,
+    {
+        Serve::new(self.clone(), service)
+    }
+
+    /// What happens in the mesh, from now on. A reader that falls far behind misses the oldest events.
+    pub fn events(&self) -> impl Stream<Item = Event> + Send + Unpin + use<> {
+        Events::new(self.handle.events.subscribe())
+    }
+
+    /// What this node knows of itself and the others.
+    ///
+    /// # Errors
+    ///
+    /// If the node is gone.
+    pub async fn status(&self) -> Result<Status, Closed> {
+        match self.handle.ask(Command::Status).await? {
+            Answer::Status(mut status) => {
+                status.mesh = self.about.mesh.name.clone();
+                Ok(*status)
+            }
+            _ => Err(Closed),
+        }
+    }
+
+    /// Waits until this node is linked to at least `peers` others.
+    ///
+    /// # Errors
+    ///
+    /// If the node is gone.
+    pub async fn ready(&self, peers: usize) -> Result<(), Closed> {
+        let linked = |routes: &crate::mesh::routes::Routes| routes.remote.iter().filter(|node| node.linked).count();
+        self.handle.wait_for_routes(|routes| linked(routes) >= peers).await
+    }
+
+    /// Waits until the first look-around is over: those who were found have told what they know of the mesh, or nobody
+    /// was found within a second or so.
+    ///
+    /// # Errors
+    ///
+    /// If the node is gone.
+    pub async fn settled(&self) -> Result<(), Closed> {
+        // Asked once, so that publications that follow each other are not put out of order by waiting for the answer.
+        if !self.about.settled.load(Ordering::Acquire) {
+            self.handle.ask(Command::Settle).await?;
+            self.about.settled.store(true, Ordering::Release);
+        }
+        Ok(())
+    }
+
+    /// Says goodbye, so that the others see this node go at once, and ends it. Takes a second at most.
+    pub async fn leave(&self) {
+        // A node that is gone has left.
+        if self.handle.ask(Command::Leave).await.is_ok() {
+            drop(self.handle.calls.send(Call::Stop).await);
+            self.handle.calls.closed().await;
+        }
+    }
+}
+
+/// Events as a stream.
+struct Events {
+    inner: Pin<Box<dyn Stream<Item = Event> + Send>>,
+}
+
+impl Events {
+    fn new(receiver: broadcast::Receiver<Event>) -> Self {
+        let next = |mut receiver: broadcast::Receiver<Event>| async move {
+            loop {
+                match receiver.recv().await {
+                    Ok(event) => return Some((event, receiver)),
+                    Err(broadcast::error::RecvError::Lagged(_)) => {}
+                    Err(broadcast::error::RecvError::Closed) => return None,
+                }
+            }
+        };
+        Self { inner: Box::pin(futures::stream::unfold(receiver, next)) }
+    }
+}
+
+impl Stream for Events {
+    type Item = Event;
+
+    fn poll_next(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Event>> {
+        self.inner.poll_next_unpin(context)
+    }
+}

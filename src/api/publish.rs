@@ -1,0 +1,261 @@
+//! Publishing: one message with options, or many on one topic.
+
+use std::fmt;
+use std::future::IntoFuture;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use bytes::Bytes;
+use futures::future::BoxFuture;
+
+use super::Node;
+use crate::error::{Closed, PublishError};
+use crate::mesh::event::{Answer, Command};
+use crate::mesh::outgoing::{Appended, Draft};
+use crate::mesh::routes::{Reach, Routes};
+use crate::message::Headers;
+use crate::payload::{Encoding, PayloadError};
+use crate::topic::{Name, Topic};
+use crate::wire::MessageId;
+use crate::wire::frame::shard_of;
+
+/// How long listeners are waited for, unless a time is given.
+const PATIENCE: Duration = Duration::from_secs(5);
+
+/// A message that is to be published. Await it.
+#[must_use = "a message is published only when this is awaited"]
+pub struct Publish<'n> {
+    node: &'n Node,
+    topic: Name,
+    payload: Result<Bytes, PayloadError>,
+    content_type: Arc<str>,
+    headers: Headers,
+    min_peers: usize,
+    timeout: Duration,
+}
+
+/// A message was published.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Published {
+    /// Its id.
+    pub id: MessageId,
+    /// How many neighbours took it: on a short-lived node those that confirmed to have taken it over, otherwise those that
+    /// listen.
+    pub peers: usize,
+    /// How many other nodes listen to its topic, as far as is known here.
+    pub listeners: usize,
+    /// How many subscribers of this very node listen.
+    pub local: usize,
+}
+
+impl<'n> Publish<'n> {
+    pub(crate) fn new<T, E: Encoding<T>>(node: &'n Node, topic: Topic<T, E>, value: &T) -> Self {
+        Self {
+            node,
+            topic: topic.name,
+            payload: E::encode(value),
+            content_type: E::CONTENT_TYPE.into(),
+            headers: Headers::default(),
+            min_peers: 0,
+            timeout: PATIENCE,
+        }
+    }
+
+    /// Attaches a header.
+    pub fn header(mut self, name: impl Into<String>, value: impl Into<String>) -> Self {
+        self.headers.add(name, value);
+        self
+    }
+
+    /// Attaches headers, after those that are there.
+    pub fn headers(mut self, headers: &Headers) -> Self {
+        headers.iter().for_each(|(name, value)| self.headers.add(name, value));
+        self
+    }
+
+    /// Says what the payload is. Without it, the encoding's own content type.
+    pub fn content_type(mut self, content_type: &str) -> Self {
+        self.content_type = content_type.into();
+        self
+    }
+
+    /// Waits until that many other nodes listen to the topic before it publishes, and fails if they do not come.
+    pub fn min_peers(mut self, peers: usize) -> Self {
+        self.min_peers = peers;
+        self
+    }
+
+    /// How long [`min_peers`](Self::min_peers) waits, and a short-lived node for its neighbours' word. 5 s without this.
+    pub fn timeout(mut self, timeout: Duration) -> Self {
+        self.timeout = timeout;
+        self
+    }
+
+    async fn send(self) -> Result<Published, PublishError> {
+        let payload = self.payload.map_err(PublishError::Encode)?;
+        check(&payload, &self.headers, self.node.about.limits.message)?;
+        let topic = self.topic.as_str();
+        if self.node.about.short_lived {
+            self.node.settled().await?;
+        }
+        wait_for_listeners(self.node, topic, self.min_peers, self.timeout).await?;
+        let reach = reach(self.node, topic);
+        let draft = Draft {
+            topic,
+            shard: shard_of(topic),
+            content_type: &self.content_type,
+            headers: &self.headers,
+            groups: &reach.groups,
+            payload: &payload,
+        };
+        let appended = self.node.handle.press.append(&draft).await?;
+        confirm(self.node, appended, &reach, self.timeout).await
+    }
+}
+
+impl<'n> IntoFuture for Publish<'n> {
+    type Output = Result<Published, PublishError>;
+    type IntoFuture = BoxFuture<'n, Self::Output>;
+
+    fn into_future(self) -> Self::IntoFuture {
+        Box::pin(self.send())
+    }
+}
+
+impl fmt::Debug for Publish<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Publish").field("topic", &self.topic.as_str()).finish_non_exhaustive()
+    }
+}
+
+fn check(payload: &Bytes, headers: &Headers, limit: usize) -> Result<(), PublishError> {
+    if payload.len() > limit {
+        return Err(PublishError::TooLarge { size: payload.len(), limit });
+    }
+    if !headers.fit() {
+        return Err(PublishError::Headers { count: headers.len(), bytes: headers.bytes() });
+    }
+    Ok(())
+}
+
+fn reach(node: &Node, topic: &str) -> Reach {
+    node.handle.routes.borrow().reach(topic, node.handle.me)
+}
+
+async fn wait_for_listeners(node: &Node, topic: &str, wanted: usize, timeout: Duration) -> Result<(), PublishError> {
+    if wanted == 0 {
+        return Ok(());
+    }
+    let me = node.handle.me;
+    let enough = node.handle.wait_for_routes(|routes: &Routes| routes.reach(topic, me).peers >= wanted);
+    match tokio::time::timeout(timeout, enough).await {
+        Ok(result) => Ok(result?),
+        Err(_) => Err(PublishError::Nobody { topic: topic.to_owned(), wanted, found: reach(node, topic).peers }),
+    }
+}
+
+/// On a short-lived node: waits for the neighbours' word. On others the message is on its way as it is.
+async fn confirm(node: &Node, appended: Appended, reach: &Reach, timeout: Duration) -> Result<Published, PublishError> {
+    let Appended { id, shard, sequence } = appended;
+    let mut published = Published { id, peers: reach.linked, listeners: reach.peers, local: reach.local };
+    if !node.about.short_lived {
+        return Ok(published);
+    }
+    let answer = tokio::time::timeout(timeout, node.handle.ask(Command::Confirm { shard, sequence })).await;
+    let confirmation = match answer {
+        Ok(Ok(Answer::Confirmed(confirmation))) => confirmation,
+        Ok(Err(closed)) => return Err(closed.into()),
+        Ok(Ok(_)) => return Err(Closed.into()),
+        Err(_) => return Err(PublishError::Unconfirmed),
+    };
+    if confirmation.peers == 0 && confirmation.failed {
+        return Err(PublishError::Unconfirmed);
+    }
+    let count = |number: u32| usize::try_from(number).unwrap_or(usize::MAX);
+    published.peers = count(confirmation.peers);
+    published.listeners = published.listeners.max(count(confirmation.listeners));
+    Ok(published)
+}
+
+/// Publishes values on one topic, fast: who listens is looked up once, until it changes.
+///
+/// ```
+/// # use pombo::{Node, Topic};
+/// # const PRICES: Topic<u64> = Topic::new("shop.prices");
+/// # async fn f(node: Node) -> Result<(), pombo::PublishError> {
+/// let prices = node.publisher(PRICES);
+/// prices.ready(1).await?;
+/// for price in 1..=1_000 {
+///     prices.publish(&price).await?;
+/// }
+/// # Ok(())
+/// # }
+/// ```
+pub struct Publisher<T, E> {
+    node: Node,
+    topic: Topic<T, E>,
+    shard: u8,
+    /// Who listened when last looked, and the routes that said so.
+    known: Mutex<(Arc<Routes>, Arc<Reach>)>,
+}
+
+impl<T, E: Encoding<T>> Publisher<T, E> {
+    pub(crate) fn new(node: Node, topic: Topic<T, E>) -> Self {
+        let routes = Arc::clone(&node.handle.routes.borrow());
+        let reach = Arc::new(routes.reach(topic.name(), node.handle.me));
+        let shard = shard_of(topic.name());
+        Self { node, topic, shard, known: Mutex::new((routes, reach)) }
+    }
+
+    /// The topic.
+    pub fn topic(&self) -> &Topic<T, E> {
+        &self.topic
+    }
+
+    /// Publishes a value. Returns when it is queued; a full queue is waited for.
+    ///
+    /// # Errors
+    ///
+    /// If the value cannot be encoded or is too large, or the node is gone.
+    pub async fn publish(&self, value: &T) -> Result<MessageId, PublishError> {
+        let payload = E::encode(value).map_err(PublishError::Encode)?;
+        let headers = Headers::default();
+        check(&payload, &headers, self.node.about.limits.message)?;
+        let reach = self.reach();
+        let draft = Draft {
+            topic: self.topic.name(),
+            shard: self.shard,
+            content_type: E::CONTENT_TYPE,
+            headers: &headers,
+            groups: &reach.groups,
+            payload: &payload,
+        };
+        Ok(self.node.handle.press.append(&draft).await?.id)
+    }
+
+    /// Waits until that many other nodes listen to the topic.
+    ///
+    /// # Errors
+    ///
+    /// If the node is gone.
+    pub async fn ready(&self, peers: usize) -> Result<(), PublishError> {
+        let (topic, me) = (self.topic.name(), self.node.handle.me);
+        Ok(self.node.handle.wait_for_routes(|routes| routes.reach(topic, me).peers >= peers).await?)
+    }
+
+    fn reach(&self) -> Arc<Reach> {
+        let routes = self.node.handle.routes.borrow();
+        let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
+        if !Arc::ptr_eq(&known.0, &routes) {
+            *known = (Arc::clone(&routes), Arc::new(routes.reach(self.topic.name(), self.node.handle.me)));
+        }
+        Arc::clone(&known.1)
+    }
+}
+
+impl<T, E> fmt::Debug for Publisher<T, E> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Publisher").field("topic", &self.topic).finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,194 @@
+//! Calling a service.
+
+use std::fmt;
+use std::future::IntoFuture;
+use std::marker::PhantomData;
+use std::ops::Deref;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use futures::future::BoxFuture;
+use libp2p::PeerId;
+
+use super::Node;
+use crate::error::{Closed, RequestError};
+use crate::mesh::event::{self, Answer, AskFailure, Command, NodeName};
+use crate::mesh::time::Span;
+use crate::message::Headers;
+use crate::payload::{Encoding, PayloadError};
+use crate::topic::Service;
+use crate::wire::rpc::{self, ReplyStatus};
+
+/// How long an answer is waited for, unless a time is given.
+const PATIENCE: Duration = Duration::from_secs(5);
+
+/// A request that is to be sent. Await it.
+///
+/// Dropping the future cancels the request at the provider.
+#[must_use = "a request is sent only when this is awaited"]
+pub struct Ask<'n, R, E> {
+    node: &'n Node,
+    service: Arc<str>,
+    body: Result<Bytes, PayloadError>,
+    content_type: Arc<str>,
+    headers: Headers,
+    to: Option<String>,
+    timeout: Duration,
+    types: PhantomData<fn() -> (R, E)>,
+}
+
+impl<'n, R, E> Ask<'n, R, E> {
+    pub(crate) fn new<Q>(node: &'n Node, service: &Service<Q, R, E>, question: &Q) -> Self
+    where
+        E: Encoding<Q> + Encoding<R>,
+    {
+        Self {
+            node,
+            service: service.name().into(),
+            body: <E as Encoding<Q>>::encode(question),
+            content_type: <E as Encoding<Q>>::CONTENT_TYPE.into(),
+            headers: Headers::default(),
+            to: None,
+            timeout: PATIENCE,
+            types: PhantomData,
+        }
+    }
+
+    /// Asks this node and no other: its name, or its peer id.
+    pub fn to(mut self, node: impl Into<String>) -> Self {
+        self.to = Some(node.into());
+        self
+    }
+
+    /// How long the answer is waited for. The provider is told. 5 s without this.
+    pub fn timeout(mut self, timeout: Duration) -> Self {
+        self.timeout = timeout;
+        self
+    }
+
+    /// Attaches a header.
+    pub fn header(mut self, name: impl Into<String>, value: impl Into<String>) -> Self {
+        self.headers.add(name, value);
+        self
+    }
+
+    /// Says what the question is. Without it, the encoding's own content type.
+    pub fn content_type(mut self, content_type: &str) -> Self {
+        self.content_type = content_type.into();
+        self
+    }
+
+    async fn send(self) -> Result<Reply<R>, RequestError>
+    where
+        E: Encoding<R>,
+    {
+        let body = self.body.map_err(RequestError::Encode)?;
+        let limit = self.node.about.limits.message;
+        if body.len() > limit {
+            return Err(RequestError::TooLarge { size: body.len(), limit });
+        }
+        if !self.headers.fit() {
+            return Err(RequestError::Headers { count: self.headers.len(), bytes: self.headers.bytes() });
+        }
+        let to = self.to.as_deref().map(|text| match text.parse() {
+            Ok(peer) => NodeName::Peer(peer),
+            Err(_) => NodeName::Name(text.to_owned()),
+        });
+        let ask = event::Ask {
+            service: Arc::clone(&self.service),
+            to,
+            timeout: Span::from(self.timeout),
+            content_type: self.content_type,
+            headers: self.headers,
+            body,
+        };
+        let service = self.service.to_string();
+        match self.node.handle.ask(Command::Request(ask)).await? {
+            Answer::Reply { from, reply } => read::<R, E>(service, from, reply),
+            Answer::Failed(failure) => Err(failed(failure, service, self.to)),
+            _ => Err(Closed.into()),
+        }
+    }
+}
+
+fn read<R, E: Encoding<R>>(service: String, from: PeerId, reply: rpc::Reply) -> Result<Reply<R>, RequestError> {
+    match reply.status {
+        ReplyStatus::Ok => {
+            let payload = E::decode(&reply.body).map_err(RequestError::Decode)?;
+            Ok(Reply { source: from, content_type: reply.content_type, headers: reply.headers, payload })
+        }
+        ReplyStatus::Refused => {
+            Err(RequestError::Refused { from, message: String::from_utf8_lossy(&reply.body).into_owned() })
+        }
+        ReplyStatus::Busy => Err(RequestError::Busy { service }),
+        ReplyStatus::NoService => Err(RequestError::Nobody { service }),
+        ReplyStatus::Unanswered => Err(RequestError::Unknown { service }),
+        ReplyStatus::Denied => Err(RequestError::Denied { service }),
+    }
+}
+
+fn failed(failure: AskFailure, service: String, to: Option<String>) -> RequestError {
+    match failure {
+        AskFailure::Nobody => RequestError::Nobody { service },
+        AskFailure::NoNode => RequestError::NoNode { node: to.unwrap_or_default(), service },
+        AskFailure::Busy => RequestError::Busy { service },
+        AskFailure::Unknown => RequestError::Unknown { service },
+        AskFailure::NotSent => RequestError::NotSent { service },
+        AskFailure::TooMany { limit } => RequestError::TooMany { limit },
+    }
+}
+
+impl<'n, R: 'static, E: Encoding<R> + 'static> IntoFuture for Ask<'n, R, E> {
+    type Output = Result<Reply<R>, RequestError>;
+    type IntoFuture = BoxFuture<'n, Self::Output>;
+
+    fn into_future(self) -> Self::IntoFuture {
+        Box::pin(self.send())
+    }
+}
+
+impl<R, E> fmt::Debug for Ask<'_, R, E> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Ask").field("service", &self.service).finish_non_exhaustive()
+    }
+}
+
+/// The answer to a request. Dereferences to what the provider answered.
+#[derive(Clone, Debug)]
+pub struct Reply<R> {
+    source: PeerId,
+    content_type: String,
+    headers: Headers,
+    payload: R,
+}
+
+impl<R> Reply<R> {
+    /// The node that answered.
+    pub fn source(&self) -> PeerId {
+        self.source
+    }
+
+    /// What the answer is, as the provider says.
+    pub fn content_type(&self) -> &str {
+        &self.content_type
+    }
+
+    /// What the provider attached.
+    pub fn headers(&self) -> &Headers {
+        &self.headers
+    }
+
+    /// The answer, taken out.
+    pub fn into_payload(self) -> R {
+        self.payload
+    }
+}
+
+impl<R> Deref for Reply<R> {
+    type Target = R;
+
+    fn deref(&self) -> &R {
+        &self.payload
+    }
+}

@@ -1,0 +1,238 @@
+//! Serving a service: as a stream of requests, or with a function.
+
+use std::fmt;
+use std::future::IntoFuture;
+use std::marker::PhantomData;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll, ready};
+
+use futures::future::BoxFuture;
+use futures::{Stream, StreamExt};
+use tokio::sync::mpsc;
+use tokio::task::JoinSet;
+
+use super::{Incoming, Node};
+use crate::error::{Closed, SubscribeError};
+use crate::mesh::event::{Answer, Command, ProviderId};
+use crate::net::handle::{Handle, Served};
+use crate::payload::Encoding;
+use crate::topic::Service;
+
+/// How many requests a provider takes at once, unless a number is given.
+const ROOM: u32 = 64;
+
+/// A service that is to be served. Await it.
+#[must_use = "a service is served only when this is awaited"]
+pub struct Serve<Q, R, E> {
+    node: Node,
+    service: Service<Q, R, E>,
+    room: u32,
+}
+
+impl<Q, R, E: Encoding<Q> + Encoding<R>> Serve<Q, R, E> {
+    pub(crate) fn new(node: Node, service: Service<Q, R, E>) -> Self {
+        Self { node, service, room: ROOM }
+    }
+
+    /// How many requests may be open here at once; those beyond it are answered `busy`. 64 without this, at least 1.
+    pub fn concurrency(mut self, requests: u32) -> Self {
+        self.room = requests.max(1);
+        self
+    }
+
+    /// Answers with a function, as many at once as [`concurrency`](Self::concurrency) says.
+    ///
+    /// When the asker gives up, the function's future is dropped.
+    pub fn with<F, A>(self, handler: F) -> ServeWith<Q, R, E, F>
+    where
+        F: Fn(Q) -> A + Send + Sync + 'static,
+        A: Future<Output = Result<R, Refusal>> + Send + 'static,
+    {
+        ServeWith { serve: self, handler }
+    }
+
+    async fn set_up(self) -> Result<Provider<Q, R, E>, SubscribeError> {
+        let handle = Arc::clone(&self.node.handle);
+        let (id, served, answer) = handle.serve(self.service.name().into(), self.room).await?;
+        match answer {
+            Answer::TooMany { limit } => Err(SubscribeError::TooMany { limit }),
+            Answer::Done => {
+                let limit = self.node.about.limits.message;
+                Ok(Provider { handle, id, served, limit, types: PhantomData })
+            }
+            _ => Err(Closed.into()),
+        }
+    }
+}
+
+impl<Q, R, E> IntoFuture for Serve<Q, R, E>
+where
+    Q: 'static,
+    R: 'static,
+    E: Encoding<Q> + Encoding<R> + 'static,
+{
+    type Output = Result<Provider<Q, R, E>, SubscribeError>;
+    type IntoFuture = BoxFuture<'static, Self::Output>;
+
+    fn into_future(self) -> Self::IntoFuture {
+        Box::pin(self.set_up())
+    }
+}
+
+impl<Q, R, E> fmt::Debug for Serve<Q, R, E> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Serve").field("service", &self.service).finish_non_exhaustive()
+    }
+}
+
+/// A stream of requests. Dropping it ends the service on this node.
+pub struct Provider<Q, R, E> {
+    handle: Arc<Handle>,
+    id: ProviderId,
+    served: mpsc::Receiver<Served>,
+    limit: usize,
+    types: PhantomData<fn() -> (Q, R, E)>,
+}
+
+impl<Q, R, E: Encoding<Q> + Encoding<R>> Stream for Provider<Q, R, E> {
+    type Item = Incoming<Q, R, E>;
+
+    fn poll_next(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Self::Item>> {
+        loop {
+            let Some(Served { call, gone }) = ready!(self.served.poll_recv(context)) else { return Poll::Ready(None) };
+            if let Some(incoming) = Incoming::open(Arc::clone(&self.handle), call, gone, self.limit) {
+                return Poll::Ready(Some(incoming));
+            }
+        }
+    }
+}
+
+impl<Q, R, E> Drop for Provider<Q, R, E> {
+    fn drop(&mut self) {
+        self.handle.tell(Command::Unserve { provider: self.id });
+    }
+}
+
+impl<Q, R, E> fmt::Debug for Provider<Q, R, E> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Provider").field("id", &self.id).finish_non_exhaustive()
+    }
+}
+
+/// A handler's "no": the asker gets [`RequestError::Refused`](crate::RequestError::Refused) with this text.
+///
+/// Made from a text, or with `?` from any error.
+///
+/// ```
+/// use pombo::Refusal;
+/// async fn parse(text: String) -> Result<u64, Refusal> {
+///     if text.is_empty() {
+///         return Err(Refusal::new("nothing to parse"));
+///     }
+///     Ok(text.parse()?)
+/// }
+/// ```
+#[derive(Clone, PartialEq, Eq)]
+pub struct Refusal(String);
+
+impl Refusal {
+    /// Refuses with this text.
+    pub fn new(text: impl Into<String>) -> Self {
+        Self(text.into())
+    }
+
+    /// The text.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+// Not an `Error` itself, so that every error can become one.
+impl<E: std::error::Error> From<E> for Refusal {
+    fn from(error: E) -> Self {
+        Self(error.to_string())
+    }
+}
+
+impl fmt::Debug for Refusal {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("Refusal").field(&self.0).finish()
+    }
+}
+
+/// A service with its function, to be started. Await it.
+#[must_use = "a service is served only when this is awaited"]
+pub struct ServeWith<Q, R, E, F> {
+    serve: Serve<Q, R, E>,
+    handler: F,
+}
+
+impl<Q, R, E, F, A> IntoFuture for ServeWith<Q, R, E, F>
+where
+    Q: Send + 'static,
+    R: Send + 'static,
+    E: Encoding<Q> + Encoding<R> + 'static,
+    F: Fn(Q) -> A + Send + Sync + 'static,
+    A: Future<Output = Result<R, Refusal>> + Send + 'static,
+{
+    type Output = Result<Serving, SubscribeError>;
+    type IntoFuture = BoxFuture<'static, Self::Output>;
+
+    fn into_future(self) -> Self::IntoFuture {
+        Box::pin(async move {
+            let runtime = self.serve.node.handle.runtime.clone();
+            let provider = self.serve.set_up().await?;
+            let task = runtime.spawn(run(provider, self.handler));
+            Ok(Serving { task: task.abort_handle() })
+        })
+    }
+}
+
+impl<Q, R, E, F> fmt::Debug for ServeWith<Q, R, E, F> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ServeWith").field("serve", &self.serve).finish_non_exhaustive()
+    }
+}
+
+/// Runs the function for each request, in a task each. The mesh sees to it that there are no more than was said.
+async fn run<Q, R, E, F, A>(mut provider: Provider<Q, R, E>, handler: F)
+where
+    Q: Send + 'static,
+    R: Send + 'static,
+    E: Encoding<Q> + Encoding<R> + 'static,
+    F: Fn(Q) -> A + Send + Sync + 'static,
+    A: Future<Output = Result<R, Refusal>> + Send + 'static,
+{
+    let mut running = JoinSet::new();
+    loop {
+        tokio::select! {
+            incoming = provider.next() => {
+                let Some(incoming) = incoming else { return };
+                let (question, answering) = incoming.split();
+                let answer = handler(question);
+                running.spawn(async move {
+                    tokio::select! {
+                        answer = answer => answering.answer(answer),
+                        () = answering.cancelled() => {}
+                    }
+                });
+            }
+            // Collected as they end. One that panics drops its request, which tells the asker.
+            Some(_) = running.join_next() => {}
+        }
+    }
+}
+
+/// A service that is being served with a function. Dropping it ends that.
+#[derive(Debug)]
+#[must_use = "the service ends when this is dropped"]
+pub struct Serving {
+    task: tokio::task::AbortHandle,
+}
+
+impl Drop for Serving {
+    fn drop(&mut self) {
+        self.task.abort();
+    }
+}

@@ -1,0 +1,159 @@
+//! Subscribing: setting it up, and the stream of messages.
+
+use std::fmt;
+use std::future::IntoFuture;
+use std::marker::PhantomData;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
+
+use futures::Stream;
+use futures::future::BoxFuture;
+
+use super::Node;
+use super::unpack::{Packed, Unpacker};
+use crate::error::{Closed, RecvError, SubscribeError};
+use crate::mesh::event::{Answer, Command, Delivery, SubscriberId};
+use crate::message::Message;
+use crate::net::handle::Handle;
+use crate::net::mailbox::Mailbox;
+use crate::payload::Encoding;
+use crate::topic::{Pattern, check_name};
+
+/// How long peers are waited for, unless a time is given.
+const PATIENCE: Duration = Duration::from_secs(5);
+
+/// A subscription that is to be set up. Await it.
+#[must_use = "a subscription is set up only when this is awaited"]
+pub struct Subscribe<T, E> {
+    node: Node,
+    patterns: Vec<Pattern<T, E>>,
+    group: Option<String>,
+    peers: usize,
+    timeout: Duration,
+}
+
+impl<T, E: Encoding<T>> Subscribe<T, E> {
+    pub(crate) fn new(node: Node, pattern: Pattern<T, E>) -> Self {
+        Self { node, patterns: vec![pattern], group: None, peers: 0, timeout: PATIENCE }
+    }
+
+    /// Listens to another pattern as well. A message that several patterns match is received once.
+    pub fn also(mut self, pattern: impl Into<Pattern<T, E>>) -> Self {
+        self.patterns.push(pattern.into());
+        self
+    }
+
+    /// Shares the messages with all subscribers of that group, in the whole mesh: each goes to one of them.
+    ///
+    /// A group's name follows the rules of a topic's. While members come and go, a message may reach none of them: its
+    /// publisher chooses the member, and writes the choice into the message.
+    pub fn group(mut self, name: impl Into<String>) -> Self {
+        self.group = Some(name.into());
+        self
+    }
+
+    /// Waits until this node is linked to that many others, who then know of the subscription.
+    pub fn ready(mut self, peers: usize) -> Self {
+        self.peers = peers;
+        self
+    }
+
+    /// How long [`ready`](Self::ready) waits. 5 s without this.
+    pub fn timeout(mut self, timeout: Duration) -> Self {
+        self.timeout = timeout;
+        self
+    }
+
+    async fn set_up(self) -> Result<Subscriber<T, E>, SubscribeError> {
+        if let Some(group) = &self.group {
+            check_name(group)?;
+        }
+        if self.peers > 0 && tokio::time::timeout(self.timeout, self.node.ready(self.peers)).await.is_err() {
+            let found = self.node.handle.routes.borrow().remote.iter().filter(|node| node.linked).count();
+            return Err(SubscribeError::Nobody { wanted: self.peers, found });
+        }
+        let handle = Arc::clone(&self.node.handle);
+        let patterns: Vec<Arc<str>> = self.patterns.iter().map(Pattern::text).collect();
+        let group: Option<Arc<str>> = self.group.as_deref().map(Into::into);
+        let (id, mailbox, answer) =
+            handle.subscribe(patterns.clone(), group.clone(), self.node.about.limits.mailbox).await?;
+        match answer {
+            Answer::TooMany { limit } => Err(SubscribeError::TooMany { limit }),
+            Answer::Done => {
+                let unpacker = Unpacker::new(Arc::clone(&handle), id, patterns, group, self.node.about.limits.message);
+                Ok(Subscriber { handle, id, mailbox, unpacker, types: PhantomData })
+            }
+            _ => Err(Closed.into()),
+        }
+    }
+}
+
+impl<T: 'static, E: Encoding<T> + 'static> IntoFuture for Subscribe<T, E> {
+    type Output = Result<Subscriber<T, E>, SubscribeError>;
+    type IntoFuture = BoxFuture<'static, Self::Output>;
+
+    fn into_future(self) -> Self::IntoFuture {
+        Box::pin(self.set_up())
+    }
+}
+
+impl<T, E> fmt::Debug for Subscribe<T, E> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Subscribe").field("patterns", &self.patterns).finish_non_exhaustive()
+    }
+}
+
+/// A stream of messages. Dropping it ends the subscription.
+///
+/// Messages of one publisher on one topic come in the order in which they were published. Where some are missing, the
+/// stream has [`RecvError::Lagged`] in their place, and goes on.
+pub struct Subscriber<T, E> {
+    handle: Arc<Handle>,
+    id: SubscriberId,
+    mailbox: Arc<Mailbox>,
+    unpacker: Unpacker,
+    types: PhantomData<fn() -> (T, E)>,
+}
+
+impl<T, E: Encoding<T>> Stream for Subscriber<T, E> {
+    type Item = Result<Message<T>, RecvError>;
+
+    fn poll_next(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Self::Item>> {
+        loop {
+            if let Some(packed) = self.unpacker.next() {
+                return Poll::Ready(Some(decode::<T, E>(packed)));
+            }
+            match ready!(self.mailbox.poll_take(context)) {
+                Some(Delivery::Frame(frame)) => self.unpacker.unpack(&frame),
+                Some(Delivery::Lagged(lag)) => {
+                    let gap = RecvError::Lagged { missed: lag.missed, exact: lag.exact };
+                    return Poll::Ready(Some(Err(gap)));
+                }
+                None => return Poll::Ready(None),
+            }
+        }
+    }
+}
+
+fn decode<T, E: Encoding<T>>(packed: Packed) -> Result<Message<T>, RecvError> {
+    let Packed { topic, id, source, time, content_type, headers, payload } = packed;
+    match E::decode(&payload) {
+        Ok(payload) => Ok(Message { topic, id, source, time, content_type, headers, payload }),
+        Err(reason) => Err(RecvError::Decode { topic: topic.to_string(), source_peer: source, reason }),
+    }
+}
+
+impl<T, E> Drop for Subscriber<T, E> {
+    fn drop(&mut self) {
+        self.mailbox.close();
+        self.handle.tell(Command::Unsubscribe { subscriber: self.id });
+    }
+}
+
+impl<T, E> fmt::Debug for Subscriber<T, E> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Subscriber").field("id", &self.id).finish_non_exhaustive()
+    }
+}

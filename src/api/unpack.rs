@@ -1,0 +1,146 @@
+//! Whole frames to single messages, in the reader's task: which of them are for this subscriber, and large ones put
+//! together again.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use bytes::Bytes;
+use libp2p::PeerId;
+use tracing::warn;
+
+use crate::mesh::event::SubscriberId;
+use crate::mesh::routes::LocalSubscriber;
+use crate::mesh::subscriptions::is_for;
+use crate::message::Headers;
+use crate::net::handle::Handle;
+use crate::wire::MessageId;
+use crate::wire::frame::{Entry, Fragment, Frame, Stream};
+
+/// Large messages of so many streams can be under way at once; then the one begun first is given up.
+const UNDER_WAY: usize = 64;
+
+/// A message whose payload is not decoded yet.
+#[derive(Debug)]
+pub(crate) struct Packed {
+    pub(crate) topic: Arc<str>,
+    pub(crate) id: MessageId,
+    pub(crate) source: PeerId,
+    pub(crate) time: SystemTime,
+    pub(crate) content_type: Arc<str>,
+    pub(crate) headers: Headers,
+    pub(crate) payload: Bytes,
+}
+
+/// Unpacks the frames of one subscriber.
+#[derive(Debug)]
+pub(crate) struct Unpacker {
+    handle: Arc<Handle>,
+    me: LocalSubscriber,
+    ready: VecDeque<Packed>,
+    under_way: VecDeque<UnderWay>,
+    largest: usize,
+}
+
+/// A message of which only some fragments are here.
+#[derive(Debug)]
+struct UnderWay {
+    stream: Stream,
+    id: MessageId,
+    next: u32,
+    payload: Vec<u8>,
+}
+
+impl Unpacker {
+    pub(crate) fn new(
+        handle: Arc<Handle>,
+        id: SubscriberId,
+        patterns: Vec<Arc<str>>,
+        group: Option<Arc<str>>,
+        largest: usize,
+    ) -> Self {
+        let me = LocalSubscriber { id, patterns: patterns.into(), group };
+        Self { handle, me, ready: VecDeque::new(), under_way: VecDeque::new(), largest }
+    }
+
+    /// The next message that is whole.
+    pub(crate) fn next(&mut self) -> Option<Packed> {
+        self.ready.pop_front()
+    }
+
+    /// Takes a frame apart.
+    pub(crate) fn unpack(&mut self, frame: &Arc<Frame>) {
+        let topics: Vec<Arc<str>> = frame.header.topics.iter().map(|topic| topic.as_str().into()).collect();
+        let types: Vec<Arc<str>> = frame.header.content_types.iter().map(|text| text.as_str().into()).collect();
+        for entry in frame.entries() {
+            let entry = match entry {
+                Ok(entry) => entry,
+                Err(error) => {
+                    warn!(source = %frame.stream.node, %error, "the rest of a frame cannot be read");
+                    return;
+                }
+            };
+            if !self.wants(frame, &entry) {
+                continue;
+            }
+            let Some(payload) = self.whole(frame, &entry) else { continue };
+            let index = |index: u32| usize::try_from(index).unwrap_or(usize::MAX);
+            let (Some(topic), Some(content_type)) =
+                (topics.get(index(entry.topic)), types.get(index(entry.content_type)))
+            else {
+                continue;
+            };
+            self.ready.push_back(Packed {
+                topic: Arc::clone(topic),
+                id: frame.message_id(&entry),
+                source: frame.stream.node,
+                time: UNIX_EPOCH + Duration::from_micros(frame.header.time.saturating_add(entry.time)),
+                content_type: Arc::clone(content_type),
+                headers: entry.headers.iter().copied().collect(),
+                payload,
+            });
+        }
+    }
+
+    fn wants(&self, frame: &Frame, entry: &Entry<'_>) -> bool {
+        let Some(group) = &self.me.group else {
+            return is_for(&self.me, &[], &[], self.handle.me, frame, entry);
+        };
+        let topic = usize::try_from(entry.topic).ok().and_then(|index| frame.header.topics.get(index));
+        let Some(topic) = topic else { return false };
+        let routes = Arc::clone(&self.handle.routes.borrow());
+        let sibling = |local: &&LocalSubscriber| local.group.as_ref() == Some(group) && local.listens(topic);
+        let siblings: Vec<_> = routes.local.iter().filter(sibling).map(|local| local.id).collect();
+        let groups = routes.reach(topic, self.handle.me).groups;
+        let holders = groups.into_iter().find(|known| known.name == *group).map(|known| known.holders);
+        is_for(&self.me, &siblings, &holders.unwrap_or_default(), self.handle.me, frame, entry)
+    }
+
+    /// The payload, when all of it is here.
+    fn whole(&mut self, frame: &Arc<Frame>, entry: &Entry<'_>) -> Option<Bytes> {
+        let Some(fragment) = entry.fragment else { return Some(frame.slice(entry.payload)) };
+        let id = frame.message_id(entry);
+        let known = self.under_way.iter().position(|known| known.stream == frame.stream);
+        let mut message = match (known.and_then(|index| self.under_way.remove(index)), fragment.index) {
+            (_, 0) => UnderWay { stream: frame.stream, id, next: 0, payload: Vec::new() },
+            (Some(message), index) if message.id == id && message.next == index => message,
+            // The beginning was missed. The gap was told in the stream.
+            (_, _) => return None,
+        };
+        message.next += 1;
+        message.payload.extend(entry.payload);
+        if message.payload.len() > self.largest {
+            warn!(source = %frame.stream.node, %id, "a fragmented message is too large and is dropped");
+            return None;
+        }
+        let Fragment { count, .. } = fragment;
+        if message.next == count {
+            return Some(message.payload.into());
+        }
+        self.under_way.push_back(message);
+        if self.under_way.len() > UNDER_WAY {
+            self.under_way.pop_front();
+        }
+        None
+    }
+}

@@ -1,0 +1,83 @@
+//! When to repeat where a stream stands, so that those who lost its tail notice.
+
+use std::collections::BTreeMap;
+
+use super::time::{Mono, Span};
+use crate::wire::frame::{Place, Stream};
+
+/// How long after the last frame of a stream it is repeated.
+const AFTER: [Span; 3] = [Span::millis(50), Span::secs(1), Span::secs(10)];
+
+/// Streams whose end this node announces: its own, and those of short-lived nodes that handed their frames over to it.
+#[derive(Debug, Default)]
+pub(crate) struct Heads {
+    streams: BTreeMap<Stream, Last>,
+}
+
+#[derive(Debug)]
+struct Last {
+    place: Place,
+    at: Mono,
+    told: usize,
+}
+
+impl Last {
+    fn due(&self) -> Option<Mono> {
+        AFTER.get(self.told).map(|after| self.at + *after)
+    }
+}
+
+impl Heads {
+    /// The stream has come to this place.
+    pub(crate) fn moved(&mut self, place: Place, now: Mono) {
+        let newer = self.streams.get(&place.stream).is_none_or(|last| last.place.sequence < place.sequence);
+        if newer {
+            self.streams.insert(place.stream, Last { place, at: now, told: 0 });
+        }
+    }
+
+    pub(crate) fn next_timeout(&self) -> Option<Mono> {
+        self.streams.values().filter_map(Last::due).min()
+    }
+
+    /// The places to repeat now.
+    pub(crate) fn due(&mut self, now: Mono) -> Vec<Place> {
+        let mut places = Vec::new();
+        for last in self.streams.values_mut().filter(|last| last.due().is_some_and(|due| due <= now)) {
+            last.told += 1;
+            places.push(last.place);
+        }
+        self.streams.retain(|_, last| last.due().is_some());
+        places
+    }
+
+    /// Every place that has not been repeated for the last time: what a node says before it leaves.
+    pub(crate) fn all(&self) -> Vec<Place> {
+        self.streams.values().map(|last| last.place).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use libp2p_identity::PeerId;
+
+    use super::*;
+    use crate::wire::frame::Channel;
+
+    #[test]
+    fn a_head_is_repeated_three_times_and_begins_again_with_the_next_frame() {
+        let stream = Stream { node: PeerId::random(), incarnation: 1, channel: Channel::Shard(1) };
+        let place = |sequence| Place { stream, sequence, count: sequence, attempt: 0, start: [0; 8] };
+        let mut heads = Heads::default();
+        heads.moved(place(1), Mono(0));
+        assert_eq!(heads.next_timeout(), Some(Mono(50_000)));
+        assert_eq!(heads.due(Mono(50_000)).len(), 1);
+        heads.moved(place(2), Mono(60_000));
+        let mut told = Vec::new();
+        while let Some(at) = heads.next_timeout() {
+            told.extend(heads.due(at).iter().map(|place| (at, place.sequence)));
+        }
+        assert_eq!(told, [(Mono(110_000), 2), (Mono(1_060_000), 2), (Mono(10_060_000), 2)]);
+        assert!(heads.streams.is_empty());
+    }
+}

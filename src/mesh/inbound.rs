@@ -1,0 +1,373 @@
+//! The streams of others, put back in order: duplicates dropped, gaps noticed, repaired, and told when they stay.
+//!
+//! A stream's frames come by gossip, out of order, twice, or not at all. What leaves here is every frame once and in
+//! order, or [`Ready::Lost`] in its place. Nothing is lost in silence.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use libp2p_identity::PeerId;
+
+use super::time::{Mono, Span};
+use crate::wire::frame::{Frame, Kind, Stream};
+
+/// How long a gap may be mere reordering before somebody is asked.
+const REORDER: Span = Span::millis(10);
+/// How long frames are held back behind a gap.
+const HOLD: Span = Span::millis(250);
+/// How long a lost tail is asked for. Nothing is held back meanwhile.
+const TAIL: Span = Span::secs(3);
+/// How long an answer to a request for repair is waited for before another node is asked.
+const ANSWER: Span = Span::millis(100);
+/// The pause after an answer that brought nothing.
+const AGAIN: Span = Span::millis(30);
+/// Frames this old of streams that nobody knows are taken for replayed ones. Also how long an evicted stream's frames
+/// may still come.
+pub(crate) const REPLAY: Span = Span::secs(120);
+
+/// What can be handed on.
+#[derive(Clone, Debug)]
+pub(crate) enum Ready {
+    Frame(Arc<Frame>),
+    /// So many messages of this stream are gone.
+    Lost {
+        stream: Stream,
+        missed: u64,
+    },
+}
+
+/// Somebody has to be asked for frames.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Wish {
+    pub(crate) stream: Stream,
+    pub(crate) from: u64,
+    pub(crate) to: u64,
+    /// Who sent the last frame of the stream.
+    pub(crate) heard_from: Option<PeerId>,
+    /// How often was asked before, so that another one is picked.
+    pub(crate) attempt: u32,
+}
+
+/// All streams of others that this node follows.
+#[derive(Debug)]
+pub(crate) struct Inbound {
+    streams: BTreeMap<Stream, InStream>,
+    timers: BTreeSet<(Mono, Stream)>,
+    /// Streams by when they were last used.
+    used: BTreeMap<u64, Stream>,
+    tick: u64,
+    evicted: Option<Mono>,
+    max_streams: usize,
+    max_held: usize,
+}
+
+#[derive(Debug, Default)]
+struct InStream {
+    /// The next sequence number to hand on. None while it is not known since when this node listens.
+    next: Option<u64>,
+    /// How many messages the stream had before `next`, if that is known.
+    count: Option<u64>,
+    held: BTreeMap<u64, Arc<Frame>>,
+    held_bytes: usize,
+    /// The highest sequence number and count that the author's signature vouches for.
+    proven: (u64, u64),
+    /// The highest sequence number that a neighbour claims.
+    claimed: u64,
+    missing_since: Option<Mono>,
+    asking: bool,
+    attempt: u32,
+    ask_at: Mono,
+    heard_from: Option<PeerId>,
+    timer: Option<Mono>,
+    used: u64,
+}
+
+impl Inbound {
+    pub(crate) fn new(max_streams: usize, max_held: usize) -> Self {
+        Self {
+            streams: BTreeMap::new(),
+            timers: BTreeSet::new(),
+            used: BTreeMap::new(),
+            tick: 0,
+            evicted: None,
+            max_streams: max_streams.max(1),
+            max_held,
+        }
+    }
+
+    /// Whether the stream has live state here.
+    pub(crate) fn knows(&self, stream: &Stream) -> bool {
+        self.streams.contains_key(stream)
+    }
+
+    /// How many streams are followed.
+    pub(crate) fn len(&self) -> usize {
+        self.streams.len()
+    }
+
+    /// A frame or head came. Says whether it was new.
+    pub(crate) fn frame(
+        &mut self,
+        frame: &Arc<Frame>,
+        from: Option<PeerId>,
+        now: Mono,
+        ready: &mut Vec<Ready>,
+    ) -> bool {
+        let stream = frame.stream;
+        let fresh_start = self.is_complete(now);
+        let state = self.touch(stream, now);
+        state.heard_from = from.or(state.heard_from);
+        state.proven = state.proven.max((frame.header.sequence, frame.header.count));
+        let is_new = match frame.kind {
+            Kind::Head => state.next.is_none_or(|next| frame.header.sequence >= next),
+            Kind::Messages => state.hold(frame),
+        };
+        // A stream that was forgotten for room: asking for its past would hand the same messages on twice.
+        if state.next.is_none() && !fresh_start {
+            state.start_at_first();
+        }
+        self.advance(stream, now, ready);
+        is_new
+    }
+
+    /// Whether no stream was forgotten for room lately.
+    fn is_complete(&self, now: Mono) -> bool {
+        self.evicted.is_none_or(|evicted| now - evicted > REPLAY)
+    }
+
+    /// A neighbour claims that a stream has come so far.
+    pub(crate) fn claim(&mut self, stream: Stream, sequence: u64, from: PeerId, now: Mono, ready: &mut Vec<Ready>) {
+        if !self.knows(&stream) && !self.is_complete(now) {
+            return;
+        }
+        let state = self.touch(stream, now);
+        state.claimed = state.claimed.max(sequence);
+        state.heard_from = Some(from);
+        self.advance(stream, now, ready);
+    }
+
+    /// Somebody answered a request for repair.
+    pub(crate) fn repaired(
+        &mut self,
+        stream: Stream,
+        frames: &[Arc<Frame>],
+        floor: u64,
+        now: Mono,
+        ready: &mut Vec<Ready>,
+    ) -> Vec<Arc<Frame>> {
+        let Some(state) = self.streams.get_mut(&stream) else { return Vec::new() };
+        state.asking = false;
+        if state.next.is_none() && (floor > 0 || !frames.is_empty()) {
+            state.next = Some(floor + 1);
+            state.count = (floor == 0).then_some(0);
+            state.drop_below_next();
+        }
+        let fresh: Vec<_> =
+            frames.iter().filter(|frame| frame.stream == stream && state.hold(frame)).map(Arc::clone).collect();
+        if fresh.is_empty() {
+            state.attempt += 1;
+            state.ask_at = now + AGAIN;
+        } else {
+            state.attempt = 0;
+            state.ask_at = now;
+            state.missing_since = Some(now);
+            let last = fresh.iter().map(|frame| (frame.header.sequence, frame.header.count)).max();
+            state.proven = state.proven.max(last.unwrap_or_default());
+        }
+        self.advance(stream, now, ready);
+        fresh
+    }
+
+    /// Nobody answered a request for repair.
+    pub(crate) fn not_repaired(&mut self, stream: Stream, now: Mono) {
+        if let Some(state) = self.streams.get_mut(&stream) {
+            state.asking = false;
+            state.attempt += 1;
+            state.ask_at = now + AGAIN;
+            self.set_timer(stream, now);
+        }
+    }
+
+    /// Forgets the streams of a shard: this node does not listen there any more.
+    pub(crate) fn leave(&mut self, shard: u8) {
+        let gone: Vec<_> = self.streams.keys().filter(|stream| stream.shard() == shard).copied().collect();
+        gone.into_iter().for_each(|stream| self.forget(stream));
+    }
+
+    pub(crate) fn next_timeout(&self) -> Option<Mono> {
+        self.timers.first().map(|(at, _)| *at)
+    }
+
+    /// Time passed: gaps that stayed are given up, and those that can be repaired are asked for.
+    pub(crate) fn on_timeout(&mut self, now: Mono, ready: &mut Vec<Ready>) -> Vec<Wish> {
+        let mut wishes = Vec::new();
+        while let Some((at, stream)) = self.timers.first().copied().filter(|(at, _)| *at <= now) {
+            self.timers.remove(&(at, stream));
+            let Some(state) = self.streams.get_mut(&stream) else { continue };
+            state.timer = None;
+            if state.given_up_at().is_some_and(|at| at <= now) {
+                state.give_up(stream, ready);
+                self.advance(stream, now, ready);
+                continue;
+            }
+            if state.ask_at <= now {
+                wishes.extend(state.wish(stream));
+                state.ask_at = now + ANSWER;
+                state.asking = true;
+            }
+            self.set_timer(stream, now);
+        }
+        wishes
+    }
+
+    fn touch(&mut self, stream: Stream, now: Mono) -> &mut InStream {
+        self.tick += 1;
+        let tick = self.tick;
+        if !self.streams.contains_key(&stream) && self.streams.len() >= self.max_streams {
+            if let Some(oldest) = self.used.values().next().copied() {
+                self.forget(oldest);
+                self.evicted = Some(now);
+            }
+        }
+        let state = self.streams.entry(stream).or_default();
+        self.used.remove(&state.used);
+        state.used = tick;
+        self.used.insert(tick, stream);
+        state
+    }
+
+    fn forget(&mut self, stream: Stream) {
+        if let Some(state) = self.streams.remove(&stream) {
+            self.used.remove(&state.used);
+            if let Some(at) = state.timer {
+                self.timers.remove(&(at, stream));
+            }
+        }
+    }
+
+    fn advance(&mut self, stream: Stream, now: Mono, ready: &mut Vec<Ready>) {
+        let max_held = self.max_held;
+        let Some(state) = self.streams.get_mut(&stream) else { return };
+        loop {
+            state.hand_on(ready);
+            if state.held_bytes <= max_held {
+                break;
+            }
+            state.give_up(stream, ready);
+        }
+        if !state.has_gap() {
+            state.missing_since = None;
+            state.attempt = 0;
+        } else if state.missing_since.is_none() {
+            state.missing_since = Some(now);
+            // Behind a gap more may just be on its way; a start or a tail that is missing does not come by itself.
+            let reordered = state.next.is_some() && !state.held.is_empty();
+            state.ask_at = if reordered { now + REORDER } else { now };
+        }
+        self.set_timer(stream, now);
+    }
+
+    fn set_timer(&mut self, stream: Stream, now: Mono) {
+        let Some(state) = self.streams.get_mut(&stream) else { return };
+        if let Some(at) = state.timer.take() {
+            self.timers.remove(&(at, stream));
+        }
+        if let Some(give_up) = state.given_up_at() {
+            let at = give_up.min(state.ask_at).max(now);
+            state.timer = Some(at);
+            self.timers.insert((at, stream));
+        }
+    }
+}
+
+impl InStream {
+    /// Takes a frame in, if it is new.
+    fn hold(&mut self, frame: &Arc<Frame>) -> bool {
+        let sequence = frame.header.sequence;
+        if self.next.is_some_and(|next| sequence < next) || self.held.contains_key(&sequence) {
+            return false;
+        }
+        if sequence == 1 && self.next.is_none() {
+            (self.next, self.count) = (Some(1), Some(0));
+        }
+        self.held_bytes += frame.bytes.len();
+        self.held.insert(sequence, Arc::clone(frame));
+        true
+    }
+
+    fn start_at_first(&mut self) {
+        let after_head = (self.proven.0 + 1, Some(self.proven.1));
+        (self.next, self.count) = match self.held.first_key_value() {
+            Some((first, frame)) => (Some(*first), Some(frame.count_before())),
+            None => (Some(after_head.0), after_head.1),
+        };
+    }
+
+    fn drop_below_next(&mut self) {
+        let Some(next) = self.next else { return };
+        while let Some(entry) = self.held.first_entry().filter(|entry| *entry.key() < next) {
+            self.held_bytes -= entry.remove().bytes.len();
+        }
+    }
+
+    fn hand_on(&mut self, ready: &mut Vec<Ready>) {
+        let Some(mut next) = self.next else { return };
+        while let Some(frame) = self.held.remove(&next) {
+            self.held_bytes -= frame.bytes.len();
+            self.count = Some(frame.header.count);
+            ready.push(Ready::Frame(frame));
+            next += 1;
+        }
+        self.next = Some(next);
+    }
+
+    /// The highest sequence number that is known to exist.
+    fn target(&self) -> u64 {
+        let held = self.held.last_key_value().map_or(0, |(last, _)| *last);
+        self.proven.0.max(self.claimed).max(held)
+    }
+
+    fn has_gap(&self) -> bool {
+        self.next.is_none_or(|next| self.target() >= next)
+    }
+
+    fn given_up_at(&self) -> Option<Mono> {
+        let patience = if self.held.is_empty() { TAIL } else { HOLD };
+        self.missing_since.map(|since| since + patience)
+    }
+
+    fn wish(&self, stream: Stream) -> Option<Wish> {
+        let from = self.next.unwrap_or(1);
+        let to = self.held.first_key_value().map_or(self.target(), |(first, _)| first - 1);
+        let (heard_from, attempt) = (self.heard_from, self.attempt);
+        // Nothing before the first frame: it only has to be found out whether that is where to start.
+        Some(Wish { stream, from, to: to.max(from), heard_from, attempt })
+    }
+
+    /// What is missing will not come. Goes on behind it.
+    fn give_up(&mut self, stream: Stream, ready: &mut Vec<Ready>) {
+        self.missing_since = None;
+        self.attempt = 0;
+        let before = self.count;
+        if self.next.is_none() {
+            // Never known to be owed, so nothing is known to be lost.
+            self.start_at_first();
+            self.claimed = 0;
+            return;
+        }
+        if self.held.is_empty() && self.proven.0 < self.next.unwrap_or(1) {
+            // Hearsay that nobody could prove.
+            self.claimed = 0;
+            return;
+        }
+        self.start_at_first();
+        self.claimed = 0;
+        let missed = match (before, self.count) {
+            (Some(before), Some(after)) => after.saturating_sub(before),
+            (None, _) | (_, None) => 0,
+        };
+        if missed > 0 {
+            ready.push(Ready::Lost { stream, missed });
+        }
+    }
+}

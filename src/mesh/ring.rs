@@ -1,0 +1,108 @@
+//! Recent frames, kept for those that missed them.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::sync::Arc;
+
+use super::time::Mono;
+use crate::wire::frame::{Frame, Stream};
+use crate::wire::rpc::Position;
+use crate::wire::rpc::StreamRef;
+
+/// The most bytes of frames in one answer.
+const ANSWER: usize = 512 * 1024;
+
+/// What a node can still give others of the streams that it wrote, read or passed on. Oldest frames go first.
+#[derive(Debug)]
+pub(crate) struct Ring {
+    streams: BTreeMap<Stream, BTreeMap<u64, Kept>>,
+    order: VecDeque<(Stream, u64)>,
+    bytes: usize,
+    limit: usize,
+}
+
+#[derive(Debug)]
+struct Kept {
+    frame: Arc<Frame>,
+    since: Mono,
+}
+
+/// The answer to a request for repair.
+#[derive(Debug, Default)]
+pub(crate) struct Repair {
+    pub(crate) frames: Vec<Arc<Frame>>,
+    /// Up to here nothing is owed to the asker.
+    pub(crate) floor: u64,
+    /// The answer was cut.
+    pub(crate) more: bool,
+}
+
+impl Ring {
+    pub(crate) fn new(limit: usize) -> Self {
+        Self { streams: BTreeMap::new(), order: VecDeque::new(), bytes: 0, limit }
+    }
+
+    /// Keeps a frame that came, or was made, just now. Says whether it was new.
+    pub(crate) fn keep(&mut self, frame: &Arc<Frame>, now: Mono) -> bool {
+        let sequence = frame.header.sequence;
+        let frames = self.streams.entry(frame.stream).or_default();
+        if frames.contains_key(&sequence) {
+            return false;
+        }
+        frames.insert(sequence, Kept { frame: Arc::clone(frame), since: now });
+        self.order.push_back((frame.stream, sequence));
+        self.bytes += frame.bytes.len();
+        while self.bytes > self.limit {
+            let Some((stream, sequence)) = self.order.pop_front() else { break };
+            self.drop_frame(stream, sequence);
+        }
+        true
+    }
+
+    fn drop_frame(&mut self, stream: Stream, sequence: u64) {
+        let Some(frames) = self.streams.get_mut(&stream) else { return };
+        if let Some(kept) = frames.remove(&sequence) {
+            self.bytes -= kept.frame.bytes.len();
+        }
+        if frames.is_empty() {
+            self.streams.remove(&stream);
+        }
+    }
+
+    /// What is still here of `from..=to`, for an asker that this node has known to listen since `owed_since`. What came
+    /// before that is not owed: the asker would get messages from before its subscription.
+    pub(crate) fn repair(&self, stream: &Stream, from: u64, to: u64, owed_since: Option<Mono>) -> Repair {
+        let mut repair = Repair::default();
+        let Some(frames) = self.streams.get(stream).filter(|_| from <= to) else { return repair };
+        let mut bytes = 0;
+        for (sequence, kept) in frames.range(from..=to) {
+            if owed_since.is_none_or(|since| kept.since < since) {
+                repair.floor = *sequence;
+                continue;
+            }
+            bytes += kept.frame.bytes.len();
+            if bytes > ANSWER && !repair.frames.is_empty() {
+                repair.more = true;
+                break;
+            }
+            repair.frames.push(Arc::clone(&kept.frame));
+        }
+        repair
+    }
+
+    /// How far the streams of a shard have come for which something was owed to a listener since `owed_since`, and that
+    /// moved since `active_since`.
+    pub(crate) fn positions(&self, shard: u8, owed_since: Mono, active_since: Mono) -> Vec<Position> {
+        let recent = |frames: &BTreeMap<u64, Kept>| {
+            let (_, last) = frames.last_key_value()?;
+            (last.since >= owed_since && last.since >= active_since).then(|| Arc::clone(&last.frame))
+        };
+        let of_shard = self.streams.iter().filter(|(stream, _)| stream.shard() == shard);
+        of_shard.filter_map(|(_, frames)| recent(frames)).filter_map(|frame| position(&frame)).collect()
+    }
+}
+
+/// Where a stream stands after this frame.
+pub(crate) fn position(frame: &Frame) -> Option<Position> {
+    let stream = StreamRef::of(&frame.stream)?;
+    Some(Position { stream, sequence: frame.header.sequence, count: frame.header.count })
+}

@@ -1,0 +1,171 @@
+//! The one derived behaviour: libp2p's protocols with the settings that pombo needs, and the reason for each.
+//!
+//! Must not: decide anything. What the behaviours report goes to the mesh.
+
+use std::fmt;
+use std::io;
+use std::time::Duration;
+
+use libp2p::gossipsub::{
+    self, IdentTopic, IdentityTransform, MessageAuthenticity, MessageId, TopicHash, ValidationMode,
+};
+use libp2p::swarm::NetworkBehaviour;
+use libp2p::swarm::behaviour::toggle::Toggle;
+use libp2p::{PeerId, connection_limits, mdns, ping};
+
+use crate::MeshId;
+use crate::net::rpc;
+
+/// Gossip topics of a mesh, `pombo/<mesh id>/0` to `63`. A user's topic goes over one of them, so that any number of user
+/// topics and wildcards fit what a peer's gossipsub admits.
+pub(crate) const SHARDS: u8 = 64;
+
+/// The largest frame and what gossipsub puts around it. Its size check covers the whole receive buffer, so that this must
+/// exceed the largest frame (60 KiB) by 16 KiB, or frames near the limit vanish.
+const MAX_TRANSMIT: usize = 80 * 1024;
+
+const PING_INTERVAL: Duration = Duration::from_secs(2);
+const PING_TIMEOUT: Duration = Duration::from_millis(2500);
+
+/// A connection on which no ping has succeeded for this long leads nowhere: close it.
+///
+/// Do not wait for `ping::Event`'s failure: libp2p keeps the first one to itself, and the second comes only when a new
+/// stream has failed to negotiate: measured, 16.5 s after the host has vanished.
+pub(crate) const SILENCE: Duration = Duration::from_millis(4500);
+
+/// All protocols that run on every connection.
+///
+/// The order matters. A connection is offered to the fields from the first to the last, and those before the one that
+/// refuses it have already noted it and are never told. So what may refuse comes first, and what keeps state per peer last:
+/// otherwise gossipsub remembers peers that are not there, and a request to one hangs for ever.
+#[derive(NetworkBehaviour)]
+pub(crate) struct Behaviour {
+    pub(crate) limits: connection_limits::Behaviour,
+    pub(crate) mdns4: Toggle<mdns::tokio::Behaviour>,
+    pub(crate) mdns6: Toggle<mdns::tokio::Behaviour>,
+    pub(crate) ping: ping::Behaviour,
+    pub(crate) gossip: Gossip,
+    pub(crate) rpc: rpc::Behaviour,
+}
+
+/// Gossip that admits the shards of one mesh and nothing else.
+pub(crate) type Gossip = gossipsub::Behaviour<IdentityTransform, ShardFilter>;
+
+/// The settings contradict each other: a bug, but not one to panic for.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum BehaviourError {
+    #[error("gossipsub refuses its configuration: {0}")]
+    Config(#[from] gossipsub::ConfigBuilderError),
+    #[error("gossipsub refuses to start: {0}")]
+    Gossip(&'static str),
+}
+
+/// Why neighbours are not looked for over mDNS in one address family.
+#[derive(Debug)]
+pub(crate) struct MdnsOff {
+    ipv6: bool,
+    reason: io::Error,
+}
+
+impl fmt::Display for MdnsOff {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "no mDNS over {}: {}", if self.ipv6 { "IPv6" } else { "IPv4" }, self.reason)
+    }
+}
+
+impl Behaviour {
+    /// The behaviours of the node `own` in `mesh`. Needs a tokio runtime if `mdns` is to be on.
+    ///
+    /// A family in which mDNS cannot run is off, and the reason is returned to be shown: a node does without.
+    ///
+    /// # Errors
+    ///
+    /// If the settings in this file contradict each other.
+    pub(crate) fn new(own: PeerId, mesh: MeshId, mdns: bool) -> Result<(Self, Vec<MdnsOff>), BehaviourError> {
+        let mut off = Vec::new();
+        let mut family = |ipv6| {
+            let started = mdns.then(|| mdns::tokio::Behaviour::new(mdns_config(ipv6), own)).transpose();
+            Toggle::from(started.unwrap_or_else(|reason| {
+                off.push(MdnsOff { ipv6, reason });
+                None
+            }))
+        };
+        let behaviour = Self {
+            limits: connection_limits::Behaviour::new(limits()),
+            mdns4: family(false),
+            mdns6: family(true),
+            ping: ping::Behaviour::new(ping::Config::new().with_interval(PING_INTERVAL).with_timeout(PING_TIMEOUT)),
+            gossip: gossip(mesh)?,
+            rpc: rpc::behaviour(mesh),
+        };
+        Ok((behaviour, off))
+    }
+}
+
+fn limits() -> connection_limits::ConnectionLimits {
+    connection_limits::ConnectionLimits::default()
+        .with_max_established(Some(256))
+        // After a crash the dead connection lingers while the new one is made, over several addresses at once. The mesh
+        // closes the surplus.
+        .with_max_established_per_peer(Some(4))
+        // What strangers before the gate can occupy.
+        .with_max_pending_incoming(Some(32))
+        .with_max_pending_outgoing(Some(32))
+}
+
+fn mdns_config(enable_ipv6: bool) -> mdns::Config {
+    // Libp2p's defaults of 5 and 6 minutes keep a dead node listed, and one lost packet away from a living one.
+    mdns::Config { ttl: Duration::from_secs(120), query_interval: Duration::from_secs(30), enable_ipv6 }
+}
+
+fn gossip(mesh: MeshId) -> Result<Gossip, BehaviourError> {
+    let config = gossipsub::ConfigBuilder::default()
+        // Frames carry pombo's own signature; in libp2p's signed mode an unauthenticated `source` would steer forwarding.
+        .validation_mode(ValidationMode::Anonymous)
+        // Nothing is forwarded before the mesh has verified it. It must report within `history_length` heartbeats.
+        .validate_messages()
+        // Binds the whole frame, and nobody can guess it before the frame is there.
+        .message_id_fn(|message| MessageId::new(&blake3::hash(&message.data).as_bytes()[..20]))
+        .max_transmit_size(MAX_TRANSMIT)
+        // The queue counts frames, not bytes: this bounds a peer that reads nothing to 10 MiB.
+        .connection_handler_queue_len(128)
+        // The cache keeps everything of so many heartbeats. What is older is repaired from pombo's rings.
+        .history_length(3)
+        .history_gossip(2)
+        .heartbeat_interval(Duration::from_secs(1))
+        // A verb that runs for a second must not wait 5 s to be grafted.
+        .heartbeat_initial_delay(Duration::from_millis(200))
+        .duplicate_cache_time(Duration::from_secs(60))
+        // Own frames go to every subscribed neighbour: one hop less for the price of copies that small meshes do not feel.
+        .flood_publish(true)
+        .build()?;
+    gossipsub::Behaviour::new_with_subscription_filter(MessageAuthenticity::Anonymous, config, ShardFilter(mesh))
+        .map_err(BehaviourError::Gossip)
+}
+
+/// The gossip topic of a shard. `None` if the mesh has no such shard.
+pub(crate) fn shard_topic(mesh: MeshId, shard: u8) -> Option<IdentTopic> {
+    (shard < SHARDS).then(|| IdentTopic::new(format!("pombo/{mesh}/{shard}")))
+}
+
+/// Which shard of this mesh a gossip topic is, if it is one.
+pub(crate) fn shard_of(mesh: MeshId, topic: &TopicHash) -> Option<u8> {
+    let (id, shard) = topic.as_str().strip_prefix("pombo/")?.split_once('/')?;
+    let number = shard.parse::<u8>().ok().filter(|number| *number < SHARDS)?;
+    // One spelling each: "07" and "+7" are no shards.
+    (id == mesh.to_string() && shard == number.to_string()).then_some(number)
+}
+
+/// Admits subscriptions to this mesh's shards only, and so at most [`SHARDS`] of them from each peer.
+///
+/// Libp2p's default counts instead, and ignores all subscriptions of a peer that has one too many.
+pub(crate) struct ShardFilter(MeshId);
+
+impl gossipsub::TopicSubscriptionFilter for ShardFilter {
+    fn can_subscribe(&mut self, topic: &TopicHash) -> bool {
+        shard_of(self.0, topic).is_some()
+    }
+}
+
+#[cfg(test)]
+mod tests;

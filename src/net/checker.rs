@@ -1,0 +1,35 @@
+//! The checker: opens gossip frames and verifies their signatures, in a task of its own.
+//!
+//! Gossipsub has dropped duplicates before, so each frame is verified once. Records that come over request-response are
+//! opened where they are read, in their connection's task: see [`net::rpc`](crate::net::rpc).
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use libp2p::PeerId;
+use tokio::sync::mpsc;
+
+use crate::mesh::event::{GossipId, Input, Via};
+use crate::wire::MeshId;
+use crate::wire::frame::Frame;
+
+/// A gossip message as it came.
+#[derive(Debug)]
+pub(crate) struct Unchecked {
+    pub(crate) from: PeerId,
+    pub(crate) gossip: GossipId,
+    pub(crate) bytes: Bytes,
+}
+
+/// Opens frames until the driver is gone.
+pub(crate) async fn run(mesh: MeshId, mut unchecked: mpsc::Receiver<Unchecked>, checked: mpsc::Sender<Input>) {
+    while let Some(Unchecked { from, gossip, bytes }) = unchecked.recv().await {
+        let input = match Frame::open(mesh, bytes) {
+            Ok(frame) => Input::Frame { frame: Arc::new(frame), via: Via::Gossip { from, gossip } },
+            Err(error) => Input::BadGossip { from, gossip, why: error.to_string() },
+        };
+        if checked.send(input).await.is_err() {
+            return;
+        }
+    }
+}

@@ -1,0 +1,321 @@
+//! The driver: owns the swarm, tells the mesh what happens, and does what the mesh wants done.
+//!
+//! It never decides, and its handlers never wait.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use futures::StreamExt;
+use libp2p::gossipsub::{self, MessageAcceptance};
+use libp2p::swarm::ConnectionId;
+use libp2p::swarm::dial_opts::{DialOpts, PeerCondition};
+use libp2p::{Multiaddr, PeerId, Swarm, request_response};
+use tokio::sync::{Notify, broadcast, mpsc, oneshot, watch};
+use tracing::{debug, warn};
+
+use crate::mesh::Mesh;
+use crate::mesh::event::{
+    Answer, CallId, Command, Delivery, DialFailure, Event, GossipId, InboundId, Input, Output, ProviderId, RpcFailure,
+    RpcId, SubscriberId, Ticket, Unsigned, Verdict,
+};
+use crate::mesh::routes::Routes;
+use crate::net::behaviour::{self, Behaviour};
+use crate::net::checker::Unchecked;
+use crate::net::clock::Clock;
+use crate::net::handle::{Attached, Call, Served};
+use crate::net::mailbox::Mailbox;
+use crate::net::press::Press;
+use crate::net::registry::Registration;
+use crate::net::rpc::Answering;
+use crate::net::silence::Silence;
+use crate::wire::MeshId;
+use crate::wire::frame::Frame;
+use crate::wire::rpc::{Request, Response};
+
+/// Calls that are taken in one turn, so that a busy caller cannot keep the swarm from being polled.
+const CALLS_PER_TURN: usize = 64;
+
+/// The owner of the swarm.
+pub(crate) struct Driver {
+    pub(crate) mesh_id: MeshId,
+    pub(crate) mesh: Mesh,
+    pub(crate) swarm: Swarm<Behaviour>,
+    pub(crate) clock: Clock,
+    pub(crate) calls: mpsc::Receiver<Call>,
+    /// What the signer, the checker and the registry's watcher have to say.
+    pub(crate) inbox: mpsc::Receiver<Input>,
+    pub(crate) unchecked: mpsc::Sender<Unchecked>,
+    pub(crate) unsigned: mpsc::Sender<Unsigned>,
+    pub(crate) press: Arc<Press>,
+    pub(crate) routes: watch::Sender<Arc<Routes>>,
+    pub(crate) events: broadcast::Sender<Event>,
+    pub(crate) addresses: watch::Sender<Vec<Multiaddr>>,
+    pub(crate) silence: Silence,
+    /// This node's entry in the host's registry.
+    pub(crate) registration: Option<Registration>,
+    pub(crate) desks: Desks,
+}
+
+/// The channels and libp2p handles behind the mesh's integers.
+#[derive(Default)]
+pub(crate) struct Desks {
+    replies: HashMap<Ticket, oneshot::Sender<Answer>>,
+    mailboxes: HashMap<SubscriberId, Arc<Mailbox>>,
+    providers: HashMap<ProviderId, mpsc::Sender<Served>>,
+    serving: HashMap<CallId, Arc<Notify>>,
+    /// Dials under way, and the addresses they were given.
+    pub(crate) dialled: HashMap<ConnectionId, Vec<Multiaddr>>,
+    pub(crate) asked: HashMap<request_response::OutboundRequestId, RpcId>,
+    pub(crate) answering: HashMap<InboundId, Answering>,
+    pub(crate) gossip: HashMap<GossipId, gossipsub::MessageId>,
+    next: u64,
+}
+
+impl Desks {
+    pub(crate) fn next(&mut self) -> u64 {
+        self.next += 1;
+        self.next
+    }
+}
+
+impl Driver {
+    /// Runs until the last handle is gone, or one says stop.
+    pub(crate) async fn run(mut self) {
+        let mut batch = Vec::with_capacity(CALLS_PER_TURN);
+        let mut handles = true;
+        loop {
+            self.settle();
+            let deadline = self.mesh.poll_timeout().map(|at| self.clock.instant(at));
+            tokio::select! {
+                taken = self.calls.recv_many(&mut batch, CALLS_PER_TURN), if handles => {
+                    handles = taken > 0;
+                    if !handles {
+                        self.handle(Input::Command(Ticket(u64::MAX), Command::Leave));
+                    }
+                    for call in batch.drain(..) {
+                        if let Call::Stop = call {
+                            return self.close();
+                        }
+                        self.call(call);
+                    }
+                }
+                event = self.swarm.select_next_some() => self.swarm_event(event),
+                Some(input) = self.inbox.recv() => self.handle(input),
+                () = until(deadline) => self.handle(Input::Timeout),
+                () = until(self.silence.next()) => self.close_silent(),
+            }
+            if self.mesh.has_left() && !handles {
+                return self.close();
+            }
+        }
+    }
+
+    /// Does everything the mesh wants done, and what doing it causes.
+    fn settle(&mut self) {
+        while let Some(output) = self.mesh.poll_output() {
+            if let Some(feedback) = self.execute(output) {
+                self.handle(feedback);
+            }
+        }
+    }
+
+    pub(crate) fn handle(&mut self, input: Input) {
+        self.mesh.handle(input, self.clock.now());
+    }
+
+    fn call(&mut self, call: Call) {
+        match call {
+            Call::Command { ticket, command, reply, attached } => {
+                self.attach(&command, attached);
+                if let Some(reply) = reply {
+                    self.desks.replies.insert(ticket, reply);
+                }
+                self.handle(Input::Command(ticket, command));
+            }
+            Call::Abandoned(ticket) => {
+                self.desks.replies.remove(&ticket);
+                self.handle(Input::Abandoned(ticket));
+            }
+            Call::Stop => {}
+        }
+    }
+
+    fn attach(&mut self, command: &Command, attached: Attached) {
+        match (command, attached) {
+            (Command::Subscribe { subscriber, .. }, Attached::Mailbox(mailbox)) => {
+                self.desks.mailboxes.insert(*subscriber, mailbox);
+            }
+            (Command::Serve { provider, .. }, Attached::Desk(desk)) => {
+                self.desks.providers.insert(*provider, desk);
+            }
+            (Command::Unsubscribe { subscriber }, _) => {
+                self.desks.mailboxes.remove(subscriber);
+            }
+            (Command::Unserve { provider }, _) => {
+                self.desks.providers.remove(provider);
+            }
+            (Command::Reply { call, .. }, _) => {
+                self.desks.serving.remove(call);
+            }
+            (_, Attached::Nothing | Attached::Mailbox(_) | Attached::Desk(_)) => {}
+        }
+    }
+
+    fn execute(&mut self, output: Output) -> Option<Input> {
+        match output {
+            Output::Dial { peer, addresses } => return self.dial(peer, addresses),
+            Output::Disconnect { peer } => drop(self.swarm.disconnect_peer_id(peer)),
+            Output::Join { shard } => self.join(shard),
+            Output::Leave { shard } => self.part(shard),
+            Output::Gossip { frame } => return self.gossip(frame),
+            Output::Judge { from, gossip, verdict } => self.judge(from, gossip, verdict),
+            Output::Sign(unsigned) => self.sign(unsigned),
+            Output::Send { id, to, request } => return self.send(id, to, request),
+            Output::Reply { to, response } => self.reply(to, response),
+            Output::Deliver { subscriber, delivery } => return self.deliver(subscriber, delivery),
+            Output::Serve { provider, call } => self.serve(provider, call),
+            Output::Stop { call, .. } => self.stop(call),
+            Output::Answer { ticket, answer } => self.answer(ticket, answer),
+            Output::Allow { shard, sequence } => self.press.allow(shard, sequence),
+            Output::Routes(routes) => drop(self.routes.send_replace(routes)),
+            // Nobody listening is fine.
+            Output::Announce(event) => drop(self.events.send(event)),
+        }
+        None
+    }
+
+    fn dial(&mut self, peer: Option<PeerId>, addresses: Vec<Multiaddr>) -> Option<Input> {
+        // A dial by address alone goes to one address; the mesh asks for each.
+        let options = match (peer, addresses.first()) {
+            (Some(peer), _) => {
+                DialOpts::peer_id(peer).addresses(addresses.clone()).condition(PeerCondition::Always).build()
+            }
+            (None, Some(address)) => DialOpts::unknown_peer_id().address(address.clone()).build(),
+            (None, None) => return None,
+        };
+        let connection = options.connection_id();
+        match self.swarm.dial(options) {
+            Ok(()) => {
+                self.desks.dialled.insert(connection, addresses);
+                None
+            }
+            Err(error) => {
+                let why = DialFailure::Unreachable(error.to_string());
+                Some(Input::DialFailed { peer, addresses, why })
+            }
+        }
+    }
+
+    fn join(&mut self, shard: u8) {
+        let Some(topic) = behaviour::shard_topic(self.mesh_id, shard) else { return };
+        if let Err(error) = self.swarm.behaviour_mut().gossip.subscribe(&topic) {
+            warn!(shard, %error, "cannot join the shard");
+        }
+    }
+
+    fn part(&mut self, shard: u8) {
+        if let Some(topic) = behaviour::shard_topic(self.mesh_id, shard) {
+            self.swarm.behaviour_mut().gossip.unsubscribe(&topic);
+        }
+    }
+
+    fn gossip(&mut self, frame: Arc<Frame>) -> Option<Input> {
+        let topic = behaviour::shard_topic(self.mesh_id, frame.stream.shard())?;
+        match self.swarm.behaviour_mut().gossip.publish(topic, frame.bytes.to_vec()) {
+            // Somebody passed it on before us, or nobody listens: nothing is left to do.
+            Ok(_) | Err(gossipsub::PublishError::Duplicate | gossipsub::PublishError::NoPeersSubscribedToTopic) => None,
+            Err(gossipsub::PublishError::AllQueuesFull(_)) => Some(Input::GossipRefused { frame }),
+            Err(
+                error @ (gossipsub::PublishError::SigningError(_)
+                | gossipsub::PublishError::MessageTooLarge
+                | gossipsub::PublishError::TransformFailed(_)),
+            ) => {
+                warn!(%error, "gossipsub refuses a frame");
+                None
+            }
+        }
+    }
+
+    fn judge(&mut self, from: PeerId, gossip: GossipId, verdict: Verdict) {
+        let Some(id) = self.desks.gossip.remove(&gossip) else { return };
+        let acceptance = match verdict {
+            Verdict::Accept => MessageAcceptance::Accept,
+            Verdict::Ignore => MessageAcceptance::Ignore,
+            Verdict::Reject => MessageAcceptance::Reject,
+        };
+        if !self.swarm.behaviour_mut().gossip.report_message_validation_result(&id, &from, acceptance) {
+            debug!(%from, "a frame was judged too late to be passed on");
+        }
+    }
+
+    fn sign(&mut self, unsigned: Unsigned) {
+        if self.unsigned.try_send(unsigned).is_err() {
+            warn!("the signer is overloaded: a head or roster record has to wait");
+        }
+    }
+
+    fn send(&mut self, id: RpcId, to: PeerId, request: Request) -> Option<Input> {
+        if !self.swarm.is_connected(&to) {
+            return Some(Input::Response { id, result: Err(RpcFailure::NotSent) });
+        }
+        let sent = self.swarm.behaviour_mut().rpc.send_request(&to, request.into());
+        self.desks.asked.insert(sent, id);
+        None
+    }
+
+    fn reply(&mut self, to: InboundId, response: Response) {
+        let Some(answering) = self.desks.answering.remove(&to) else { return };
+        if self.swarm.behaviour_mut().rpc.send_response(answering, response.into()).is_err() {
+            debug!("whoever asked is gone before the answer");
+        }
+    }
+
+    fn deliver(&mut self, subscriber: SubscriberId, delivery: Delivery) -> Option<Input> {
+        let mailbox = self.desks.mailboxes.get(&subscriber)?;
+        mailbox.put(delivery).err().map(|frame| Input::MailboxFull { subscriber, frame })
+    }
+
+    fn serve(&mut self, provider: ProviderId, call: crate::mesh::event::IncomingCall) {
+        let gone = Arc::new(Notify::new());
+        let id = call.id;
+        let served = Served { call, gone: Arc::clone(&gone) };
+        // The mesh counts the room; a provider that is being dropped has none, and says so with its last words.
+        if self.desks.providers.get(&provider).is_some_and(|desk| desk.try_send(served).is_ok()) {
+            self.desks.serving.insert(id, gone);
+        }
+    }
+
+    fn stop(&mut self, call: CallId) {
+        if let Some(gone) = self.desks.serving.get(&call) {
+            gone.notify_one();
+        }
+    }
+
+    fn answer(&mut self, ticket: Ticket, answer: Answer) {
+        if let Some(reply) = self.desks.replies.remove(&ticket) {
+            // Nobody waiting any more is told separately.
+            drop(reply.send(answer));
+        }
+    }
+
+    fn close_silent(&mut self) {
+        for connection in self.silence.overdue(tokio::time::Instant::now()) {
+            debug!(%connection, "a connection is silent and is closed");
+            self.swarm.close_connection(connection);
+        }
+    }
+
+    fn close(mut self) {
+        self.settle();
+        self.press.close();
+        self.desks.mailboxes.values().for_each(|mailbox| mailbox.close());
+    }
+}
+
+/// Sleeps until that moment, or for ever.
+async fn until(deadline: Option<tokio::time::Instant>) {
+    match deadline {
+        Some(at) => tokio::time::sleep_until(at).await,
+        None => std::future::pending().await,
+    }
+}

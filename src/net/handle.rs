@@ -1,0 +1,140 @@
+//! How the api reaches the driver: a queue of calls, and what can be read without asking.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use libp2p::PeerId;
+use tokio::runtime;
+use tokio::sync::{Notify, broadcast, mpsc, oneshot, watch};
+
+use crate::error::Closed;
+use crate::mesh::event::{Answer, Command, Event, IncomingCall, ProviderId, SubscriberId, Ticket};
+use crate::mesh::routes::Routes;
+use crate::net::mailbox::Mailbox;
+use crate::net::press::Press;
+
+/// What a handle tells the driver.
+#[derive(Debug)]
+pub(crate) enum Call {
+    /// A command, and where its answer goes.
+    Command { ticket: Ticket, command: Command, reply: Option<oneshot::Sender<Answer>>, attached: Attached },
+    /// Whoever waited for this answer has gone.
+    Abandoned(Ticket),
+    /// End now.
+    Stop,
+}
+
+/// The channel that belongs to a command: commands themselves are plain data.
+#[derive(Debug)]
+pub(crate) enum Attached {
+    Nothing,
+    Mailbox(Arc<Mailbox>),
+    Desk(mpsc::Sender<Served>),
+}
+
+/// A call for a handler, and the signal that its asker has gone.
+#[derive(Debug)]
+pub(crate) struct Served {
+    pub(crate) call: IncomingCall,
+    pub(crate) gone: Arc<Notify>,
+}
+
+/// A running node, as the api sees it. Shared by everything that was made from one [`Node`](crate::Node).
+#[derive(Debug)]
+pub(crate) struct Handle {
+    pub(crate) me: PeerId,
+    pub(crate) calls: mpsc::Sender<Call>,
+    pub(crate) press: Arc<Press>,
+    pub(crate) routes: watch::Receiver<Arc<Routes>>,
+    pub(crate) events: broadcast::Sender<Event>,
+    pub(crate) runtime: runtime::Handle,
+    pub(crate) next_id: AtomicU64,
+}
+
+impl Handle {
+    /// A number that no other subscriber, provider or ticket of this node has.
+    fn next_id(&self) -> u64 {
+        self.next_id.fetch_add(1, Ordering::Relaxed)
+    }
+
+    /// Has a command done, and waits for the answer. Dropping the future abandons the command.
+    pub(crate) async fn ask(self: &Arc<Self>, command: Command) -> Result<Answer, Closed> {
+        self.ask_with(command, Attached::Nothing).await
+    }
+
+    async fn ask_with(self: &Arc<Self>, command: Command, attached: Attached) -> Result<Answer, Closed> {
+        let ticket = Ticket(self.next_id());
+        let (reply, answer) = oneshot::channel();
+        let call = Call::Command { ticket, command, reply: Some(reply), attached };
+        self.calls.send(call).await.map_err(|_| Closed)?;
+        let mut guard = Guard { handle: self, ticket: Some(ticket) };
+        let answer = answer.await.map_err(|_| Closed);
+        guard.ticket = None;
+        answer
+    }
+
+    /// Has a command done without waiting: for destructors.
+    pub(crate) fn tell(self: &Arc<Self>, command: Command) {
+        let ticket = Ticket(self.next_id());
+        self.send(Call::Command { ticket, command, reply: None, attached: Attached::Nothing });
+    }
+
+    /// Sends a call from where nothing can wait. A full queue is waited for in a task.
+    fn send(&self, call: Call) {
+        match self.calls.try_send(call) {
+            Ok(()) | Err(mpsc::error::TrySendError::Closed(_)) => {}
+            Err(mpsc::error::TrySendError::Full(call)) => {
+                let calls = self.calls.clone();
+                // The task ends with the driver, at the latest.
+                self.runtime.spawn(async move { calls.send(call).await });
+            }
+        }
+    }
+
+    /// Sets up a subscription with a mailbox of that many bytes.
+    pub(crate) async fn subscribe(
+        self: &Arc<Self>,
+        patterns: Vec<Arc<str>>,
+        group: Option<Arc<str>>,
+        bytes: usize,
+    ) -> Result<(SubscriberId, Arc<Mailbox>, Answer), Closed> {
+        let subscriber = SubscriberId(self.next_id());
+        let mailbox = Arc::new(Mailbox::new(bytes));
+        let command = Command::Subscribe { subscriber, patterns, group };
+        let answer = self.ask_with(command, Attached::Mailbox(Arc::clone(&mailbox))).await?;
+        Ok((subscriber, mailbox, answer))
+    }
+
+    /// Sets up a provider that takes so many calls at once.
+    pub(crate) async fn serve(
+        self: &Arc<Self>,
+        service: Arc<str>,
+        room: u32,
+    ) -> Result<(ProviderId, mpsc::Receiver<Served>, Answer), Closed> {
+        let provider = ProviderId(self.next_id());
+        let (desk, served) = mpsc::channel(usize::try_from(room).unwrap_or(usize::MAX).clamp(1, 1 << 16));
+        let command = Command::Serve { provider, service, room };
+        let answer = self.ask_with(command, Attached::Desk(desk)).await?;
+        Ok((provider, served, answer))
+    }
+
+    /// Waits until what the routes say satisfies `enough`, and returns what it found last if the node goes first.
+    pub(crate) async fn wait_for_routes(&self, mut enough: impl FnMut(&Routes) -> bool) -> Result<(), Closed> {
+        let mut routes = self.routes.clone();
+        routes.wait_for(|routes| enough(routes)).await.map(|_| ()).map_err(|_| Closed)
+    }
+}
+
+/// Tells the driver when the future that waits for an answer is dropped.
+struct Guard<'a> {
+    handle: &'a Handle,
+    ticket: Option<Ticket>,
+}
+
+impl Drop for Guard<'_> {
+    fn drop(&mut self) {
+        if let Some(ticket) = self.ticket {
+            self.handle.send(Call::Abandoned(ticket));
+        }
+    }
+}

@@ -1,0 +1,25 @@
+//! The net: the only place with a `Swarm`, sockets, files and spawned tasks.
+//!
+//! What is here opens connections, keeps strangers out, finds neighbours on this host and keeps what a node must remember
+//! between two starts. It decides nothing about messages: whom to dial, what to forward and whom to answer is the mesh's.
+
+pub(crate) use start::start;
+
+pub(crate) mod access;
+pub(crate) mod behaviour;
+mod checker;
+mod clock;
+pub(crate) mod data_dir;
+mod driver;
+mod files;
+pub(crate) mod gate;
+pub(crate) mod handle;
+pub(crate) mod mailbox;
+pub(crate) mod press;
+pub(crate) mod registry;
+pub(crate) mod rpc;
+mod silence;
+mod start;
+mod translate;
+pub(crate) mod transport;
+mod watcher;

@@ -1,0 +1,152 @@
+//! One exchange with a peer: the codec for libp2p's request-response.
+//!
+//! On the wire each way: the length as u32, big-endian, then that many bytes. They are encoded, decoded, and the signatures
+//! in them verified in the task of the connection that they travel on; what they mean is the mesh's business.
+
+use std::io;
+use std::time::Duration;
+
+use futures::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
+use libp2p::StreamProtocol;
+use libp2p::request_response::{self, ProtocolSupport};
+
+use crate::mesh::checked;
+use crate::mesh::event::Checked;
+use crate::wire::MeshId;
+use crate::wire::codec::CodecError;
+use crate::wire::rpc::{Request, Response};
+
+/// The largest message (1 MiB) and what surrounds it.
+pub(crate) const MAX_LEN: usize = (1024 + 64) * 1024;
+
+/// Above every deadline of the mesh: it has its own, which travel with the request. This one only ends what the mesh forgot.
+const TIMEOUT: Duration = Duration::from_secs(30);
+
+/// Exchanges at once on a connection, both ways together: beyond it inbound ones are dropped in silence. Half of what the
+/// multiplexer admits, because with negotiation and lanes on top the connection must never reach *that* limit: it would end.
+const MAX_STREAMS: usize = 2048;
+
+/// Memory set aside before a byte has arrived: a length is only a claim.
+const FIRST_ALLOCATION: usize = 16 * 1024;
+
+/// Exchanges with peers.
+pub(crate) type Behaviour = request_response::Behaviour<Codec>;
+
+/// What becomes of exchanges.
+pub(crate) type Event = request_response::Event<Checked<Request>, Checked<Response>>;
+
+/// Where the answer to a peer's request goes.
+pub(crate) type Answering = request_response::ResponseChannel<Checked<Response>>;
+
+/// The behaviour with its settings.
+pub(crate) fn behaviour(mesh: MeshId) -> Behaviour {
+    let config =
+        request_response::Config::default().with_request_timeout(TIMEOUT).with_max_concurrent_streams(MAX_STREAMS);
+    Behaviour::with_codec(Codec { mesh }, [(StreamProtocol::new("/pombo/rpc/1"), ProtocolSupport::Full)], config)
+}
+
+/// Reads and writes the records of one mesh.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Codec {
+    mesh: MeshId,
+}
+
+impl request_response::Codec for Codec {
+    type Protocol = StreamProtocol;
+    type Request = Checked<Request>;
+    type Response = Checked<Response>;
+
+    async fn read_request<T>(&mut self, _: &StreamProtocol, io: &mut T) -> io::Result<Checked<Request>>
+    where
+        T: AsyncRead + Unpin + Send,
+    {
+        checked::request(self.mesh, &read(io).await?).map_err(malformed)
+    }
+
+    async fn read_response<T>(&mut self, _: &StreamProtocol, io: &mut T) -> io::Result<Checked<Response>>
+    where
+        T: AsyncRead + Unpin + Send,
+    {
+        checked::response(self.mesh, &read(io).await?).map_err(malformed)
+    }
+
+    async fn write_request<T>(&mut self, _: &StreamProtocol, io: &mut T, request: Checked<Request>) -> io::Result<()>
+    where
+        T: AsyncWrite + Unpin + Send,
+    {
+        write(io, &request.body.encode().map_err(malformed)?).await
+    }
+
+    async fn write_response<T>(&mut self, _: &StreamProtocol, io: &mut T, response: Checked<Response>) -> io::Result<()>
+    where
+        T: AsyncWrite + Unpin + Send,
+    {
+        write(io, &response.body.encode().map_err(malformed)?).await
+    }
+}
+
+fn malformed(error: CodecError) -> io::Error {
+    io::Error::new(io::ErrorKind::InvalidData, error)
+}
+
+async fn read(io: &mut (impl AsyncRead + Unpin + Send)) -> io::Result<Vec<u8>> {
+    let mut prefix = [0; 4];
+    io.read_exact(&mut prefix).await?;
+    let claimed = u32::from_be_bytes(prefix);
+    let len = usize::try_from(claimed).ok().filter(|len| *len <= MAX_LEN).ok_or_else(|| too_long(claimed))?;
+    let mut bytes = Vec::with_capacity(len.min(FIRST_ALLOCATION));
+    io.take(claimed.into()).read_to_end(&mut bytes).await?;
+    if bytes.len() < len {
+        let text = format!("the stream ended after {} of {len} bytes", bytes.len());
+        return Err(io::Error::new(io::ErrorKind::UnexpectedEof, text));
+    }
+    Ok(bytes)
+}
+
+async fn write(io: &mut (impl AsyncWrite + Unpin + Send), bytes: &[u8]) -> io::Result<()> {
+    let len =
+        u32::try_from(bytes.len()).ok().filter(|_| bytes.len() <= MAX_LEN).ok_or_else(|| too_long(bytes.len()))?;
+    io.write_all(&len.to_be_bytes()).await?;
+    io.write_all(bytes).await?;
+    io.flush().await
+}
+
+fn too_long(len: impl std::fmt::Display) -> io::Error {
+    io::Error::new(io::ErrorKind::InvalidData, format!("an exchange of {len} bytes is over the limit of {MAX_LEN}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use futures::io::Cursor;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn what_is_written_reads_back() {
+        for bytes in [vec![], vec![7], vec![1; MAX_LEN]] {
+            let mut wire = Vec::new();
+            write(&mut wire, &bytes).await.unwrap();
+            assert_eq!(wire.len(), 4 + bytes.len());
+            assert_eq!(read(&mut Cursor::new(wire)).await.unwrap(), bytes);
+        }
+    }
+
+    #[tokio::test]
+    async fn too_much_is_refused_on_both_sides() {
+        let error = write(&mut Vec::new(), &vec![0; MAX_LEN + 1]).await.unwrap_err();
+        assert!(error.to_string().contains("over the limit"), "{error}");
+        for claimed in [MAX_LEN as u32 + 1, u32::MAX] {
+            let error = read(&mut Cursor::new(claimed.to_be_bytes())).await.unwrap_err();
+            assert_eq!(error.kind(), io::ErrorKind::InvalidData, "{error}");
+            assert!(error.to_string().contains(&claimed.to_string()), "{error}");
+        }
+    }
+
+    #[tokio::test]
+    async fn a_stream_that_ends_early_is_an_error() {
+        for wire in [vec![], vec![0, 0], vec![0, 0, 0, 5, 1, 2]] {
+            let error = read(&mut Cursor::new(wire)).await.unwrap_err();
+            assert_eq!(error.kind(), io::ErrorKind::UnexpectedEof, "{error}");
+        }
+    }
+}

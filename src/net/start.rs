@@ -1,0 +1,288 @@
+//! Starting a node: everything that has to be there before the driver runs, and the tasks around it.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64};
+use std::time::Duration;
+
+use futures::StreamExt;
+use libp2p::multiaddr::Protocol;
+use libp2p::swarm::SwarmEvent;
+use libp2p::{Multiaddr, PeerId, Swarm};
+use tokio::sync::{broadcast, mpsc, watch};
+use tracing::{info, warn};
+
+use crate::api::node::About;
+use crate::api::{Discovery, MeshInfo, Node};
+use crate::config::{Config, MeshChoice};
+use crate::error::StartError;
+use crate::mesh::event::{FoundBy, Input};
+use crate::mesh::outgoing::Outgoing;
+use crate::mesh::{Mesh, Settings};
+use crate::net::access::MeshAccess;
+use crate::net::behaviour::{Behaviour, SILENCE};
+use crate::net::clock::Clock;
+use crate::net::data_dir::{DataDir, Slot};
+use crate::net::driver::{Desks, Driver};
+use crate::net::handle::Handle;
+use crate::net::press::{Press, Signer};
+use crate::net::registry::{self, Card, Registration};
+use crate::net::silence::Silence;
+use crate::net::{checker, files, transport, watcher};
+
+/// Calls of the api that may wait for the driver.
+const CALLS: usize = 1_024;
+/// What the tasks around the driver may have ready for it. Few, because frames in here are frames out of order of time.
+const INBOX: usize = 64;
+/// Gossip that may wait for its signature to be verified: 128 frames are 8 MiB.
+const UNCHECKED: usize = 128;
+const EVENTS: usize = 256;
+/// How long listeners may take to say where they listen.
+const LISTENING: Duration = Duration::from_secs(5);
+
+/// Starts a node.
+pub(crate) async fn start(config: Config) -> Result<Node, StartError> {
+    let found = registry::directory();
+    // Which mesh the user's nodes are in is looked up even where they are not to be found by it.
+    let (access, slot) = identity(&config, found.as_ref().ok())?;
+    let registry = config.local.then_some(found);
+    let registry_dir = registry.as_ref().and_then(|found| found.as_ref().ok()).cloned();
+    let me = slot.keypair.public().to_peer_id();
+    info!(name = slot.name, peer = %me, mesh = access.name, "starting");
+
+    let (behaviour, mdns_off) = Behaviour::new(me, access.id, config.mdns).map_err(std::io::Error::other)?;
+    let transport = transport::transport(&slot.keypair, &access)?;
+    let mut swarm = Swarm::new(transport, behaviour, me, transport::swarm_config());
+    let listening = listen(&mut swarm, &config.listen).await?;
+
+    let registration = register(registry_dir.as_ref(), &access, &slot, &config, &listening);
+    let mdns_off: Vec<String> = mdns_off.iter().map(ToString::to_string).collect();
+    let discovery = discovery(&config, registry.map(|found| found.map_err(|error| error.to_string())), &mdns_off);
+
+    let clock = Clock::start();
+    let random =
+        |what| files::random::<8>().map_err(|error| StartError::Config(format!("cannot draw {what}: {error}")));
+    let outgoing = Outgoing::new(me, slot.incarnation, random("a message id")?, config.limits.outgoing);
+    let press = Arc::new(Press::new(outgoing, clock));
+    let mut mesh = Mesh::new(Settings {
+        me,
+        incarnation: slot.incarnation,
+        name: slot.name.clone(),
+        relay: config.relay,
+        short_lived: config.short_lived,
+        looks_local: registration.is_some(),
+        looks_further: config.mdns || !config.peers.is_empty(),
+        limits: config.limits.clone(),
+        seed: u64::from_le_bytes(random("a seed")?),
+        now: clock.now(),
+    });
+    mesh.handle(Input::Listening(listening.clone()), clock.now());
+    for address in &config.peers {
+        mesh.handle(given(address), clock.now());
+    }
+
+    let (calls_in, calls) = mpsc::channel(CALLS);
+    let (inbox_in, inbox) = mpsc::channel(INBOX);
+    let (unchecked_in, unchecked) = mpsc::channel(UNCHECKED);
+    let (unsigned_in, unsigned) = mpsc::channel(UNCHECKED);
+    let (routes_in, routes) = watch::channel(Arc::default());
+    let (addresses_in, addresses) = watch::channel(listening);
+    let (events, _) = broadcast::channel(EVENTS);
+
+    let driver = Driver {
+        mesh_id: access.id,
+        mesh,
+        swarm,
+        clock,
+        calls,
+        inbox,
+        unchecked: unchecked_in,
+        unsigned: unsigned_in,
+        press: Arc::clone(&press),
+        routes: routes_in,
+        events: events.clone(),
+        addresses: addresses_in,
+        silence: Silence::new(SILENCE),
+        registration,
+        desks: Desks::default(),
+    };
+    let signer = Signer {
+        mesh: access.id,
+        key: slot.keypair.clone(),
+        press: Arc::clone(&press),
+        wanted: unsigned,
+        done: inbox_in.clone(),
+    };
+    spawn(signer.run());
+    spawn(checker::run(access.id, unchecked, inbox_in.clone()));
+    if let Some(directory) = registry_dir.filter(|_| driver.registration.is_some()) {
+        spawn(watcher::run(directory, access.id, me, inbox_in));
+    }
+    let about = About {
+        name: slot.name.clone(),
+        mesh: MeshInfo { name: access.name.clone(), id: access.id, open: access.is_open() },
+        discovery,
+        addresses,
+        limits: config.limits,
+        short_lived: config.short_lived,
+        settled: AtomicBool::new(false),
+    };
+    // The slot's lock is held for as long as the driver runs.
+    spawn(async move {
+        driver.run().await;
+        drop(slot);
+    });
+    let runtime = tokio::runtime::Handle::current();
+    let handle = Handle { me, calls: calls_in, press, routes, events, runtime, next_id: AtomicU64::new(1) };
+    Ok(Node { handle: Arc::new(handle), about: Arc::new(about) })
+}
+
+#[expect(clippy::disallowed_methods, reason = "the tasks around the driver are spawned here and nowhere else")]
+fn spawn(task: impl Future<Output = ()> + Send + 'static) {
+    tokio::spawn(task);
+}
+
+/// Which mesh, and who this node is in it.
+fn identity(config: &Config, registry: Option<&PathBuf>) -> Result<(MeshAccess, Slot), StartError> {
+    let data = |error: crate::net::data_dir::DataDirError| StartError::Data(Box::new(error));
+    let mesh = match &config.mesh {
+        MeshChoice::Open => None,
+        MeshChoice::Named(name) if name == crate::net::access::OPEN => None,
+        MeshChoice::Named(name) => Some(name.clone()),
+        MeshChoice::Default => match registry.and_then(|directory| registry::running_node_mesh(directory)) {
+            Some(name) if name == crate::net::access::OPEN => None,
+            Some(name) => Some(name),
+            None => Some("default".to_owned()),
+        },
+    };
+    let needs_directory = mesh.is_some() || (!config.short_lived && config.key.is_none());
+    let directory = needs_directory.then(|| DataDir::open(config.data_dir.as_deref())).transpose().map_err(data)?;
+    let access = match (&mesh, &directory) {
+        (Some(name), Some(directory)) => directory.mesh(name).map_err(data)?,
+        (None, _) | (_, None) => MeshAccess::open(),
+    };
+    let slot = match (&config.key, &directory) {
+        (Some(path), _) => {
+            let mut slot = Slot::load_key(path).map_err(data)?;
+            if let Some(name) = &config.name {
+                slot.name.clone_from(name);
+            }
+            slot
+        }
+        (None, Some(directory)) if !config.short_lived => directory.claim(config.name.as_deref()).map_err(data)?,
+        (None, _) => Slot::ephemeral(config.name.as_deref()).map_err(data)?,
+    };
+    Ok((access, slot))
+}
+
+/// Opens the listeners and waits until each says where it listens.
+async fn listen(swarm: &mut Swarm<Behaviour>, wanted: &[Multiaddr]) -> Result<Vec<Multiaddr>, StartError> {
+    let (addresses, by_default) = if wanted.is_empty() { (everywhere(), true) } else { (wanted.to_vec(), false) };
+    let mut open = Vec::new();
+    let mut last_failure = None;
+    for address in addresses {
+        match swarm.listen_on(address.clone()) {
+            Ok(id) => open.push((id, address)),
+            // By default a host may lack IPv6, say. What was asked for has to work.
+            Err(error) if by_default => last_failure = Some((address, error.to_string())),
+            Err(error) => return Err(cannot_listen(&address, &error.to_string())),
+        }
+    }
+    let mut listening = Vec::new();
+    let deadline = tokio::time::sleep(LISTENING);
+    tokio::pin!(deadline);
+    while !open.is_empty() {
+        tokio::select! {
+            event = swarm.select_next_some() => match event {
+                SwarmEvent::NewListenAddr { listener_id, address } => {
+                    open.retain(|(id, _)| *id != listener_id);
+                    listening.push(address);
+                }
+                SwarmEvent::ListenerClosed { listener_id, reason: Err(error), .. } => {
+                    let failed = open.iter().position(|(id, _)| *id == listener_id).map(|index| open.swap_remove(index));
+                    match failed {
+                        Some((_, address)) if by_default => last_failure = Some((address, error.to_string())),
+                        Some((_, address)) => return Err(cannot_listen(&address, &error.to_string())),
+                        None => {}
+                    }
+                }
+                _ => {}
+            },
+            () = &mut deadline => break,
+        }
+    }
+    match (listening.is_empty(), last_failure) {
+        (true, Some((address, reason))) => Err(cannot_listen(&address, &reason)),
+        (true, None) => Err(StartError::Listen {
+            address: wanted.iter().map(ToString::to_string).collect::<Vec<_>>().join(", "),
+            reason: "no interface has such an address: check it with `ip address`".to_owned(),
+        }),
+        (false, failure) => {
+            if let Some((address, reason)) = failure {
+                warn!(%address, reason, "cannot listen there");
+            }
+            Ok(listening)
+        }
+    }
+}
+
+fn cannot_listen(address: &Multiaddr, reason: &str) -> StartError {
+    let in_use = reason.contains("in use");
+    let remedy = if in_use { "; another program has that port: choose another, or 0 for any free one" } else { "" };
+    StartError::Listen { address: address.to_string(), reason: format!("{reason}{remedy}") }
+}
+
+/// Every interface, on ports that the system picks.
+fn everywhere() -> Vec<Multiaddr> {
+    let ips = [Protocol::Ip4([0, 0, 0, 0].into()), Protocol::Ip6(std::net::Ipv6Addr::UNSPECIFIED)];
+    let tcp = ips.iter().map(|ip| Multiaddr::empty().with(ip.clone()).with(Protocol::Tcp(0)));
+    let quic = ips.iter().map(|ip| Multiaddr::empty().with(ip.clone()).with(Protocol::Udp(0)).with(Protocol::QuicV1));
+    let quic = quic.filter(|_| cfg!(feature = "quic"));
+    tcp.chain(quic).collect()
+}
+
+fn given(address: &Multiaddr) -> Input {
+    let peer = address.iter().find_map(|part| if let Protocol::P2p(peer) = part { Some(peer) } else { None });
+    Input::Seen { peer, addresses: vec![address.clone()], by: FoundBy::Given }
+}
+
+fn register(
+    directory: Option<&PathBuf>,
+    access: &MeshAccess,
+    slot: &Slot,
+    config: &Config,
+    listening: &[Multiaddr],
+) -> Option<Registration> {
+    let card = Card {
+        peer: PeerId::from(slot.keypair.public()),
+        name: slot.name.clone(),
+        mesh: access.name.clone(),
+        mesh_id: access.id,
+        addresses: listening.to_vec(),
+        node: !config.short_lived,
+    };
+    match Registration::write(directory?, card) {
+        Ok(registration) => Some(registration),
+        Err(error) => {
+            warn!(%error, "other nodes of this host will not find this one");
+            None
+        }
+    }
+}
+
+fn discovery(config: &Config, registry: Option<Result<PathBuf, String>>, mdns_off: &[String]) -> Vec<Discovery> {
+    let switched_off = || Some("switched off".to_owned());
+    let local = match registry {
+        Some(Ok(directory)) => (directory.display().to_string(), None),
+        Some(Err(error)) => (String::new(), Some(error)),
+        None => (String::new(), switched_off()),
+    };
+    let mdns_fails = (mdns_off.len() == 2).then(|| mdns_off.join("; "));
+    let mdns = ("every interface".to_owned(), if config.mdns { mdns_fails } else { switched_off() });
+    let peers: Vec<_> = config.peers.iter().map(ToString::to_string).collect();
+    let given = (peers.join(", "), peers.is_empty().then(|| "none were given".to_owned()));
+    [(FoundBy::Local, local), (FoundBy::Mdns, mdns), (FoundBy::Given, given)]
+        .into_iter()
+        .map(|(by, (detail, off))| Discovery { by, detail, off })
+        .collect()
+}

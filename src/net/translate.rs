@@ -1,0 +1,204 @@
+//! What libp2p reports, in the mesh's words. No decisions: only names, and handles put aside for the answer.
+
+use std::collections::BTreeMap;
+
+use bytes::Bytes;
+use libp2p::core::ConnectedPoint;
+use libp2p::gossipsub::{self, MessageAcceptance};
+use libp2p::multiaddr::Protocol;
+use libp2p::swarm::{DialError, ListenError, SwarmEvent};
+use libp2p::{Multiaddr, PeerId, mdns, ping, request_response};
+use tracing::{debug, info, warn};
+
+use crate::mesh::event::{DialFailure, FoundBy, GossipId, InboundId, Input, RpcFailure};
+use crate::mesh::time::Span;
+use crate::net::behaviour::BehaviourEvent;
+use crate::net::checker::Unchecked;
+use crate::net::driver::Driver;
+use crate::net::gate::{self, GateError, TurnedAway};
+use crate::net::rpc;
+
+impl Driver {
+    pub(crate) fn swarm_event(&mut self, event: SwarmEvent<BehaviourEvent>) {
+        match event {
+            SwarmEvent::Behaviour(event) => self.behaviour_event(event),
+            SwarmEvent::ConnectionEstablished { peer_id, connection_id, endpoint, num_established, .. } => {
+                self.silence.heard(connection_id, tokio::time::Instant::now());
+                self.desks.dialled.remove(&connection_id);
+                let address = match endpoint {
+                    ConnectedPoint::Dialer { address, .. } => address,
+                    ConnectedPoint::Listener { send_back_addr, .. } => send_back_addr,
+                };
+                self.handle(Input::Connected { peer: peer_id, address, links: num_established.get() });
+            }
+            SwarmEvent::ConnectionClosed { peer_id, connection_id, num_established, cause, .. } => {
+                debug!(peer = %peer_id, ?cause, "a connection ended");
+                self.silence.closed(connection_id);
+                self.handle(Input::Disconnected { peer: peer_id, links: num_established });
+            }
+            SwarmEvent::OutgoingConnectionError { peer_id, connection_id, error } => {
+                let addresses = self.desks.dialled.remove(&connection_id).unwrap_or_default();
+                self.handle(dial_failed(peer_id, addresses, &error));
+            }
+            SwarmEvent::IncomingConnectionError { send_back_addr, error, .. } => {
+                if let Some(input) = turned_away(send_back_addr, &error) {
+                    self.handle(input);
+                }
+            }
+            SwarmEvent::NewListenAddr { address, .. } => {
+                info!(%address, "listening");
+                self.listening(|addresses| addresses.push(address));
+            }
+            SwarmEvent::ExpiredListenAddr { address, .. } => {
+                self.listening(|addresses| addresses.retain(|known| *known != address));
+            }
+            SwarmEvent::ListenerClosed { addresses: gone, reason, .. } => {
+                debug!(?gone, ?reason, "a listener closed");
+                self.listening(|addresses| addresses.retain(|known| !gone.contains(known)));
+            }
+            // The only wildcard: libp2p's enum is open, and what is not named here needs nothing done.
+            _ => {}
+        }
+    }
+
+    fn listening(&mut self, change: impl FnOnce(&mut Vec<Multiaddr>)) {
+        self.addresses.send_modify(change);
+        let addresses = self.addresses.borrow().clone();
+        if let Some(registration) = &mut self.registration
+            && let Err(error) = registration.update(addresses.clone())
+        {
+            warn!(%error, "other nodes of this host will look for this one at its old addresses");
+        }
+        self.handle(Input::Listening(addresses));
+    }
+
+    fn behaviour_event(&mut self, event: BehaviourEvent) {
+        match event {
+            BehaviourEvent::Mdns4(event) | BehaviourEvent::Mdns6(event) => self.mdns_event(event),
+            BehaviourEvent::Ping(ping::Event { peer, connection, result: Ok(time) }) => {
+                self.silence.heard(connection, tokio::time::Instant::now());
+                self.handle(Input::RoundTrip { peer, time: Span::from(time) });
+            }
+            BehaviourEvent::Ping(ping::Event { peer, result: Err(failure), .. }) => {
+                debug!(%peer, %failure, "ping failed")
+            }
+            BehaviourEvent::Gossip(event) => self.gossip_event(event),
+            BehaviourEvent::Rpc(event) => self.rpc_event(event),
+            BehaviourEvent::Limits(never) => match never {},
+        }
+    }
+
+    fn mdns_event(&mut self, event: mdns::Event) {
+        // An expiry says little: one lost packet is enough. Links are judged by whether they work.
+        let mdns::Event::Discovered(found) = event else { return };
+        let mut by_peer: BTreeMap<PeerId, Vec<Multiaddr>> = BTreeMap::new();
+        for (peer, address) in found {
+            by_peer.entry(peer).or_default().push(address);
+        }
+        for (peer, addresses) in by_peer {
+            self.handle(Input::Seen { peer: Some(peer), addresses, by: FoundBy::Mdns });
+        }
+    }
+
+    fn gossip_event(&mut self, event: gossipsub::Event) {
+        match event {
+            gossipsub::Event::Message { propagation_source: from, message_id, message } => {
+                let gossip = GossipId(self.desks.next());
+                let unchecked = Unchecked { from, gossip, bytes: Bytes::from(message.data) };
+                if self.unchecked.try_send(unchecked).is_ok() {
+                    self.desks.gossip.insert(gossip, message_id);
+                } else {
+                    // The checker cannot keep up. What is dropped here shows as a gap and is repaired.
+                    let gossip = &mut self.swarm.behaviour_mut().gossip;
+                    gossip.report_message_validation_result(&message_id, &from, MessageAcceptance::Ignore);
+                }
+            }
+            gossipsub::Event::SlowPeer { peer_id, .. } => debug!(peer = %peer_id, "is slow to take gossip"),
+            gossipsub::Event::GossipsubNotSupported { peer_id } => debug!(peer = %peer_id, "speaks no gossipsub"),
+            gossipsub::Event::Subscribed { .. } | gossipsub::Event::Unsubscribed { .. } => {}
+        }
+    }
+
+    fn rpc_event(&mut self, event: rpc::Event) {
+        match event {
+            request_response::Event::Message { peer, message, .. } => match message {
+                request_response::Message::Request { request, channel, .. } => {
+                    let id = InboundId(self.desks.next());
+                    self.desks.answering.insert(id, channel);
+                    self.handle(Input::Request { from: peer, id, request });
+                }
+                request_response::Message::Response { request_id, response } => {
+                    self.answered(request_id, Ok(response));
+                }
+            },
+            request_response::Event::OutboundFailure { peer, request_id, error, .. } => {
+                debug!(%peer, %error, "a request has no answer");
+                self.answered(request_id, Err(failure(&error)));
+            }
+            request_response::Event::InboundFailure { peer, error, .. } => {
+                debug!(%peer, %error, "a request could not be answered");
+                // Its channel is of no use any more. The mesh's own deadlines see to the rest.
+                self.desks.answering.retain(|_, channel| channel.is_open());
+            }
+            request_response::Event::ResponseSent { .. } => {}
+        }
+    }
+
+    fn answered(
+        &mut self,
+        id: request_response::OutboundRequestId,
+        result: Result<crate::mesh::event::Checked<crate::wire::rpc::Response>, RpcFailure>,
+    ) {
+        if let Some(id) = self.desks.asked.remove(&id) {
+            self.handle(Input::Response { id, result });
+        }
+    }
+}
+
+fn failure(error: &request_response::OutboundFailure) -> RpcFailure {
+    match error {
+        request_response::OutboundFailure::DialFailure | request_response::OutboundFailure::UnsupportedProtocols => {
+            RpcFailure::NotSent
+        }
+        request_response::OutboundFailure::Timeout
+        | request_response::OutboundFailure::ConnectionClosed
+        | request_response::OutboundFailure::Io(_) => RpcFailure::Unknown,
+    }
+}
+
+fn dial_failed(peer: Option<PeerId>, addresses: Vec<Multiaddr>, error: &DialError) -> Input {
+    if let Some((address, refused)) = gate::refused_dial(error)
+        && let Some(why) = of_other_mesh(refused)
+    {
+        let addresses = if addresses.is_empty() { vec![address.clone()] } else { addresses };
+        return Input::DialFailed { peer: Some(refused.peer), addresses, why };
+    }
+    let why = match error {
+        DialError::LocalPeerId { .. } => DialFailure::Ourselves,
+        DialError::NoAddresses
+        | DialError::DialPeerConditionFalse(_)
+        | DialError::Aborted
+        | DialError::WrongPeerId { .. }
+        | DialError::Denied { .. }
+        | DialError::Transport(_) => DialFailure::Unreachable(error.to_string()),
+    };
+    Input::DialFailed { peer, addresses, why }
+}
+
+/// An incoming connection that the gate refused, if it says who belongs elsewhere.
+fn turned_away(address: Multiaddr, error: &ListenError) -> Option<Input> {
+    let refused = gate::refused_listen(error)?;
+    debug!(%refused, "an incoming connection was refused");
+    let why = of_other_mesh(refused)?;
+    let ip = address.iter().filter(|part| matches!(part, Protocol::Ip4(_) | Protocol::Ip6(_))).collect();
+    // The port is the one they dialled from; nobody listens there.
+    Some(Input::DialFailed { peer: Some(refused.peer), addresses: vec![ip], why })
+}
+
+fn of_other_mesh(refused: &GateError) -> Option<DialFailure> {
+    match refused.reason {
+        TurnedAway::OtherMesh { theirs_open } => Some(DialFailure::OtherMesh { open: theirs_open }),
+        TurnedAway::NotPombo => Some(DialFailure::NotPombo),
+        TurnedAway::OtherVersion { .. } | TurnedAway::TimedOut | TurnedAway::ByThem | TurnedAway::Broken(_) => None,
+    }
+}
