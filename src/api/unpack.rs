@@ -85,7 +85,8 @@ impl Unpacker {
             }
             let Some(payload) = self.whole(frame, &entry) else { continue };
             let index = |index: u32| usize::try_from(index).unwrap_or(usize::MAX);
-            let (Some(topic), Some(content_type)) = (topics.get(index(entry.topic)), types.get(index(entry.content_type)))
+            let (Some(topic), Some(content_type)) =
+                (topics.get(index(entry.topic)), types.get(index(entry.content_type)))
             else {
                 continue;
             };
