@@ -4,6 +4,7 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
+use std::time::Duration;
 
 use futures::StreamExt;
 use libp2p::gossipsub::{self, MessageAcceptance};
@@ -26,6 +27,7 @@ use crate::net::handle::{Attached, Call, Served};
 use crate::net::mailbox::Mailbox;
 use crate::net::press::Press;
 use crate::net::registry::Registration;
+use crate::net::remembered::Remembered;
 use crate::net::rpc::Answering;
 use crate::net::silence::Silence;
 use crate::wire::MeshId;
@@ -34,6 +36,8 @@ use crate::wire::rpc::{Request, Response};
 
 /// Calls that are taken in one turn, so that a busy caller cannot keep the swarm from being polled.
 const CALLS_PER_TURN: usize = 64;
+/// How often it is written down who is there.
+const REMEMBER: Duration = Duration::from_secs(30);
 
 /// The owner of the swarm.
 pub(crate) struct Driver {
@@ -53,6 +57,8 @@ pub(crate) struct Driver {
     pub(crate) silence: Silence,
     /// This node's entry in the host's registry.
     pub(crate) registration: Option<Registration>,
+    /// Where to keep who is there for the next start.
+    pub(crate) remembered: Option<Remembered>,
     pub(crate) desks: Desks,
 }
 
@@ -83,6 +89,7 @@ impl Driver {
     pub(crate) async fn run(mut self) {
         let mut batch = Vec::with_capacity(CALLS_PER_TURN);
         let mut handles = true;
+        let mut often = tokio::time::interval(REMEMBER);
         loop {
             self.settle();
             let deadline = self.mesh.poll_timeout().map(|at| self.clock.instant(at));
@@ -103,6 +110,7 @@ impl Driver {
                 Some(input) = self.inbox.recv() => self.handle(input),
                 () = until(deadline) => self.handle(Input::Timeout),
                 () = until(self.silence.next()) => self.close_silent(),
+                _ = often.tick() => self.remember(),
             }
             if self.mesh.has_left() && !handles {
                 return self.close();
@@ -298,6 +306,16 @@ impl Driver {
         }
     }
 
+    /// Writes down who is there, off this task.
+    fn remember(&self) {
+        if let Some(remembered) = self.remembered.clone() {
+            let records = self.mesh.to_remember();
+            if !records.is_empty() {
+                tokio::task::spawn_blocking(move || remembered.save(&records));
+            }
+        }
+    }
+
     fn close_silent(&mut self) {
         for connection in self.silence.overdue(tokio::time::Instant::now()) {
             debug!(%connection, "a connection is silent and is closed");
@@ -307,6 +325,9 @@ impl Driver {
 
     fn close(mut self) {
         self.settle();
+        if let Some(remembered) = &self.remembered {
+            remembered.save(&self.mesh.to_remember());
+        }
         self.press.close();
         self.desks.mailboxes.values().for_each(|mailbox| mailbox.close());
     }
