@@ -296,6 +296,12 @@ pub enum RequestError {
         /// The service.
         service: String,
     },
+    /// This node may not ask there.
+    #[error("this node may not ask {service}")]
+    Denied {
+        /// The service.
+        service: String,
+    },
     /// It was sent and no answer came: it may have run.
     #[error("no answer from {service} in time: it may have run")]
     Unknown {
@@ -349,6 +355,7 @@ impl RequestError {
             Self::NoNode { .. } => Outcome::NoNode,
             Self::Refused { .. } => Outcome::Refused,
             Self::Busy { .. } => Outcome::Busy,
+            Self::Denied { .. } => Outcome::Denied,
             Self::Unknown { .. } => Outcome::Unknown,
             Self::TooLarge { .. } | Self::Headers { .. } | Self::TooMany { .. } | Self::Encode(_) => Outcome::Rejected,
             Self::Decode(_) | Self::Closed(_) => Outcome::Failed,

@@ -12,8 +12,8 @@ use crate::wire::rpc::{Request, Response};
 /// Why a request went out, so that its answer finds the part that asked.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Asked {
-    /// A call of a service, for the caller with this ticket.
-    Call(Ticket),
+    /// A call of a service, for the caller with this ticket. The number tells this attempt from those at other providers.
+    Call { ticket: Ticket, call: u64 },
     /// Frames that are missing here.
     Repair { stream: Stream, from: u64, to: u64 },
     /// Roster records, told to this neighbour.
@@ -61,6 +61,11 @@ impl Effects {
 
     pub(crate) fn answered(&mut self, id: RpcId) -> Option<Asked> {
         self.asked.remove(&id)
+    }
+
+    /// Whether a request of that kind waits for its answer.
+    pub(crate) fn is_asking(&self, kind: impl Fn(&Asked) -> bool) -> bool {
+        self.asked.values().any(kind)
     }
 
     pub(crate) fn reply(&mut self, to: InboundId, response: Response) {

@@ -96,6 +96,13 @@ pub(crate) struct Checked<T> {
     pub(crate) records: Vec<SignedRecord>,
 }
 
+impl<T> From<T> for Checked<T> {
+    /// Of what goes out nothing has to be checked.
+    fn from(body: T) -> Self {
+        Self { body, frames: Vec::new(), records: Vec::new() }
+    }
+}
+
 /// How somebody was found.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 #[non_exhaustive]
@@ -158,9 +165,6 @@ pub(crate) enum Command {
     Reply {
         call: CallId,
         reply: Reply,
-    },
-    Dial {
-        address: Multiaddr,
     },
     Status,
     /// Answered when the frame was handed over to neighbours. For short-lived nodes.
@@ -403,6 +407,12 @@ pub enum Event {
         peer: PeerId,
         /// Its name.
         name: String,
+    },
+    /// Somebody runs this very node, with a later start: others listen to that one. Two processes have the same key, or this
+    /// host's clock was set back and its data directory lost.
+    Outrun {
+        /// The incarnation of the other.
+        incarnation: u64,
     },
     /// A neighbour belongs to another mesh and was turned away. Said once for each.
     OtherMesh {

@@ -1,4 +1,30 @@
 //! The mesh: bookkeeping and judgement, as a state machine without IO, clock, randomness or tasks.
+//!
+//! [`Mesh::handle`] takes an [`Input`] and the time, [`Mesh::poll_output`] yields what has to be done, and
+//! [`Mesh::poll_timeout`] says when to come back. The parts know nothing of each other; they meet in this file and the
+//! two beside it: [`traffic`] for what is published, [`membership`] for who is there.
+
+use std::collections::BTreeSet;
+
+use libp2p_identity::PeerId;
+
+use self::effects::{Asked, Effects};
+use self::event::{Answer, Checked, Command, InboundId, Input, Output, RpcFailure, RpcId, Signed, Ticket, Verdict, Via};
+use self::heads::Heads;
+use self::inbound::Inbound;
+use self::inject::Inject;
+use self::links::Links;
+use self::membership::{Known, Settling};
+use self::pace::{Acknowledgements, Pace};
+use self::requests::Requests;
+use self::ring::Ring;
+use self::roster::Roster;
+use self::shards::ShardSet;
+use self::subscriptions::Subscriptions;
+use self::time::{Mono, Now};
+use self::traffic::Refused;
+use crate::Limits;
+use crate::wire::rpc::{Request, Response};
 
 pub(crate) mod checked;
 pub(crate) mod effects;
@@ -6,10 +32,278 @@ pub(crate) mod event;
 mod heads;
 mod inbound;
 mod inject;
+mod links;
+mod membership;
 pub(crate) mod outgoing;
 mod pace;
+mod requests;
 mod ring;
+mod roster;
 pub(crate) mod routes;
 mod shards;
-mod subscriptions;
+#[cfg(test)]
+mod sim;
+pub(crate) mod subscriptions;
 pub(crate) mod time;
+mod traffic;
+
+/// What a mesh is started with.
+#[derive(Clone, Debug)]
+pub(crate) struct Settings {
+    pub(crate) me: PeerId,
+    pub(crate) incarnation: u64,
+    pub(crate) name: String,
+    pub(crate) relay: bool,
+    pub(crate) short_lived: bool,
+    /// Somebody looks through this host's registry and says so with [`Input::Looked`].
+    pub(crate) looks_local: bool,
+    /// Others may be found later than at once: by multicast DNS, or at given addresses.
+    pub(crate) looks_further: bool,
+    pub(crate) limits: Limits,
+    /// Where pseudo-random choices start from.
+    pub(crate) seed: u64,
+    pub(crate) now: Now,
+}
+
+/// The control plane of one node.
+#[derive(Debug)]
+pub(crate) struct Mesh {
+    me: PeerId,
+    incarnation: u64,
+    name: String,
+    relay: bool,
+    short_lived: bool,
+    limits: Limits,
+    fx: Effects,
+
+    roster: Roster,
+    links: Links,
+    requests: Requests,
+
+    subscriptions: Subscriptions,
+    joined: ShardSet,
+    inbound: Inbound,
+    ring: Ring,
+    pace: Pace,
+    acknowledgements: Acknowledgements,
+    heads: Heads,
+    inject: Inject,
+    refused: Refused,
+    /// When to tell some neighbour where the streams stand that it listens to.
+    hearsay_at: Mono,
+
+    settling: Settling,
+    /// The linked nodes that have told what they know of the mesh.
+    told: BTreeSet<PeerId>,
+    /// Commands that are answered when the neighbours have this version of our record.
+    announcing: Vec<(u64, Ticket)>,
+    leaving: Vec<Ticket>,
+    left: bool,
+    routes_stale: bool,
+    known: Known,
+}
+
+impl Mesh {
+    pub(crate) fn new(settings: Settings) -> Self {
+        let Settings { me, incarnation, name, relay, short_lived, limits, seed, now, .. } = settings;
+        let mut fx = Effects::new(seed);
+        let hearsay_at = now.mono + fx.jitter(traffic::HEARSAY);
+        Self {
+            me,
+            incarnation,
+            name: name.clone(),
+            relay,
+            short_lived,
+            fx,
+            roster: Roster::new(me, incarnation, name, relay, !short_lived, limits.roster),
+            links: Links::new(me, limits.links),
+            requests: Requests::new(me, &limits),
+            subscriptions: Subscriptions::default(),
+            joined: ShardSet::default(),
+            inbound: Inbound::new(limits.streams, limits.held),
+            ring: Ring::new(limits.ring),
+            pace: Pace::default(),
+            acknowledgements: Acknowledgements::default(),
+            heads: Heads::default(),
+            inject: Inject::default(),
+            refused: Refused::default(),
+            hearsay_at,
+            settling: Settling::new(settings.looks_local, settings.looks_further, now.mono),
+            told: BTreeSet::new(),
+            announcing: Vec::new(),
+            leaving: Vec::new(),
+            left: false,
+            routes_stale: true,
+            known: Known::default(),
+            limits,
+        }
+    }
+
+    /// What has to be done, in order.
+    pub(crate) fn poll_output(&mut self) -> Option<Output> {
+        self.fx.pop()
+    }
+
+    /// When [`Input::Timeout`] is due.
+    pub(crate) fn poll_timeout(&self) -> Option<Mono> {
+        [
+            self.roster.next_timeout(),
+            self.links.next_timeout(),
+            self.requests.next_timeout(),
+            self.inbound.next_timeout(),
+            self.pace.next_timeout(),
+            self.acknowledgements.next_timeout(),
+            self.heads.next_timeout(),
+            self.inject.next_timeout(),
+            self.refused.next_timeout(),
+            self.settling.next_timeout(),
+            Some(self.hearsay_at),
+        ]
+        .into_iter()
+        .flatten()
+        .min()
+    }
+
+    /// Whether the goodbye has been said.
+    pub(crate) fn has_left(&self) -> bool {
+        self.left
+    }
+
+    /// Tells the mesh that something happened.
+    pub(crate) fn handle(&mut self, input: Input, now: Now) {
+        match input {
+            Input::Command(ticket, command) => self.command(ticket, command, now),
+            Input::Abandoned(ticket) => self.abandoned(ticket, now),
+            Input::Listening(addresses) => self.listening(addresses, now),
+            Input::Seen { peer, addresses, by } => self.links.seen(peer, addresses, by, now, &mut self.fx),
+            Input::Looked => self.settling.looked(),
+            Input::Connected { peer, address, links } => self.connected(peer, address, links, now),
+            Input::Disconnected { peer, links } => self.disconnected(peer, links, now),
+            Input::DialFailed { peer, addresses, why } => self.dial_failed(peer, addresses, why, now),
+            Input::RoundTrip { peer, time } => self.links.round_trip(&peer, time),
+            Input::Frame { frame, via: Via::Own } => self.published(frame, now),
+            Input::Frame { frame, via: Via::Gossip { from, gossip } } => self.gossip(&frame, from, gossip, now),
+            Input::BadGossip { from, gossip, .. } => {
+                self.fx.push(Output::Judge { from, gossip, verdict: Verdict::Reject });
+            }
+            Input::GossipRefused { frame } => self.refused.put(frame, now.mono),
+            Input::Signed(signed) => self.signed(signed, now),
+            Input::Request { from, id, request } => self.request(from, id, request, now),
+            Input::Response { id, result } => self.response(id, result, now),
+            Input::MailboxFull { subscriber, frame } => self.mailbox_full(subscriber, &frame),
+            Input::Timeout => self.timeout(now),
+        }
+        self.settle(now);
+    }
+
+    fn command(&mut self, ticket: Ticket, command: Command, now: Now) {
+        match command {
+            Command::Subscribe { subscriber, patterns, group } => self.subscribe(ticket, subscriber, patterns, group, now),
+            Command::Unsubscribe { subscriber } => self.unsubscribe(subscriber, now),
+            Command::Serve { provider, service, room } => match self.requests.serve(provider, service, room) {
+                Ok(()) => self.services_changed(Some(ticket), now),
+                Err(requests::TooMany { limit }) => self.answer(ticket, Answer::TooMany { limit }),
+            },
+            Command::Unserve { provider } => {
+                let Self { requests, roster, links, settling, fx, .. } = self;
+                requests.unserve(provider, &membership::Directory { roster, links, settling }, now.mono, fx);
+                self.services_changed(None, now);
+            }
+            Command::Request(ask) => {
+                let Self { requests, roster, links, settling, fx, .. } = self;
+                requests.ask(ticket, ask, &membership::Directory { roster, links, settling }, now.mono, fx);
+            }
+            Command::Reply { call, reply } => {
+                let Self { requests, roster, links, settling, fx, .. } = self;
+                requests.reply(call, reply, &membership::Directory { roster, links, settling }, now.mono, fx);
+            }
+            Command::Status => {
+                let status = Box::new(self.status());
+                self.answer(ticket, Answer::Status(status));
+            }
+            Command::Confirm { shard, sequence } => self.inject.confirm(ticket, shard, sequence, &mut self.fx),
+            Command::Settle => self.settling.wait(ticket),
+            Command::Leave => self.leave(ticket, now),
+        }
+    }
+
+    fn abandoned(&mut self, ticket: Ticket, now: Now) {
+        let Self { requests, roster, links, settling, fx, .. } = self;
+        requests.abandoned(ticket, &membership::Directory { roster, links, settling }, now.mono, fx);
+        self.inject.abandoned(ticket);
+        self.settling.abandoned(ticket);
+        self.announcing.retain(|(_, waiting)| *waiting != ticket);
+    }
+
+    fn signed(&mut self, signed: Signed, now: Now) {
+        match signed {
+            Signed::Head(frame) | Signed::Again(frame) => self.fx.push(Output::Gossip { frame }),
+            Signed::Record(record) => self.roster.signed(record, now, &mut self.fx),
+        }
+    }
+
+    fn request(&mut self, from: PeerId, id: InboundId, request: Checked<Request>, now: Now) {
+        let Checked { body, frames, records } = request;
+        match body {
+            Request::Call(call) => self.requests.on_call(from, id, call, now.mono, &mut self.fx),
+            Request::Cancel { call, .. } => self.requests.on_cancel(from, id, call, &mut self.fx),
+            Request::Inject { .. } => self.injected(from, id, &frames, now),
+            Request::Repair { stream, from: first, to, .. } => self.repair(from, id, stream, first, to),
+            Request::Acknowledge { positions, .. } => self.acknowledged(from, id, &positions, now),
+            Request::Heads { positions, .. } => self.claimed(from, id, &positions, now),
+            Request::Push { .. } => self.pushed(from, id, records, now),
+            Request::Digest { buckets, .. } => {
+                let response = self.roster.on_digest(&buckets);
+                self.fx.reply(id, response);
+            }
+            Request::Fetch { nodes, .. } => {
+                let response = self.roster.on_fetch(&nodes);
+                self.fx.reply(id, response);
+            }
+        }
+    }
+
+    fn response(&mut self, id: RpcId, result: Result<Checked<Response>, RpcFailure>, now: Now) {
+        let Some(asked) = self.fx.answered(id) else { return };
+        match asked {
+            Asked::Call { ticket, call } => {
+                let result = result.map(|checked| checked.body);
+                let Self { requests, roster, links, settling, fx, .. } = self;
+                let directory = membership::Directory { roster, links, settling };
+                requests.on_response((ticket, call), result, &directory, now.mono, fx);
+            }
+            Asked::Repair { stream, .. } => self.repaired(stream, result, now),
+            Asked::Push { .. } | Asked::Digest { .. } | Asked::Fetch { .. } => {
+                let changes = self.roster.on_response(id, &asked, result, now, &mut self.fx);
+                self.roster_changed(changes, now);
+                if let Asked::Digest { peer } | Asked::Fetch { peer } = asked {
+                    self.compared(peer);
+                }
+            }
+            Asked::Inject { batch } => {
+                let taken = match result.map(|checked| checked.body) {
+                    Ok(Response::Injected { taken, listeners, .. }) => Some((taken, listeners)),
+                    Ok(_) | Err(_) => None,
+                };
+                let linked: Vec<_> = self.links.linked().copied().collect();
+                self.inject.answered(batch, taken, &linked, &mut self.fx);
+            }
+            Asked::Told => {}
+        }
+    }
+
+    fn timeout(&mut self, now: Now) {
+        self.links.on_timeout(now, &mut self.fx);
+        let changes = self.roster.on_timeout(now, &mut self.fx);
+        self.roster_changed(changes, now);
+        let Self { requests, roster, links, settling, fx, .. } = self;
+        requests.on_timeout(&membership::Directory { roster, links, settling }, now.mono, fx);
+        self.pace.on_timeout(now.mono, &mut self.fx);
+        self.inject.on_timeout(now.mono, &mut self.fx);
+        self.traffic_timeout(now);
+    }
+
+    fn answer(&mut self, ticket: Ticket, answer: Answer) {
+        self.fx.push(Output::Answer { ticket, answer });
+    }
+}

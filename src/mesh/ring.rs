@@ -41,20 +41,21 @@ impl Ring {
         Self { streams: BTreeMap::new(), order: VecDeque::new(), bytes: 0, limit }
     }
 
-    /// Keeps a frame that came, or was made, just now.
-    pub(crate) fn keep(&mut self, frame: &Arc<Frame>, now: Mono) {
+    /// Keeps a frame that came, or was made, just now. Says whether it was new.
+    pub(crate) fn keep(&mut self, frame: &Arc<Frame>, now: Mono) -> bool {
         let sequence = frame.header.sequence;
         let frames = self.streams.entry(frame.stream).or_default();
         if frames.contains_key(&sequence) {
-            return;
+            return false;
         }
         frames.insert(sequence, Kept { frame: Arc::clone(frame), since: now });
         self.order.push_back((frame.stream, sequence));
         self.bytes += frame.bytes.len();
         while self.bytes > self.limit {
-            let Some((stream, sequence)) = self.order.pop_front() else { return };
+            let Some((stream, sequence)) = self.order.pop_front() else { break };
             self.drop_frame(stream, sequence);
         }
+        true
     }
 
     fn drop_frame(&mut self, stream: Stream, sequence: u64) {

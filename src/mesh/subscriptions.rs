@@ -7,7 +7,7 @@ use libp2p_identity::PeerId;
 
 use super::event::SubscriberId;
 use super::routes::{LocalSubscriber, choose};
-use super::shards::ShardSet;
+use super::shards::{ShardSet, shards_of};
 use crate::topic;
 use crate::wire::MessageId;
 use crate::wire::frame::{Entry, Frame};
@@ -28,7 +28,7 @@ struct Subscription {
 
 impl Subscriptions {
     pub(crate) fn add(&mut self, id: SubscriberId, patterns: Vec<Arc<str>>, group: Option<Arc<str>>) {
-        let shards = ShardSet::of_patterns(patterns.iter().map(AsRef::as_ref));
+        let shards = shards_of(&patterns);
         self.all.insert(id, Subscription { local: LocalSubscriber { id, patterns: patterns.into(), group }, shards });
     }
 

@@ -96,7 +96,7 @@ impl Behaviour {
             mdns6: family(true),
             ping: ping::Behaviour::new(ping::Config::new().with_interval(PING_INTERVAL).with_timeout(PING_TIMEOUT)),
             gossip: gossip(mesh)?,
-            rpc: rpc::behaviour(),
+            rpc: rpc::behaviour(mesh),
         };
         Ok((behaviour, off))
     }

@@ -25,6 +25,7 @@ use crate::net::clock::Clock;
 use crate::net::handle::{Attached, Call, Served};
 use crate::net::mailbox::Mailbox;
 use crate::net::press::Press;
+use crate::net::registry::Registration;
 use crate::net::rpc::Answering;
 use crate::net::silence::Silence;
 use crate::wire::MeshId;
@@ -50,6 +51,8 @@ pub(crate) struct Driver {
     pub(crate) events: broadcast::Sender<Event>,
     pub(crate) addresses: watch::Sender<Vec<Multiaddr>>,
     pub(crate) silence: Silence,
+    /// This node's entry in the host's registry.
+    pub(crate) registration: Option<Registration>,
     pub(crate) desks: Desks,
 }
 

@@ -1,7 +1,7 @@
-//! One exchange with a peer, as opaque bytes: the codec for libp2p's request-response.
+//! One exchange with a peer: the codec for libp2p's request-response.
 //!
-//! On the wire each way: the length as u32, big-endian, then that many bytes. What the bytes mean is the mesh's business;
-//! this file only keeps them within bounds.
+//! On the wire each way: the length as u32, big-endian, then that many bytes. They are encoded, decoded, and the signatures
+//! in them verified in the task of the connection that they travel on; what they mean is the mesh's business.
 
 use std::io;
 use std::time::Duration;
@@ -9,6 +9,12 @@ use std::time::Duration;
 use futures::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use libp2p::StreamProtocol;
 use libp2p::request_response::{self, ProtocolSupport};
+
+use crate::mesh::checked;
+use crate::mesh::event::Checked;
+use crate::wire::MeshId;
+use crate::wire::codec::CodecError;
+use crate::wire::rpc::{Request, Response};
 
 /// The largest message (1 MiB) and what surrounds it.
 pub(crate) const MAX_LEN: usize = (1024 + 64) * 1024;
@@ -26,52 +32,61 @@ const FIRST_ALLOCATION: usize = 16 * 1024;
 /// Exchanges with peers.
 pub(crate) type Behaviour = request_response::Behaviour<Codec>;
 
-/// What the exchange asks and gets: bytes.
-pub(crate) type Event = request_response::Event<Vec<u8>, Vec<u8>>;
+/// What becomes of exchanges.
+pub(crate) type Event = request_response::Event<Checked<Request>, Checked<Response>>;
+
+/// Where the answer to a peer's request goes.
+pub(crate) type Answering = request_response::ResponseChannel<Checked<Response>>;
 
 /// The behaviour with its settings.
-pub(crate) fn behaviour() -> Behaviour {
+pub(crate) fn behaviour(mesh: MeshId) -> Behaviour {
     let config =
         request_response::Config::default().with_request_timeout(TIMEOUT).with_max_concurrent_streams(MAX_STREAMS);
-    Behaviour::with_codec(Codec, [(StreamProtocol::new("/pombo/rpc/1"), ProtocolSupport::Full)], config)
+    Behaviour::with_codec(Codec { mesh }, [(StreamProtocol::new("/pombo/rpc/1"), ProtocolSupport::Full)], config)
 }
 
-/// Reads and writes length-prefixed bytes.
+/// Reads and writes the records of one mesh.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Codec;
+pub(crate) struct Codec {
+    mesh: MeshId,
+}
 
 impl request_response::Codec for Codec {
     type Protocol = StreamProtocol;
-    type Request = Vec<u8>;
-    type Response = Vec<u8>;
+    type Request = Checked<Request>;
+    type Response = Checked<Response>;
 
-    async fn read_request<T>(&mut self, _: &StreamProtocol, io: &mut T) -> io::Result<Vec<u8>>
+    async fn read_request<T>(&mut self, _: &StreamProtocol, io: &mut T) -> io::Result<Checked<Request>>
     where
         T: AsyncRead + Unpin + Send,
     {
-        read(io).await
+        checked::request(self.mesh, &read(io).await?).map_err(malformed)
     }
 
-    async fn read_response<T>(&mut self, _: &StreamProtocol, io: &mut T) -> io::Result<Vec<u8>>
+    async fn read_response<T>(&mut self, _: &StreamProtocol, io: &mut T) -> io::Result<Checked<Response>>
     where
         T: AsyncRead + Unpin + Send,
     {
-        read(io).await
+        checked::response(self.mesh, &read(io).await?).map_err(malformed)
     }
 
-    async fn write_request<T>(&mut self, _: &StreamProtocol, io: &mut T, request: Vec<u8>) -> io::Result<()>
+    async fn write_request<T>(&mut self, _: &StreamProtocol, io: &mut T, request: Checked<Request>) -> io::Result<()>
     where
         T: AsyncWrite + Unpin + Send,
     {
-        write(io, &request).await
+        write(io, &request.body.encode().map_err(malformed)?).await
     }
 
-    async fn write_response<T>(&mut self, _: &StreamProtocol, io: &mut T, response: Vec<u8>) -> io::Result<()>
+    async fn write_response<T>(&mut self, _: &StreamProtocol, io: &mut T, response: Checked<Response>) -> io::Result<()>
     where
         T: AsyncWrite + Unpin + Send,
     {
-        write(io, &response).await
+        write(io, &response.body.encode().map_err(malformed)?).await
     }
+}
+
+fn malformed(error: CodecError) -> io::Error {
+    io::Error::new(io::ErrorKind::InvalidData, error)
 }
 
 async fn read(io: &mut (impl AsyncRead + Unpin + Send)) -> io::Result<Vec<u8>> {

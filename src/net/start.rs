@@ -68,7 +68,7 @@ pub(crate) async fn start(config: Config) -> Result<Node, StartError> {
         relay: config.relay,
         short_lived: config.short_lived,
         looks_local: registration.is_some(),
-        listens_for_mdns: config.mdns,
+        looks_further: config.mdns || !config.peers.is_empty(),
         limits: config.limits.clone(),
         seed: u64::from_le_bytes(random("a seed")?),
         now: clock.now(),
@@ -168,7 +168,7 @@ fn identity(config: &Config, registry: Option<&PathBuf>) -> Result<(MeshAccess, 
             slot
         }
         (None, Some(directory)) if !config.short_lived => directory.claim(config.name.as_deref()).map_err(data)?,
-        (None, _) => Slot::ephemeral(config.name.as_deref()),
+        (None, _) => Slot::ephemeral(config.name.as_deref()).map_err(data)?,
     };
     Ok((access, slot))
 }

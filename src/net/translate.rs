@@ -8,7 +8,7 @@ use libp2p::gossipsub::{self, MessageAcceptance};
 use libp2p::multiaddr::Protocol;
 use libp2p::swarm::{DialError, ListenError, SwarmEvent};
 use libp2p::{Multiaddr, PeerId, mdns, ping, request_response};
-use tracing::{debug, info};
+use tracing::{debug, info, warn};
 
 use crate::mesh::event::{DialFailure, FoundBy, GossipId, InboundId, Input, RpcFailure};
 use crate::mesh::time::Span;
@@ -64,6 +64,11 @@ impl Driver {
     fn listening(&mut self, change: impl FnOnce(&mut Vec<Multiaddr>)) {
         self.addresses.send_modify(change);
         let addresses = self.addresses.borrow().clone();
+        if let Some(registration) = &mut self.registration
+            && let Err(error) = registration.update(addresses.clone())
+        {
+            warn!(%error, "other nodes of this host will look for this one at its old addresses");
+        }
         self.handle(Input::Listening(addresses));
     }
 

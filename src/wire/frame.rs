@@ -6,16 +6,18 @@
 //!
 //! The signature covers everything before it, and the mesh id. `docs/wire.md` has every byte.
 
-use std::sync::Arc;
+use std::ops::Range;
 
 use bytes::Bytes;
-use libp2p_identity::{Keypair, PeerId};
+use libp2p_identity::PeerId;
 use serde::{Deserialize, Serialize};
 
+pub(crate) use super::builder::{FrameBuilder, Outbound, Place, head};
 use super::codec::{self, CodecError, Extensions};
-use super::node_key::{self, NodeKey, Purpose, SIGNATURE, SignError};
+use super::guard::at_most;
+use super::node_key::{NodeKey, Purpose, SIGNATURE};
 use super::{MeshId, MessageId};
-use crate::topic;
+use crate::{Headers, topic};
 
 /// The version that all records of this build carry.
 pub(crate) const VERSION: u8 = 1;
@@ -23,8 +25,35 @@ pub(crate) const VERSION: u8 = 1;
 /// The most bytes of a frame, signature included. Gossipsub's own limit stands well above it: see `net::behaviour`.
 pub(crate) const MAX_FRAME: usize = 60 * 1024;
 
+/// The most topics that the messages of a frame may have, and the most choices that they may share.
+pub(crate) const MAX_TABLE: usize = 1024;
+
+/// The most content types in a frame.
+pub(crate) const MAX_CONTENT_TYPES: usize = 64;
+
+/// The longest content type and the longest name of a group, in bytes.
+pub(crate) const MAX_TEXT: usize = topic::MAX_NAME;
+
+/// The most choices of one message. Members of the groups beyond it decide by hash, as where no choice stands.
+pub(crate) const MAX_CHOICES: usize = 64;
+
+/// The most fragments of one message.
+pub(crate) const MAX_FRAGMENTS: u32 = 1024;
+
 /// How many shards a mesh has: gossipsub topics that the mesh's topics are spread over.
 pub(crate) const SHARDS: u8 = 64;
+
+/// The gossip topic of a shard.
+pub(crate) fn gossip_topic(mesh: MeshId, shard: u8) -> String {
+    format!("pombo/{mesh}/{shard}")
+}
+
+/// What gossip knows a frame by: a hash of all its bytes, so that nobody can guess it or give it to other bytes.
+pub(crate) fn gossip_id(frame: &[u8]) -> [u8; 20] {
+    let mut id = [0; 20];
+    id.copy_from_slice(&blake3::hash(frame).as_bytes()[..20]);
+    id
+}
 
 /// The shard of a topic: a hash of its first token.
 pub(crate) fn shard_of(topic: &str) -> u8 {
@@ -42,10 +71,18 @@ pub(crate) enum Kind {
 }
 
 impl Kind {
-    fn byte(self) -> u8 {
+    pub(super) fn byte(self) -> u8 {
         match self {
             Self::Messages => 1,
             Self::Head => 2,
+        }
+    }
+
+    fn of(byte: u8) -> Result<Self, FrameError> {
+        match byte {
+            1 => Ok(Self::Messages),
+            2 => Ok(Self::Head),
+            other => Err(FrameError::Kind(other)),
         }
     }
 }
@@ -99,9 +136,13 @@ pub(crate) struct Header {
     pub(crate) start: [u8; 8],
     /// What the messages' counters are added to.
     pub(crate) counter: u64,
+    #[serde(deserialize_with = "at_most::<MAX_TABLE, _, _>")]
     pub(crate) topics: Vec<String>,
+    #[serde(deserialize_with = "at_most::<MAX_CONTENT_TYPES, _, _>")]
     pub(crate) content_types: Vec<String>,
+    #[serde(deserialize_with = "at_most::<MAX_TABLE, _, _>")]
     pub(crate) choices: Vec<Choice>,
+    #[serde(deserialize_with = "at_most::<{ codec::MAX_EXTENSIONS }, _, _>")]
     pub(crate) extensions: Extensions,
 }
 
@@ -112,6 +153,18 @@ pub(crate) struct Fragment {
     pub(crate) count: u32,
 }
 
+impl Fragment {
+    /// Whether the message ends with this piece.
+    pub(crate) fn is_last(self) -> bool {
+        self.count.checked_sub(1) == Some(self.index)
+    }
+
+    /// Whether it is one piece of several, and of no more than there may be.
+    pub(super) fn is_sound(self) -> bool {
+        (2..=MAX_FRAGMENTS).contains(&self.count) && self.index < self.count
+    }
+}
+
 /// A message in a frame's body. The numbers are indices into the header's tables, or differences from its fields.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Entry<'a> {
@@ -120,12 +173,21 @@ pub(crate) struct Entry<'a> {
     pub(crate) counter: u64,
     pub(crate) time: u64,
     pub(crate) fragment: Option<Fragment>,
+    #[serde(deserialize_with = "at_most::<MAX_CHOICES, _, _>")]
     pub(crate) choices: Vec<u32>,
-    #[serde(borrow)]
+    #[serde(borrow, deserialize_with = "at_most::<{ Headers::MAX_COUNT }, _, _>")]
     pub(crate) headers: Vec<(&'a str, &'a str)>,
+    #[serde(deserialize_with = "at_most::<{ codec::MAX_EXTENSIONS }, _, _>")]
     pub(crate) extensions: Extensions,
     #[serde(with = "serde_bytes", borrow)]
     pub(crate) payload: &'a [u8],
+}
+
+impl Entry<'_> {
+    /// Whether a message ends with it: it is whole, or the last fragment.
+    pub(super) fn ends_message(&self) -> bool {
+        self.fragment.is_none_or(Fragment::is_last)
+    }
 }
 
 /// Why bytes are no frame of this mesh.
@@ -140,12 +202,14 @@ pub(crate) enum FrameError {
     Kind(u8),
     #[error("header: {0}")]
     Codec(#[from] CodecError),
-    #[error("extension {0} has to be understood and is not")]
-    Extension(u8),
     #[error("shard {0} does not exist")]
     Shard(u8),
     #[error("sequence {sequence} with {messages} messages of {count} makes no sense")]
     Numbers { sequence: u64, messages: u32, count: u64 },
+    #[error("a head has neither tables nor messages")]
+    Head,
+    #[error("a content type or the name of a group has more than {MAX_TEXT} bytes")]
+    Text,
     #[error("topic: {0}")]
     Topic(#[from] topic::NameError),
     #[error("its topics belong to other shards")]
@@ -161,7 +225,7 @@ pub(crate) struct Frame {
     pub(crate) kind: Kind,
     pub(crate) header: Header,
     pub(crate) stream: Stream,
-    body: std::ops::Range<usize>,
+    body: Range<usize>,
 }
 
 impl Frame {
@@ -173,21 +237,21 @@ impl Frame {
         if bytes[0] != VERSION {
             return Err(FrameError::Version(bytes[0]));
         }
-        let kind = match bytes[1] {
-            1 => Kind::Messages,
-            2 => Kind::Head,
-            other => return Err(FrameError::Kind(other)),
-        };
+        let kind = Kind::of(bytes[1])?;
         let end = bytes.len() - SIGNATURE;
         let (header, taken) = codec::decode_prefix::<Header>(&bytes[2..end])?;
         check_header(kind, &header)?;
+        if kind == Kind::Head && 2 + taken < end {
+            return Err(FrameError::Head);
+        }
         if !header.node.verify(Purpose::Frame, mesh, &bytes[..end], &bytes[end..]) {
             return Err(FrameError::Signature);
         }
         Self::assemble(kind, header, bytes, 2 + taken..end)
     }
 
-    fn assemble(kind: Kind, header: Header, bytes: Bytes, body: std::ops::Range<usize>) -> Result<Self, FrameError> {
+    /// Puts a frame together from parts that were checked.
+    pub(super) fn assemble(kind: Kind, header: Header, bytes: Bytes, body: Range<usize>) -> Result<Self, FrameError> {
         let node = header.node.peer().ok_or(FrameError::Signature)?;
         let stream = Stream { node, incarnation: header.incarnation, channel: header.channel };
         Ok(Self { bytes, kind, header, stream, body })
@@ -195,12 +259,16 @@ impl Frame {
 
     /// The running message count before this frame.
     pub(crate) fn count_before(&self) -> u64 {
-        self.header.count - u64::from(self.header.messages)
+        // Checked to be no more than the count.
+        self.header.count.saturating_sub(u64::from(self.header.messages))
     }
 
-    /// Its messages, in order. After an error there are no more.
+    /// Its messages, in order.
+    ///
+    /// An error says that a message could not be read. If that was for an extension that has to be understood, the next
+    /// message follows; after any other error there are no more.
     pub(crate) fn entries(&self) -> Entries<'_> {
-        Entries { frame: self, rest: &self.bytes[self.body.clone()] }
+        Entries { frame: self, rest: &self.bytes[self.body.clone()], ended: 0, done: false }
     }
 
     /// A part of the frame's bytes, without copying them.
@@ -210,21 +278,35 @@ impl Frame {
 
     /// The id of a message in this frame.
     pub(crate) fn message_id(&self, entry: &Entry<'_>) -> MessageId {
+        // Differences wrap around: a message may have got its number before the first one of the frame did.
         MessageId { start: self.header.start, counter: self.header.counter.wrapping_add(entry.counter) }
+    }
+
+    /// When a message in this frame was published, in microseconds since 1970.
+    pub(crate) fn time(&self, entry: &Entry<'_>) -> u64 {
+        self.header.time.saturating_add(entry.time)
     }
 }
 
-fn check_header(kind: Kind, header: &Header) -> Result<(), FrameError> {
-    if let Some(tag) = codec::unknown_extension(&header.extensions) {
-        return Err(FrameError::Extension(tag));
-    }
+/// Whether a header says what a frame of version 1 may say.
+pub(super) fn check_header(kind: Kind, header: &Header) -> Result<(), FrameError> {
+    codec::check_extensions(&header.extensions)?;
+    let Header { incarnation, sequence, messages, count, time, .. } = *header;
+    codec::check_numbers(&[incarnation, sequence, count, time])?;
     let Channel::Shard(shard) = header.channel;
     if shard >= SHARDS {
         return Err(FrameError::Shard(shard));
     }
-    let Header { sequence, messages, count, .. } = *header;
-    if sequence == 0 || u64::from(messages) > count || (kind == Kind::Head && messages > 0) {
+    if sequence == 0 || u64::from(messages) > count {
         return Err(FrameError::Numbers { sequence, messages, count });
+    }
+    let tables = header.topics.len() + header.content_types.len() + header.choices.len();
+    if kind == Kind::Head && (messages > 0 || tables > 0) {
+        return Err(FrameError::Head);
+    }
+    let mut texts = header.content_types.iter().chain(header.choices.iter().map(|choice| &choice.group));
+    if texts.any(|text| text.len() > MAX_TEXT) {
+        return Err(FrameError::Text);
     }
     for name in &header.topics {
         topic::check_name(name)?;
@@ -236,220 +318,67 @@ fn check_header(kind: Kind, header: &Header) -> Result<(), FrameError> {
 }
 
 /// Iterates over the messages of a frame.
+#[derive(Debug)]
 pub(crate) struct Entries<'a> {
     frame: &'a Frame,
     rest: &'a [u8],
+    /// How many messages ended so far.
+    ended: u32,
+    done: bool,
 }
 
 impl<'a> Iterator for Entries<'a> {
     type Item = Result<Entry<'a>, CodecError>;
 
     fn next(&mut self) -> Option<Self::Item> {
-        if self.rest.is_empty() {
+        if self.done {
             return None;
         }
-        let read = codec::decode_prefix::<Entry<'a>>(self.rest).and_then(|(entry, taken)| {
-            self.rest = &self.rest[taken..];
-            self.check(&entry)?;
-            Ok(entry)
-        });
-        if read.is_err() {
-            self.rest = &[];
+        if self.rest.is_empty() {
+            self.done = true;
+            return self.check_end().err().map(Err);
         }
+        let read = self.read();
+        self.done = matches!(read, Err(CodecError::Malformed(_) | CodecError::LeftOver(_)));
         Some(read)
     }
 }
 
-impl Entries<'_> {
-    fn check(&self, entry: &Entry<'_>) -> Result<(), CodecError> {
-        let header = &self.frame.header;
-        let known = |index: u32, table: usize| usize::try_from(index).is_ok_and(|index| index < table);
-        let whole = known(entry.topic, header.topics.len())
-            && known(entry.content_type, header.content_types.len())
-            && entry.choices.iter().all(|choice| known(*choice, header.choices.len()))
-            && entry.fragment.is_none_or(|fragment| fragment.index < fragment.count);
-        if !whole {
-            return Err(CodecError::Malformed("a message points outside its frame's tables".to_owned()));
+impl<'a> Entries<'a> {
+    fn read(&mut self) -> Result<Entry<'a>, CodecError> {
+        let (entry, taken) = codec::decode_prefix::<Entry<'a>>(self.rest)?;
+        self.rest = &self.rest[taken..];
+        self.ended += u32::from(entry.ends_message());
+        check_entry(&self.frame.header, &entry)?;
+        codec::check_extensions(&entry.extensions)?;
+        Ok(entry)
+    }
+
+    /// What the header promised has to be there: receivers count what they missed by it.
+    fn check_end(&self) -> Result<(), CodecError> {
+        let promised = self.frame.header.messages;
+        if self.ended == promised {
+            return Ok(());
         }
-        match codec::unknown_extension(&entry.extensions) {
-            Some(tag) => Err(CodecError::Malformed(format!("extension {tag} has to be understood and is not"))),
-            None => Ok(()),
-        }
+        Err(CodecError::malformed(format!("{} messages end in a frame that promised {promised}", self.ended)))
     }
 }
 
-/// What stands in a frame's header besides its tables, known when the frame is closed.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Place {
-    pub(crate) stream: Stream,
-    pub(crate) sequence: u64,
-    pub(crate) count: u64,
-    pub(crate) attempt: u8,
-    pub(crate) start: [u8; 8],
-}
-
-/// A message on its way into a frame.
-#[derive(Clone, Debug)]
-pub(crate) struct Outbound<'a> {
-    pub(crate) topic: &'a str,
-    pub(crate) content_type: &'a str,
-    pub(crate) headers: &'a crate::Headers,
-    pub(crate) choices: &'a [Choice],
-    pub(crate) counter: u64,
-    pub(crate) time: u64,
-    pub(crate) fragment: Option<Fragment>,
-    pub(crate) payload: &'a [u8],
-}
-
-/// A frame that still takes messages.
-#[derive(Debug, Default)]
-pub(crate) struct FrameBuilder {
-    topics: Vec<Arc<str>>,
-    content_types: Vec<Arc<str>>,
-    choices: Vec<Choice>,
-    /// The bytes of the three tables, near enough.
-    tables: usize,
-    body: Vec<u8>,
-    entries: u32,
-    messages: u32,
-    counter: u64,
-    time: u64,
-}
-
-/// The header without its tables, its signature, and length prefixes: no frame has more.
-const OVERHEAD: usize = 256;
-
-impl FrameBuilder {
-    /// The most payload that fits into one frame beside a topic, headers and choices of this size.
-    pub(crate) fn room(beside: usize) -> usize {
-        MAX_FRAME.saturating_sub(2 * OVERHEAD + beside)
+/// Whether an entry fits its frame's header and the limits of a message.
+fn check_entry(header: &Header, entry: &Entry<'_>) -> Result<(), CodecError> {
+    let known = |index: u32, table: usize| usize::try_from(index).is_ok_and(|index| index < table);
+    if !known(entry.topic, header.topics.len())
+        || !known(entry.content_type, header.content_types.len())
+        || !entry.choices.iter().all(|choice| known(*choice, header.choices.len()))
+    {
+        return Err(CodecError::malformed("a message points outside its frame's tables"));
     }
-
-    /// The bytes that the frame would have if it were closed now, at most.
-    pub(crate) fn len(&self) -> usize {
-        OVERHEAD + self.tables + self.body.len()
+    if !entry.fragment.is_none_or(Fragment::is_sound) {
+        return Err(CodecError::malformed("a fragment is not one of 2 to 1,024"));
     }
-
-    pub(crate) fn is_empty(&self) -> bool {
-        self.entries == 0
+    let bytes: usize = entry.headers.iter().map(|(name, value)| name.len() + value.len()).sum();
+    if bytes > Headers::MAX_BYTES {
+        return Err(CodecError::malformed("a message's headers have more than 16 KiB"));
     }
-
-    /// How many messages end in it.
-    pub(crate) fn messages(&self) -> u32 {
-        self.messages
-    }
-
-    /// Whether a message still fits. An empty frame takes any: callers split what is larger than [`room`](Self::room).
-    pub(crate) fn fits(&self, message: &Outbound<'_>) -> bool {
-        self.is_empty() || self.len() + cost(message) <= MAX_FRAME
-    }
-
-    /// Appends a message.
-    pub(crate) fn push(&mut self, message: &Outbound<'_>) -> Result<(), CodecError> {
-        if self.is_empty() {
-            self.counter = message.counter;
-            self.time = message.time;
-        }
-        let entry = Entry {
-            topic: intern(&mut self.topics, message.topic, &mut self.tables),
-            content_type: intern(&mut self.content_types, message.content_type, &mut self.tables),
-            counter: message.counter.wrapping_sub(self.counter),
-            time: message.time.saturating_sub(self.time),
-            fragment: message.fragment,
-            choices: message.choices.iter().map(|choice| self.intern_choice(choice)).collect(),
-            headers: message.headers.iter().collect(),
-            extensions: Vec::new(),
-            payload: message.payload,
-        };
-        codec::encode_into(&entry, &mut self.body)?;
-        self.entries += 1;
-        self.messages += u32::from(message.fragment.is_none_or(|fragment| fragment.index + 1 == fragment.count));
-        Ok(())
-    }
-
-    fn intern_choice(&mut self, choice: &Choice) -> u32 {
-        let index = self.choices.iter().position(|known| known == choice).unwrap_or_else(|| {
-            self.tables += choice.group.len() + 40;
-            self.choices.push(choice.clone());
-            self.choices.len() - 1
-        });
-        index_u32(index)
-    }
-
-    /// Closes the frame and signs it.
-    pub(crate) fn sign(&self, place: Place, mesh: MeshId, key: &Keypair) -> Result<Frame, SignFrameError> {
-        let header = self.header(place)?;
-        seal(Kind::Messages, header, &self.body, mesh, key)
-    }
-
-    fn header(&self, place: Place) -> Result<Header, SignFrameError> {
-        let owned = |table: &[Arc<str>]| table.iter().map(|text| text.to_string()).collect();
-        Ok(Header {
-            node: NodeKey::of(&place.stream.node).ok_or(SignError)?,
-            incarnation: place.stream.incarnation,
-            channel: place.stream.channel,
-            sequence: place.sequence,
-            count: place.count,
-            messages: self.messages,
-            time: self.time,
-            attempt: place.attempt,
-            start: place.start,
-            counter: self.counter,
-            topics: owned(&self.topics),
-            content_types: owned(&self.content_types),
-            choices: self.choices.clone(),
-            extensions: Vec::new(),
-        })
-    }
-}
-
-/// A head: a frame without messages that repeats where a stream stands.
-pub(crate) fn head(place: Place, time: u64, mesh: MeshId, key: &Keypair) -> Result<Frame, SignFrameError> {
-    let builder = FrameBuilder { time, ..FrameBuilder::default() };
-    seal(Kind::Head, builder.header(place)?, &[], mesh, key)
-}
-
-/// A frame could not be made.
-#[derive(Debug, thiserror::Error)]
-pub(crate) enum SignFrameError {
-    #[error(transparent)]
-    Sign(#[from] SignError),
-    #[error(transparent)]
-    Codec(#[from] CodecError),
-    #[error(transparent)]
-    Frame(#[from] FrameError),
-}
-
-fn seal(kind: Kind, header: Header, body: &[u8], mesh: MeshId, key: &Keypair) -> Result<Frame, SignFrameError> {
-    let mut bytes = Vec::with_capacity(2 * OVERHEAD + body.len());
-    bytes.extend([VERSION, kind.byte()]);
-    codec::encode_into(&header, &mut bytes)?;
-    let start = bytes.len();
-    bytes.extend(body);
-    let end = bytes.len();
-    let signature = node_key::sign(key, Purpose::Frame, mesh, &bytes)?;
-    bytes.extend(signature);
-    Ok(Frame::assemble(kind, header, bytes.into(), start..end)?)
-}
-
-/// The bytes that a message adds to a frame, at most: its parts, and varints around them.
-fn cost(message: &Outbound<'_>) -> usize {
-    let headers = message.headers.bytes() + 10 * message.headers.len();
-    let choices: usize = message.choices.iter().map(|choice| choice.group.len() + 45).sum();
-    message.payload.len() + message.topic.len() + message.content_type.len() + headers + choices + 64
-}
-
-fn intern(table: &mut Vec<Arc<str>>, text: &str, bytes: &mut usize) -> u32 {
-    // From the end: what was used last is used again.
-    let index = table.iter().rposition(|known| **known == *text).unwrap_or_else(|| {
-        *bytes += text.len() + 3;
-        table.push(text.into());
-        table.len() - 1
-    });
-    index_u32(index)
-}
-
-/// Tables are bounded by the frame's 60 KiB, so an index always fits.
-fn index_u32(index: usize) -> u32 {
-    u32::try_from(index).unwrap_or(u32::MAX)
+    codec::check_numbers(&[entry.time])
 }

@@ -2,11 +2,19 @@
 //!
 //! Nothing here knows who is connected, or what time it is.
 
+pub(crate) mod builder;
 pub(crate) mod codec;
 pub(crate) mod frame;
+mod guard;
 mod id;
 pub(crate) mod node_key;
+#[cfg(test)]
+mod properties;
+#[cfg(test)]
+mod refusals;
 pub(crate) mod roster;
 pub(crate) mod rpc;
+#[cfg(test)]
+mod vectors;
 
 pub use id::{MeshId, MessageId, ParseIdError};

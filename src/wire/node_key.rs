@@ -27,7 +27,7 @@ impl NodeKey {
         PeerId::from_bytes(&[PREFIX.as_slice(), &self.0].concat()).ok()
     }
 
-    /// Whether `signature` is this key's over `parts`.
+    /// Whether `signature` is this key's over `signed`.
     pub(crate) fn verify(&self, purpose: Purpose, mesh: MeshId, signed: &[u8], signature: &[u8]) -> bool {
         libp2p_identity::ed25519::PublicKey::try_from_bytes(&self.0)
             .is_ok_and(|key| PublicKey::from(key).verify(&digest(purpose, mesh, signed), signature))
@@ -52,7 +52,7 @@ impl Purpose {
 
 /// What is signed: BLAKE3 in key-derivation mode over the mesh id and the bytes. A digest, because Ed25519 would hash a
 /// long text three times with a slower hash.
-fn digest(purpose: Purpose, mesh: MeshId, signed: &[u8]) -> [u8; 32] {
+pub(super) fn digest(purpose: Purpose, mesh: MeshId, signed: &[u8]) -> [u8; 32] {
     let mut hasher = blake3::Hasher::new_derive_key(purpose.context());
     hasher.update(&mesh.0).update(signed);
     *hasher.finalize().as_bytes()
@@ -75,17 +75,23 @@ pub(crate) fn sign(key: &Keypair, purpose: Purpose, mesh: MeshId, signed: &[u8])
 mod tests {
     use super::*;
 
+    fn key(seed: u8) -> Keypair {
+        Keypair::ed25519_from_bytes([seed; 32]).expect("a key")
+    }
+
     #[test]
     fn key_and_peer_id_give_each_other() {
-        let peer = Keypair::generate_ed25519().public().to_peer_id();
+        let peer = key(1).public().to_peer_id();
         let key = NodeKey::of(&peer).expect("an Ed25519 key");
         assert_eq!(key.peer(), Some(peer));
-        assert_eq!(NodeKey::of(&PeerId::random()), None);
+        let hashed = [&[0x12, 0x20][..], &[7; 32]].concat();
+        let other = PeerId::from_bytes(&hashed).expect("the id of a key that is too long to stand in it");
+        assert_eq!(NodeKey::of(&other), None);
     }
 
     #[test]
     fn a_signature_holds_for_one_purpose_one_mesh_and_one_text() {
-        let key = Keypair::generate_ed25519();
+        let key = key(1);
         let node = NodeKey::of(&key.public().to_peer_id()).expect("an Ed25519 key");
         let (mesh, other) = (MeshId([1; 16]), MeshId([2; 16]));
         let signature = sign(&key, Purpose::Frame, mesh, b"text").expect("signed");

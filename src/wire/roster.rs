@@ -6,12 +6,25 @@ use serde::{Deserialize, Serialize};
 
 use super::MeshId;
 use super::codec::{self, CodecError, Extensions};
-use super::frame::{SignFrameError, VERSION};
-use super::node_key::{self, NodeKey, Purpose, SIGNATURE};
+use super::frame::{MAX_TEXT, VERSION};
+use super::guard::at_most;
+use super::node_key::{self, NodeKey, Purpose, SIGNATURE, SignError};
 use crate::topic::{self, NameError};
 
 /// The most bytes of a roster record.
 pub(crate) const MAX_RECORD: usize = 16 * 1024;
+
+/// The longest name of a node, in bytes.
+pub(crate) const MAX_NODE_NAME: usize = 64;
+
+/// The most addresses in a record.
+pub(crate) const MAX_ADDRESSES: usize = 64;
+
+/// The most interests in a record.
+pub(crate) const MAX_INTERESTS: usize = 1024;
+
+/// The most services in a record.
+pub(crate) const MAX_SERVICES: usize = 256;
 
 const KIND: u8 = 3;
 
@@ -36,9 +49,13 @@ pub(crate) struct RosterRecord {
     pub(crate) relay: bool,
     pub(crate) name: String,
     /// Multiaddresses in their binary form.
+    #[serde(deserialize_with = "at_most::<MAX_ADDRESSES, _, _>")]
     pub(crate) addresses: Vec<multiaddr::Multiaddr>,
+    #[serde(deserialize_with = "at_most::<MAX_INTERESTS, _, _>")]
     pub(crate) interests: Vec<Interest>,
+    #[serde(deserialize_with = "at_most::<MAX_SERVICES, _, _>")]
     pub(crate) services: Vec<String>,
+    #[serde(deserialize_with = "at_most::<{ codec::MAX_EXTENSIONS }, _, _>")]
     pub(crate) extensions: Extensions,
 }
 
@@ -53,12 +70,14 @@ pub(crate) enum RecordError {
     Kind(u8),
     #[error("{0}")]
     Codec(#[from] CodecError),
-    #[error("extension {0} has to be understood and is not")]
-    Extension(u8),
+    #[error("the name of the node or of a group is too long, or has control characters")]
+    Text,
     #[error(transparent)]
     Name(#[from] NameError),
     #[error("the signature is not its author's")]
     Signature,
+    #[error(transparent)]
+    Sign(#[from] SignError),
 }
 
 /// A roster record that was checked, with the bytes that carry its signature.
@@ -83,11 +102,7 @@ impl SignedRecord {
         }
         let end = bytes.len() - SIGNATURE;
         let record: RosterRecord = codec::decode(&bytes[2..end])?;
-        if let Some(tag) = codec::unknown_extension(&record.extensions) {
-            return Err(RecordError::Extension(tag));
-        }
-        record.interests.iter().try_for_each(|interest| topic::check_pattern(&interest.pattern))?;
-        record.services.iter().try_for_each(|service| topic::check_name(service))?;
+        record.check()?;
         let node = record.node.peer().ok_or(RecordError::Signature)?;
         if !record.node.verify(Purpose::RosterRecord, mesh, &bytes[..end], &bytes[end..]) {
             return Err(RecordError::Signature);
@@ -109,13 +124,36 @@ pub(crate) struct Stamp {
 }
 
 impl RosterRecord {
-    /// Signs the record.
-    pub(crate) fn sign(self, mesh: MeshId, key: &Keypair) -> Result<SignedRecord, SignFrameError> {
-        let node = self.node.peer().ok_or(node_key::SignError)?;
+    /// Checks, encodes and signs the record.
+    pub(crate) fn sign(self, mesh: MeshId, key: &Keypair) -> Result<SignedRecord, RecordError> {
+        self.check()?;
+        let node = self.node.peer().ok_or(SignError)?;
         let mut bytes = vec![VERSION, KIND];
         codec::encode_into(&self, &mut bytes)?;
+        // The reader's limits, lists among them, are in its decoder.
+        codec::decode::<Self>(&bytes[2..])?;
+        if bytes.len() + SIGNATURE > MAX_RECORD {
+            return Err(RecordError::Length(bytes.len() + SIGNATURE));
+        }
         let signature = node_key::sign(key, Purpose::RosterRecord, mesh, &bytes)?;
         bytes.extend(signature);
         Ok(SignedRecord { bytes: bytes.into(), node, record: self })
     }
+
+    fn check(&self) -> Result<(), RecordError> {
+        codec::check_extensions(&self.extensions)?;
+        codec::check_numbers(&[self.incarnation, self.version, self.time])?;
+        let mut groups = self.interests.iter().filter_map(|interest| interest.group.as_ref());
+        if !is_label(&self.name, MAX_NODE_NAME) || !groups.all(|group| is_label(group, MAX_TEXT)) {
+            return Err(RecordError::Text);
+        }
+        self.interests.iter().try_for_each(|interest| topic::check_pattern(&interest.pattern))?;
+        self.services.iter().try_for_each(|service| topic::check_name(service))?;
+        Ok(())
+    }
+}
+
+/// Labels end up on terminals, where control characters do harm.
+fn is_label(text: &str, limit: usize) -> bool {
+    text.len() <= limit && !text.chars().any(char::is_control)
 }

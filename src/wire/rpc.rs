@@ -1,13 +1,21 @@
 //! What two connected nodes say to each other over request-response: calls, repair, the roster's protocol, inject.
 
 use bytes::Bytes;
-use serde::{Deserialize, Serialize};
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Deserializer, Serialize};
 
-use super::codec::{self, CodecError, Extension, Extensions};
-use super::frame::{Channel, Stream, VERSION};
+use super::codec::{self, CodecError, Extensions};
+use super::frame::{Channel, MAX_TEXT, SHARDS, Stream, VERSION};
+use super::guard::at_most;
 use super::node_key::NodeKey;
 use super::roster::Stamp;
 use crate::Headers;
+
+/// How many buckets the digest of a roster has.
+pub(crate) const BUCKETS: usize = 256;
+
+/// The longest that an asker may say it waits, in milliseconds: 49 days. What is longer is taken for this.
+pub(crate) const MAX_TIMEOUT: u64 = u32::MAX as u64;
 
 /// A stream as it stands in these records.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -26,6 +34,14 @@ impl StreamRef {
     pub(crate) fn stream(&self) -> Option<Stream> {
         let Self { node, incarnation, channel } = *self;
         Some(Stream { node: node.peer()?, incarnation, channel })
+    }
+
+    fn check(&self) -> Result<(), CodecError> {
+        let Channel::Shard(shard) = self.channel;
+        if shard >= SHARDS {
+            return Err(CodecError::malformed(format!("shard {shard} does not exist")));
+        }
+        codec::check_numbers(&[self.incarnation])
     }
 }
 
@@ -46,6 +62,7 @@ pub(crate) struct Call {
     /// How long the asker still waits, in milliseconds.
     pub(crate) timeout: u64,
     pub(crate) content_type: String,
+    #[serde(deserialize_with = "headers")]
     pub(crate) headers: Headers,
     pub(crate) body: Bytes,
     pub(crate) extensions: Extensions,
@@ -73,9 +90,15 @@ pub(crate) enum ReplyStatus {
 pub(crate) struct Reply {
     pub(crate) status: ReplyStatus,
     pub(crate) content_type: String,
+    #[serde(deserialize_with = "headers")]
     pub(crate) headers: Headers,
     pub(crate) body: Bytes,
     pub(crate) extensions: Extensions,
+}
+
+fn headers<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Headers, D::Error> {
+    let pairs: Vec<(String, String)> = at_most::<{ Headers::MAX_COUNT }, _, _>(deserializer)?;
+    Ok(pairs.into_iter().collect())
 }
 
 /// A roster record as a summary.
@@ -143,12 +166,45 @@ pub(crate) enum Response {
 
 impl Request {
     pub(crate) fn encode(&self) -> Result<Vec<u8>, CodecError> {
+        self.check()?;
         encode(self)
     }
 
+    /// Reads and checks a request.
     pub(crate) fn decode(bytes: &[u8]) -> Result<Self, CodecError> {
-        let request: Self = decode(bytes)?;
-        check_extensions(match &request {
+        let mut request: Self = decode(bytes)?;
+        if let Self::Call(call) = &mut request {
+            call.timeout = call.timeout.min(MAX_TIMEOUT);
+        }
+        request.check()?;
+        Ok(request)
+    }
+
+    fn check(&self) -> Result<(), CodecError> {
+        codec::check_extensions(self.extensions())?;
+        match self {
+            Self::Call(call) => {
+                check_text(&call.service)?;
+                check_described(&call.content_type, &call.headers)
+            }
+            Self::Repair { stream, from, to, .. } => {
+                stream.check()?;
+                codec::check_numbers(&[*from, *to])?;
+                if from > to { Err(CodecError::malformed("a range that ends before it starts")) } else { Ok(()) }
+            }
+            Self::Acknowledge { positions, .. } | Self::Heads { positions, .. } => {
+                check_list(positions)?;
+                positions.iter().try_for_each(Position::check)
+            }
+            Self::Digest { buckets, .. } => check_buckets(buckets.len()),
+            Self::Inject { frames: list, .. } | Self::Push { records: list, .. } => check_list(list),
+            Self::Fetch { nodes, .. } => check_list(nodes),
+            Self::Cancel { .. } => Ok(()),
+        }
+    }
+
+    fn extensions(&self) -> &Extensions {
+        match self {
             Self::Call(call) => &call.extensions,
             Self::Cancel { extensions, .. }
             | Self::Inject { extensions, .. }
@@ -158,8 +214,7 @@ impl Request {
             | Self::Push { extensions, .. }
             | Self::Digest { extensions, .. }
             | Self::Fetch { extensions, .. } => extensions,
-        })?;
-        Ok(request)
+        }
     }
 }
 
@@ -170,21 +225,80 @@ impl Response {
     }
 
     pub(crate) fn encode(&self) -> Result<Vec<u8>, CodecError> {
+        self.check()?;
         encode(self)
     }
 
+    /// Reads and checks an answer.
     pub(crate) fn decode(bytes: &[u8]) -> Result<Self, CodecError> {
         let response: Self = decode(bytes)?;
-        check_extensions(match &response {
+        response.check()?;
+        Ok(response)
+    }
+
+    fn check(&self) -> Result<(), CodecError> {
+        codec::check_extensions(self.extensions())?;
+        match self {
+            Self::Reply(reply) => check_described(&reply.content_type, &reply.headers),
+            Self::Frames { frames, floor, .. } => {
+                check_list(frames)?;
+                codec::check_numbers(&[*floor])
+            }
+            Self::Differ { buckets, summaries, .. } => {
+                check_buckets(buckets.len())?;
+                check_list(summaries)?;
+                let mut stamps = summaries.iter().map(|summary| summary.stamp);
+                stamps.try_for_each(|stamp| codec::check_numbers(&[stamp.incarnation, stamp.version]))
+            }
+            Self::Records { records, .. } => check_list(records),
+            Self::Done { .. } | Self::Injected { .. } => Ok(()),
+        }
+    }
+
+    fn extensions(&self) -> &Extensions {
+        match self {
             Self::Reply(reply) => &reply.extensions,
             Self::Done { extensions }
             | Self::Injected { extensions, .. }
             | Self::Frames { extensions, .. }
             | Self::Differ { extensions, .. }
             | Self::Records { extensions, .. } => extensions,
-        })?;
-        Ok(response)
+        }
     }
+}
+
+impl Position {
+    fn check(&self) -> Result<(), CodecError> {
+        self.stream.check()?;
+        codec::check_numbers(&[self.sequence, self.count])
+    }
+}
+
+fn check_text(text: &str) -> Result<(), CodecError> {
+    if text.len() > MAX_TEXT {
+        return Err(CodecError::malformed("the name of a service or a content type is too long"));
+    }
+    Ok(())
+}
+
+fn check_described(content_type: &str, headers: &Headers) -> Result<(), CodecError> {
+    check_text(content_type)?;
+    if headers.fit() { Ok(()) } else { Err(CodecError::malformed("too many headers")) }
+}
+
+/// The decoder refuses longer ones already; this is for who writes.
+fn check_list<T>(list: &[T]) -> Result<(), CodecError> {
+    if list.len() > codec::MAX_LIST {
+        return Err(CodecError::malformed(format!("a list of {} elements", list.len())));
+    }
+    Ok(())
+}
+
+fn check_buckets(count: usize) -> Result<(), CodecError> {
+    if count > BUCKETS {
+        return Err(CodecError::malformed(format!("{count} buckets, there are {BUCKETS}")));
+    }
+    Ok(())
 }
 
 fn encode<T: Serialize>(value: &T) -> Result<Vec<u8>, CodecError> {
@@ -193,17 +307,10 @@ fn encode<T: Serialize>(value: &T) -> Result<Vec<u8>, CodecError> {
     Ok(bytes)
 }
 
-fn decode<T: serde::de::DeserializeOwned>(bytes: &[u8]) -> Result<T, CodecError> {
+fn decode<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, CodecError> {
     match bytes.split_first() {
         Some((&VERSION, rest)) => codec::decode(rest),
-        Some((version, _)) => Err(CodecError::Malformed(format!("version {version}, this side speaks {VERSION}"))),
-        None => Err(CodecError::Malformed("no bytes".to_owned())),
-    }
-}
-
-fn check_extensions(extensions: &[Extension]) -> Result<(), CodecError> {
-    match codec::unknown_extension(extensions) {
-        Some(tag) => Err(CodecError::Malformed(format!("extension {tag} has to be understood and is not"))),
-        None => Ok(()),
+        Some((version, _)) => Err(CodecError::malformed(format!("version {version}, this side speaks {VERSION}"))),
+        None => Err(CodecError::malformed("no bytes")),
     }
 }

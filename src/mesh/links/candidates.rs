@@ -1,0 +1,219 @@
+//! Who may be dialled: their addresses, how these were found, and when to try again.
+
+use std::collections::BTreeMap;
+
+use libp2p_identity::PeerId;
+use multiaddr::{Multiaddr, Protocol};
+
+use crate::mesh::effects::Effects;
+use crate::mesh::event::FoundBy;
+use crate::mesh::time::{Mono, Now, Span};
+
+/// Candidates remembered.
+const MOST: usize = 1_024;
+/// Addresses remembered of each.
+const ADDRESSES: usize = 16;
+const FIRST_RETRY: Span = Span::millis(250);
+const LAST_RETRY: Span = Span::secs(60);
+/// Those that the user named are never given up, and tried at this pace.
+const GIVEN_RETRY: Span = Span::secs(5);
+/// A dial without an outcome by then has failed.
+const DIALLING: Span = Span::secs(30);
+/// After so many failures in a row a candidate is not counted among the nodes that are there.
+const DOUBTFUL: u32 = 3;
+
+/// Whom a dial is for: a node, or whoever is at an address.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Target {
+    Peer(PeerId),
+    Address(Multiaddr),
+}
+
+impl Target {
+    pub(super) fn peer(&self) -> Option<PeerId> {
+        match self {
+            Self::Peer(peer) => Some(*peer),
+            Self::Address(_) => None,
+        }
+    }
+}
+
+#[derive(Debug)]
+pub(super) struct Candidate {
+    /// The latest first.
+    addresses: Vec<(Multiaddr, FoundBy)>,
+    /// Whether the user named it.
+    pub(super) given: bool,
+    seen: Mono,
+    failures: u32,
+    not_before: Mono,
+    /// When the dial under way is overdue.
+    pub(super) dialling: Option<Mono>,
+    /// It said goodbye, and was not seen since.
+    pub(super) departed: bool,
+    /// Who was found there. While that one is linked there is no need to dial.
+    pub(super) resident: Option<PeerId>,
+}
+
+impl Candidate {
+    fn new(now: Now) -> Self {
+        Self {
+            addresses: Vec::new(),
+            given: false,
+            seen: now.mono,
+            failures: 0,
+            not_before: Mono(0),
+            dialling: None,
+            departed: false,
+            resident: None,
+        }
+    }
+
+    pub(super) fn addresses(&self) -> Vec<Multiaddr> {
+        self.addresses.iter().map(|(address, _)| address.clone()).collect()
+    }
+
+    pub(super) fn found_by(&self, address: &Multiaddr) -> Option<FoundBy> {
+        self.addresses.iter().find(|(known, _)| known == address).map(|(_, by)| *by)
+    }
+
+    /// Whether a dial makes sense, when there is room for one and it is time.
+    pub(super) fn is_willing(&self) -> bool {
+        self.dialling.is_none() && !self.addresses.is_empty() && (!self.departed || self.given)
+    }
+
+    pub(super) fn not_before(&self) -> Mono {
+        self.not_before
+    }
+
+    pub(super) fn is_doubtful(&self) -> bool {
+        self.failures >= DOUBTFUL
+    }
+
+    /// Remembers an address. True if it is new.
+    fn add(&mut self, address: Multiaddr, by: FoundBy) -> bool {
+        let known = self.addresses.iter().position(|(known, _)| *known == address);
+        let before = known.map(|index| self.addresses.remove(index));
+        // What the user gave stays given, whoever else finds it.
+        let by = before.as_ref().map(|(_, by)| *by).filter(|by| *by == FoundBy::Given).unwrap_or(by);
+        self.addresses.insert(0, (address, by));
+        self.addresses.truncate(ADDRESSES);
+        before.is_none()
+    }
+
+    pub(super) fn try_at(&mut self, at: Mono) {
+        self.failures = 0;
+        self.not_before = at;
+    }
+
+    pub(super) fn dialled(&mut self, now: Now) {
+        self.dialling = Some(now.mono + DIALLING);
+    }
+
+    /// A link to `peer` came of it.
+    pub(super) fn arrived(&mut self, peer: PeerId) {
+        self.dialling = None;
+        self.resident = Some(peer);
+    }
+
+    pub(super) fn failed(&mut self, now: Now, fx: &mut Effects) {
+        self.dialling = None;
+        let doubled = Span(FIRST_RETRY.0 << self.failures.min(8)).min(LAST_RETRY);
+        self.failures = self.failures.saturating_add(1);
+        // Jitter only adds to what the user's addresses wait: not more often than that.
+        let pause = if self.given { Span(GIVEN_RETRY.0 + fx.jitter(FIRST_RETRY).0) } else { fx.jitter(doubled) };
+        self.not_before = now.mono + pause;
+    }
+
+    fn is_evictable(&self) -> bool {
+        !self.given && self.dialling.is_none() && self.resident.is_none()
+    }
+}
+
+#[derive(Debug, Default)]
+pub(super) struct Candidates(BTreeMap<Target, Candidate>);
+
+impl Candidates {
+    pub(super) fn get(&self, target: &Target) -> Option<&Candidate> {
+        self.0.get(target)
+    }
+
+    pub(super) fn get_mut(&mut self, target: &Target) -> Option<&mut Candidate> {
+        self.0.get_mut(target)
+    }
+
+    pub(super) fn iter(&self) -> impl Iterator<Item = (&Target, &Candidate)> {
+        self.0.iter()
+    }
+
+    pub(super) fn iter_mut(&mut self) -> impl Iterator<Item = (&Target, &mut Candidate)> {
+        self.0.iter_mut()
+    }
+
+    pub(super) fn remove(&mut self, target: &Target) {
+        self.0.remove(target);
+    }
+
+    /// Remembers where a target may be found. A new address, or the word of someone who has just seen it, is worth a
+    /// dial at once.
+    pub(super) fn see(&mut self, target: &Target, addresses: Vec<Multiaddr>, by: FoundBy, now: Now) {
+        let Some(candidate) = self.enter(target, now) else { return };
+        candidate.seen = now.mono;
+        candidate.given |= by == FoundBy::Given;
+        // The roster may still repeat what was true before the goodbye.
+        let returned = candidate.departed && by != FoundBy::Roster;
+        candidate.departed &= !returned;
+        let mut fresh = returned;
+        for address in addresses {
+            fresh |= candidate.add(address, by);
+        }
+        if fresh {
+            candidate.try_at(now.mono);
+        }
+    }
+
+    pub(super) fn depart(&mut self, target: &Target, now: Now) {
+        if let Some(candidate) = self.enter(target, now) {
+            candidate.departed = true;
+        }
+    }
+
+    pub(super) fn forget_address(&mut self, target: &Target, addresses: &[Multiaddr]) {
+        if let Some(candidate) = self.0.get_mut(target) {
+            candidate.addresses.retain(|(known, _)| !addresses.contains(known));
+            if candidate.addresses.is_empty() && !candidate.departed {
+                self.0.remove(target);
+            }
+        }
+    }
+
+    /// The candidate, made if there is room: over the cap the one not seen for longest goes.
+    fn enter(&mut self, target: &Target, now: Now) -> Option<&mut Candidate> {
+        if !self.0.contains_key(target) && self.0.len() >= MOST {
+            let evictable = self.0.iter().filter(|(_, candidate)| candidate.is_evictable());
+            let oldest = evictable.min_by_key(|(_, candidate)| candidate.seen).map(|(target, _)| target.clone())?;
+            self.0.remove(&oldest);
+        }
+        Some(self.0.entry(target.clone()).or_insert_with(|| Candidate::new(now)))
+    }
+}
+
+/// An address as it is remembered, without the id at its end, and that id. None if nobody could be reached there, or if
+/// it means another host to whoever told us.
+pub(super) fn normalize(mut address: Multiaddr, by: FoundBy) -> Option<(Multiaddr, Option<PeerId>)> {
+    let peer = match address.iter().last() {
+        Some(Protocol::P2p(peer)) => {
+            address.pop();
+            Some(peer)
+        }
+        Some(_) | None => None,
+    };
+    let told = matches!(by, FoundBy::Roster | FoundBy::Mdns | FoundBy::Inbound);
+    let unusable = |part: Protocol<'_>| match part {
+        Protocol::Ip4(ip) => ip.is_unspecified() || (told && ip.is_loopback()),
+        Protocol::Ip6(ip) => ip.is_unspecified() || (told && ip.is_loopback()),
+        Protocol::Tcp(port) | Protocol::Udp(port) => port == 0,
+        _ => false,
+    };
+    (!address.is_empty() && !address.iter().any(unusable)).then_some((address, peer))
+}

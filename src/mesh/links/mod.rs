@@ -1,0 +1,346 @@
+//! Links: whom to dial, whom to keep.
+//!
+//! Knows addresses, dials and connections, and nothing of what travels over them or of what the roster says. Surplus
+//! connections to a peer stay: gossipsub loses its hello if the older of two is closed early.
+
+use std::collections::BTreeMap;
+
+use libp2p_identity::PeerId;
+use multiaddr::Multiaddr;
+
+use self::candidates::{Candidate, Candidates, Target, normalize};
+use self::strangers::Strangers;
+use super::effects::Effects;
+use super::event::{DialFailure, Event, FoundBy, Output};
+use super::time::{Mono, Now, Span};
+
+mod candidates;
+mod strangers;
+#[cfg(test)]
+mod tests;
+
+/// Dials under way at once.
+const DIALS: usize = 16;
+/// Peers linked at once, those that dialled us included.
+const MOST_LINKED: usize = 256;
+/// In a mesh too large to link to everybody: links to strive for.
+const ENOUGH: usize = 12;
+/// A lost link is redialled about so soon.
+const REDIAL: Span = Span::millis(100);
+
+#[derive(Debug)]
+struct Link {
+    connections: u32,
+    /// The most connections that stood at once since the first.
+    peak: u32,
+    by: FoundBy,
+    round_trip: Option<Span>,
+}
+
+#[derive(Debug)]
+pub(crate) struct Links {
+    me: PeerId,
+    /// Peers that this node dials and keeps links to, at most.
+    limit: usize,
+    linked: BTreeMap<PeerId, Link>,
+    candidates: Candidates,
+    strangers: Strangers,
+    /// When something is to be done, as of the last event.
+    wake: Option<Mono>,
+}
+
+impl Links {
+    /// `limit`: [`Limits::links`](crate::Limits::links).
+    pub(crate) fn new(me: PeerId, limit: usize) -> Self {
+        Self {
+            me,
+            limit,
+            linked: BTreeMap::new(),
+            candidates: Candidates::default(),
+            strangers: Strangers::default(),
+            wake: None,
+        }
+    }
+
+    /// Somebody may be found there.
+    pub(crate) fn seen(
+        &mut self,
+        peer: Option<PeerId>,
+        addresses: Vec<Multiaddr>,
+        by: FoundBy,
+        now: Now,
+        fx: &mut Effects,
+    ) {
+        let mut found: BTreeMap<Target, Vec<Multiaddr>> = BTreeMap::new();
+        for (address, named) in addresses.into_iter().filter_map(|address| normalize(address, by)) {
+            let target = match (peer, named) {
+                (Some(peer), Some(named)) if peer != named => continue,
+                (Some(peer), _) | (None, Some(peer)) => Target::Peer(peer),
+                (None, None) => Target::Address(address.clone()),
+            };
+            found.entry(target).or_default().push(address);
+        }
+        found.remove(&Target::Peer(self.me));
+        for (target, addresses) in found {
+            self.candidates.see(&target, addresses, by, now);
+        }
+        self.settle(now, fx);
+    }
+
+    /// A connection stands; `connections` of them now.
+    pub(crate) fn connected(
+        &mut self,
+        peer: PeerId,
+        address: &Multiaddr,
+        connections: u32,
+        now: Now,
+        fx: &mut Effects,
+    ) {
+        let by = self.arrived(peer, address);
+        self.strangers.pardon(&Target::Peer(peer));
+        let full = self.linked.len() >= MOST_LINKED;
+        match self.linked.get_mut(&peer) {
+            Some(link) => {
+                link.connections = connections;
+                link.peak = link.peak.max(connections);
+            }
+            None if full => fx.push(Output::Disconnect { peer }),
+            None => {
+                self.linked.insert(peer, Link { connections, peak: connections, by, round_trip: None });
+                fx.push(Output::Announce(Event::Linked { peer, address: address.clone(), by }));
+            }
+        }
+        self.settle(now, fx);
+    }
+
+    /// Ends the dials that this connection came of. Returns how the peer was found.
+    fn arrived(&mut self, peer: PeerId, address: &Multiaddr) -> FoundBy {
+        if let Some(candidate) = self.candidates.get_mut(&Target::Peer(peer)) {
+            candidate.arrived(peer);
+        }
+        // A connection that came in shows a port of the moment, which nobody has told us of.
+        let Some((address, _)) = normalize(address.clone(), FoundBy::Given) else { return FoundBy::Inbound };
+        let at = Target::Address(address.clone());
+        self.strangers.pardon(&at);
+        if let Some(candidate) = self.candidates.get_mut(&at) {
+            candidate.arrived(peer);
+        }
+        let found = [at, Target::Peer(peer)].into_iter().find_map(|at| self.candidates.get(&at)?.found_by(&address));
+        found.unwrap_or(FoundBy::Inbound)
+    }
+
+    /// A connection ended; `connections` of them stand still.
+    pub(crate) fn disconnected(&mut self, peer: PeerId, connections: u32, now: Now, fx: &mut Effects) {
+        if connections > 0 {
+            if let Some(link) = self.linked.get_mut(&peer) {
+                link.connections = connections;
+            }
+            return;
+        }
+        if self.linked.remove(&peer).is_some() {
+            let soon = now.mono + fx.jitter(REDIAL);
+            for (target, candidate) in self.candidates.iter_mut() {
+                if candidate.resident == Some(peer) {
+                    candidate.try_at(soon);
+                    // Who is at an address is remembered: that one may come back by another way.
+                    candidate.resident = candidate.resident.filter(|_| target.peer().is_none());
+                }
+            }
+            fx.push(Output::Announce(Event::Unlinked { peer }));
+        }
+        self.settle(now, fx);
+    }
+
+    /// A dial came to nothing.
+    pub(crate) fn dial_failed(
+        &mut self,
+        peer: Option<PeerId>,
+        addresses: Vec<Multiaddr>,
+        why: DialFailure,
+        now: Now,
+        fx: &mut Effects,
+    ) {
+        let plain: Vec<Multiaddr> =
+            addresses.iter().filter_map(|one| Some(normalize(one.clone(), FoundBy::Given)?.0)).collect();
+        // An address may have been dialled without knowing whose it is: then the outcome is the address's.
+        let known = |target: &Target| self.candidates.get(target).is_some_and(|one| one.dialling.is_some());
+        let mut targets: Vec<Target> = plain.iter().cloned().map(Target::Address).filter(known).collect();
+        if targets.is_empty() && peer.is_none() {
+            targets.extend(plain.iter().cloned().map(Target::Address));
+        }
+        targets.extend(peer.map(Target::Peer));
+        for target in &targets {
+            if let Some(candidate) = self.candidates.get_mut(target) {
+                candidate.failed(now, fx);
+            }
+            match why {
+                DialFailure::OtherMesh { .. } | DialFailure::NotPombo => self.strangers.shun(target.clone(), now),
+                DialFailure::Ourselves => self.candidates.forget_address(target, &plain),
+                DialFailure::Unreachable(_) => {}
+            }
+        }
+        match why {
+            DialFailure::OtherMesh { open } => self.tell(peer, addresses, open, fx),
+            DialFailure::Ourselves => self.own_addresses(plain, now),
+            DialFailure::NotPombo | DialFailure::Unreachable(_) => {}
+        }
+        self.settle(now, fx);
+    }
+
+    /// One of another mesh was met: said once for each.
+    fn tell(&mut self, peer: Option<PeerId>, addresses: Vec<Multiaddr>, open: bool, fx: &mut Effects) {
+        let who = peer.map(Target::Peer).or_else(|| addresses.first().cloned().map(Target::Address));
+        if who.is_some_and(|who| self.strangers.tell(who)) {
+            fx.push(Output::Announce(Event::OtherMesh { peer, addresses, open }));
+        }
+    }
+
+    /// These lead here: whoever names them without a peer id is not followed for a while.
+    fn own_addresses(&mut self, addresses: Vec<Multiaddr>, now: Now) {
+        for address in addresses {
+            self.strangers.shun(Target::Address(address), now);
+        }
+    }
+
+    /// That peer said goodbye: it is not redialled until somebody sees it again.
+    pub(crate) fn left(&mut self, peer: PeerId, now: Now, fx: &mut Effects) {
+        self.candidates.depart(&Target::Peer(peer), now);
+        self.settle(now, fx);
+    }
+
+    /// The roster forgot that peer.
+    pub(crate) fn forgotten(&mut self, peer: PeerId, now: Now, fx: &mut Effects) {
+        let target = Target::Peer(peer);
+        if self.candidates.get(&target).is_some_and(|candidate| !candidate.given) && !self.is_linked(&peer) {
+            self.candidates.remove(&target);
+        }
+        self.settle(now, fx);
+    }
+
+    /// The roster has a new incarnation of that peer, while connections to an older one may linger: on these the new one
+    /// hears nothing. They all go, unless the peer told us `itself` and never had but one: then that one is new.
+    pub(crate) fn restarted(&mut self, peer: PeerId, itself: bool, now: Now, fx: &mut Effects) {
+        if let Some(candidate) = self.candidates.get_mut(&Target::Peer(peer)) {
+            candidate.departed = false;
+            candidate.try_at(now.mono);
+        }
+        if self.linked.get(&peer).is_some_and(|link| !itself || link.peak > 1) {
+            fx.push(Output::Disconnect { peer });
+        }
+        self.settle(now, fx);
+    }
+
+    /// That peer does not answer pings any more.
+    pub(crate) fn silent(&mut self, peer: PeerId, fx: &mut Effects) {
+        if self.is_linked(&peer) {
+            fx.push(Output::Disconnect { peer });
+        }
+    }
+
+    pub(crate) fn round_trip(&mut self, peer: &PeerId, time: Span) {
+        if let Some(link) = self.linked.get_mut(peer) {
+            let smoothed = link.round_trip.map_or(time.0, |old| old.0 - old.0 / 8 + time.0 / 8);
+            link.round_trip = Some(Span(smoothed));
+        }
+    }
+
+    /// The smoothed round trip.
+    pub(crate) fn rtt(&self, peer: &PeerId) -> Option<Span> {
+        self.linked.get(peer)?.round_trip
+    }
+
+    /// Whether a dial to that peer is under way.
+    pub(crate) fn is_trying(&self, peer: &PeerId) -> bool {
+        self.candidates.get(&Target::Peer(*peer)).is_some_and(|candidate| candidate.dialling.is_some())
+    }
+
+    pub(crate) fn is_linked(&self, peer: &PeerId) -> bool {
+        self.linked.contains_key(peer)
+    }
+
+    /// The linked peers, by id.
+    pub(crate) fn linked(&self) -> impl Iterator<Item = &PeerId> {
+        self.linked.keys()
+    }
+
+    pub(crate) fn count(&self) -> usize {
+        self.linked.len()
+    }
+
+    pub(crate) fn found_by(&self, peer: &PeerId) -> Option<FoundBy> {
+        self.linked.get(peer).map(|link| link.by)
+    }
+
+    /// How many connections there are to that peer.
+    pub(crate) fn links(&self, peer: &PeerId) -> u32 {
+        self.linked.get(peer).map_or(0, |link| link.connections)
+    }
+
+    pub(crate) fn next_timeout(&self) -> Option<Mono> {
+        self.wake
+    }
+
+    pub(crate) fn on_timeout(&mut self, now: Now, fx: &mut Effects) {
+        for (_, candidate) in self.candidates.iter_mut() {
+            // The driver owes an outcome; without one the candidate must not stay barred for ever.
+            if candidate.dialling.is_some_and(|due| due <= now.mono) {
+                candidate.failed(now, fx);
+            }
+        }
+        self.settle(now, fx);
+    }
+
+    /// After every event: dials whom there is room for, in random order, and sets the alarm.
+    fn settle(&mut self, now: Now, fx: &mut Effects) {
+        let mut ready: Vec<Target> = self
+            .candidates
+            .iter()
+            .filter(|(target, candidate)| self.ready_at(target, candidate, now).is_some_and(|at| at <= now.mono))
+            .map(|(target, _)| target.clone())
+            .collect();
+        let mut dialling = self.dialling();
+        let enough = self.enough();
+        while !ready.is_empty() && dialling < DIALS && self.linked.len() + dialling < self.limit {
+            let target = ready.swap_remove(fx.below(ready.len()));
+            let Some(candidate) = self.candidates.get_mut(&target) else { continue };
+            if candidate.given || self.linked.len() + dialling < enough {
+                candidate.dialled(now);
+                fx.push(Output::Dial { peer: target.peer(), addresses: candidate.addresses() });
+                dialling += 1;
+            }
+        }
+        self.wake = self.next_event(now);
+    }
+
+    fn next_event(&self, now: Now) -> Option<Mono> {
+        let overdue = self.candidates.iter().filter_map(|(_, candidate)| candidate.dialling);
+        // Those that are ready already wait for room, not for time: the event that makes room looks at them.
+        let room = self.linked.len() + self.dialling() < self.limit;
+        let ready = self.candidates.iter().filter(|_| room);
+        let ready = ready.filter_map(|(target, candidate)| self.ready_at(target, candidate, now));
+        overdue.chain(ready.filter(|at| *at > now.mono)).min()
+    }
+
+    /// From when on a candidate may be dialled. None if not at all, as things are.
+    fn ready_at(&self, target: &Target, candidate: &Candidate, now: Now) -> Option<Mono> {
+        let peer = target.peer().or(candidate.resident);
+        if !candidate.is_willing() || peer.is_some_and(|peer| peer == self.me || self.is_linked(&peer)) {
+            return None;
+        }
+        let shunned = self.strangers.until(target, now).unwrap_or_default();
+        Some(candidate.not_before().max(shunned))
+    }
+
+    /// How many dials are under way.
+    pub(crate) fn dialling(&self) -> usize {
+        self.candidates.iter().filter(|(_, candidate)| candidate.dialling.is_some()).count()
+    }
+
+    /// How many links to strive for: to everybody in a mesh of up to `limit`, to some in a larger one.
+    fn enough(&self) -> usize {
+        let waiting = self.candidates.iter().filter(|(target, candidate)| {
+            target.peer().is_some_and(|peer| !self.is_linked(&peer)) && !candidate.departed && !candidate.is_doubtful()
+        });
+        if waiting.count() + self.linked.len() <= self.limit { self.limit } else { ENOUGH.min(self.limit) }
+    }
+}

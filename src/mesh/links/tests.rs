@@ -1,0 +1,347 @@
+use super::*;
+use libp2p_identity::Keypair;
+
+fn peer(seed: u16) -> PeerId {
+    let mut bytes = [1; 32];
+    bytes[..2].copy_from_slice(&seed.to_be_bytes());
+    Keypair::ed25519_from_bytes(bytes).expect("a seed").public().to_peer_id()
+}
+
+fn address(host: u16) -> Multiaddr {
+    format!("/ip4/10.0.{}.{}/tcp/4001", host >> 8, host & 255).parse().expect("an address")
+}
+
+fn at(millis: u64) -> Now {
+    Now { mono: Mono(millis * 1_000), wall: super::super::time::Wall(0) }
+}
+
+struct Bench {
+    links: Links,
+    fx: Effects,
+}
+
+impl Bench {
+    fn new() -> Self {
+        Self { links: Links::new(peer(0), 32), fx: Effects::new(7) }
+    }
+
+    fn see(&mut self, who: u16, by: FoundBy, millis: u64) {
+        self.links.seen(Some(peer(who)), vec![address(who)], by, at(millis), &mut self.fx);
+    }
+
+    fn connect(&mut self, who: u16, connections: u32, millis: u64) {
+        self.links.connected(peer(who), &address(who), connections, at(millis), &mut self.fx);
+    }
+
+    fn disconnect(&mut self, who: u16, millis: u64) {
+        self.links.disconnected(peer(who), 0, at(millis), &mut self.fx);
+    }
+
+    fn fail(&mut self, who: u16, why: DialFailure, millis: u64) {
+        self.links.dial_failed(Some(peer(who)), vec![address(who)], why, at(millis), &mut self.fx);
+    }
+
+    fn outputs(&mut self) -> Vec<Output> {
+        std::iter::from_fn(|| self.fx.pop()).collect()
+    }
+
+    /// The peers dialled since the last look.
+    fn dials(&mut self) -> Vec<Option<PeerId>> {
+        let dial = |output| if let Output::Dial { peer, .. } = output { Some(peer) } else { None };
+        self.outputs().into_iter().filter_map(dial).collect()
+    }
+
+    fn disconnects(&mut self) -> usize {
+        self.outputs().iter().filter(|output| matches!(output, Output::Disconnect { .. })).count()
+    }
+
+    /// Lets time pass until somebody is dialled. Returns when, in milliseconds.
+    fn next_dial(&mut self) -> Option<u64> {
+        for _ in 0..10 {
+            let wake = self.links.next_timeout()?;
+            self.links.on_timeout(Now { mono: wake, ..Now::default() }, &mut self.fx);
+            if !self.dials().is_empty() {
+                return Some(wake.0 / 1_000);
+            }
+        }
+        None
+    }
+}
+
+fn unreachable() -> DialFailure {
+    DialFailure::Unreachable("nobody there".into())
+}
+
+#[test]
+fn who_is_seen_is_dialled_once() {
+    let mut bench = Bench::new();
+    bench.see(1, FoundBy::Mdns, 0);
+    assert_eq!(bench.dials(), [Some(peer(1))]);
+    bench.see(1, FoundBy::Local, 1);
+    assert_eq!(bench.dials(), [], "a dial is under way");
+    bench.connect(1, 1, 2);
+    bench.see(1, FoundBy::Local, 3);
+    assert_eq!(bench.dials(), [], "linked");
+    bench.see(0, FoundBy::Local, 4);
+    assert_eq!(bench.dials(), [], "ourselves");
+}
+
+#[test]
+fn addresses_that_lead_nowhere_are_not_dialled() {
+    let mut bench = Bench::new();
+    let parse = |text: &str| text.parse::<Multiaddr>().expect("an address");
+    for text in ["/ip4/0.0.0.0/tcp/1", "/ip6/::/tcp/1", "/ip4/10.0.0.1/tcp/0"] {
+        bench.links.seen(None, vec![parse(text)], FoundBy::Given, at(0), &mut bench.fx);
+    }
+    let loopback = vec![parse("/ip4/127.0.0.1/tcp/1")];
+    bench.links.seen(Some(peer(1)), loopback.clone(), FoundBy::Roster, at(0), &mut bench.fx);
+    assert_eq!(bench.dials(), []);
+    bench.links.seen(Some(peer(1)), loopback, FoundBy::Local, at(0), &mut bench.fx);
+    assert_eq!(bench.dials(), [Some(peer(1))]);
+}
+
+#[test]
+fn an_id_in_an_address_counts_and_must_not_contradict() {
+    let mut bench = Bench::new();
+    let named = address(1).with_p2p(peer(1)).expect("no id yet");
+    bench.links.seen(Some(peer(2)), vec![named.clone()], FoundBy::Given, at(0), &mut bench.fx);
+    assert_eq!(bench.dials(), []);
+    bench.links.seen(None, vec![named], FoundBy::Given, at(0), &mut bench.fx);
+    assert_eq!(bench.dials(), [Some(peer(1))]);
+}
+
+#[test]
+fn unreachable_peers_are_retried_ever_more_rarely_until_a_new_address() {
+    let mut bench = Bench::new();
+    bench.see(1, FoundBy::Mdns, 0);
+    let (mut now, mut pauses) = (0, Vec::new());
+    for _ in 0..12 {
+        bench.outputs();
+        bench.fail(1, unreachable(), now);
+        let next = bench.next_dial().expect("a retry");
+        pauses.push(next - now);
+        now = next;
+    }
+    assert!((150..=350).contains(&pauses[0]), "{pauses:?}");
+    assert!(pauses[3] > 1_000 && pauses[11] > 40_000 && pauses[11] <= 80_000, "{pauses:?}");
+    bench.fail(1, unreachable(), now);
+    bench.see(1, FoundBy::Mdns, now);
+    assert_eq!(bench.dials(), [], "nothing new");
+    bench.links.seen(Some(peer(1)), vec![address(99)], FoundBy::Mdns, at(now), &mut bench.fx);
+    assert_eq!(bench.dials(), [Some(peer(1))]);
+}
+
+#[test]
+fn given_addresses_are_retried_every_five_seconds_for_ever() {
+    let mut bench = Bench::new();
+    bench.links.seen(None, vec![address(1)], FoundBy::Given, at(0), &mut bench.fx);
+    assert_eq!(bench.dials(), [None]);
+    let mut now = 0;
+    for _ in 0..50 {
+        bench.links.dial_failed(None, vec![address(1)], unreachable(), at(now), &mut bench.fx);
+        let next = bench.next_dial().expect("a retry");
+        assert!((5_000..6_000).contains(&(next - now)));
+        now = next;
+    }
+    bench.connect(1, 1, now);
+    assert_eq!(bench.links.found_by(&peer(1)), Some(FoundBy::Given));
+    assert_eq!(bench.links.next_timeout(), None, "connected: nothing to retry");
+    bench.disconnect(1, now);
+    assert!(bench.next_dial().expect("a redial") - now <= 200);
+}
+
+#[test]
+fn strangers_are_told_of_once_and_left_alone_for_ten_minutes() {
+    let mut bench = Bench::new();
+    let told = |outputs: Vec<Output>| {
+        outputs.iter().filter(|output| matches!(output, Output::Announce(Event::OtherMesh { .. }))).count()
+    };
+    bench.see(1, FoundBy::Mdns, 0);
+    bench.fail(1, DialFailure::OtherMesh { open: true }, 0);
+    assert_eq!(told(bench.outputs()), 1);
+    bench.links.seen(Some(peer(1)), vec![address(77)], FoundBy::Local, at(599_000), &mut bench.fx);
+    assert_eq!(bench.dials(), [], "a new address does not make it a member");
+    bench.see(1, FoundBy::Mdns, 600_001);
+    assert_eq!(bench.dials(), [Some(peer(1))]);
+    bench.fail(1, DialFailure::OtherMesh { open: true }, 600_002);
+    assert_eq!(told(bench.outputs()), 0, "said before");
+}
+
+#[test]
+fn a_stranger_without_an_id_is_remembered_by_address() {
+    let mut bench = Bench::new();
+    for (who, why) in [(1, DialFailure::NotPombo), (2, DialFailure::OtherMesh { open: false })] {
+        bench.links.seen(None, vec![address(who)], FoundBy::Mdns, at(0), &mut bench.fx);
+        assert_eq!(bench.dials(), [None]);
+        bench.links.dial_failed(None, vec![address(who)], why, at(1), &mut bench.fx);
+        bench.links.seen(None, vec![address(who)], FoundBy::Mdns, at(2), &mut bench.fx);
+        assert_eq!(bench.dials(), []);
+    }
+}
+
+#[test]
+fn our_own_address_is_forgotten() {
+    let mut bench = Bench::new();
+    bench.links.seen(None, vec![address(1)], FoundBy::Given, at(0), &mut bench.fx);
+    bench.outputs();
+    bench.links.dial_failed(None, vec![address(1)], DialFailure::Ourselves, at(1), &mut bench.fx);
+    assert_eq!(bench.links.next_timeout(), None);
+    bench.links.seen(None, vec![address(1)], FoundBy::Given, at(2), &mut bench.fx);
+    assert_eq!(bench.dials(), []);
+}
+
+#[test]
+fn a_lost_link_is_redialled_soon_but_not_after_a_goodbye() {
+    let mut bench = Bench::new();
+    bench.see(1, FoundBy::Mdns, 0);
+    bench.connect(1, 1, 0);
+    bench.outputs();
+    bench.disconnect(1, 1_000);
+    let next = bench.next_dial().expect("a redial");
+    assert!((1_050..=1_150).contains(&next), "{next}");
+    bench.connect(1, 1, next);
+    bench.links.left(peer(1), at(2_000), &mut bench.fx);
+    bench.disconnect(1, 2_001);
+    bench.see(1, FoundBy::Roster, 2_002);
+    assert_eq!(bench.next_dial(), None);
+    bench.see(1, FoundBy::Mdns, 3_000);
+    assert_eq!(bench.dials(), [Some(peer(1))], "somebody has just seen it");
+}
+
+#[test]
+fn a_new_incarnation_ends_a_goodbye() {
+    let mut bench = Bench::new();
+    bench.see(1, FoundBy::Mdns, 0);
+    bench.connect(1, 1, 0);
+    bench.links.left(peer(1), at(1), &mut bench.fx);
+    bench.disconnect(1, 2);
+    bench.outputs();
+    bench.links.restarted(peer(1), false, at(3), &mut bench.fx);
+    assert_eq!(bench.dials(), [Some(peer(1))]);
+}
+
+#[test]
+fn lingering_connections_are_closed_when_a_peer_restarted() {
+    let mut bench = Bench::new();
+    bench.see(1, FoundBy::Mdns, 0);
+    bench.connect(1, 1, 0);
+    bench.outputs();
+    bench.links.restarted(peer(1), true, at(1), &mut bench.fx);
+    assert_eq!(bench.disconnects(), 0, "the only connection there ever was is the new one's");
+    bench.links.restarted(peer(1), false, at(2), &mut bench.fx);
+    assert_eq!(bench.disconnects(), 1, "others told us: it may be the old one's");
+    bench.connect(1, 2, 3);
+    bench.links.disconnected(peer(1), 1, at(4), &mut bench.fx);
+    bench.links.restarted(peer(1), true, at(5), &mut bench.fx);
+    assert_eq!(bench.disconnects(), 1, "the new one began while the old one stood");
+    bench.disconnect(1, 6);
+    assert!(bench.next_dial().is_some_and(|next| next <= 160));
+}
+
+#[test]
+fn a_small_mesh_is_linked_fully_and_a_large_one_in_part() {
+    let mut bench = Bench::new();
+    for who in 1..=32 {
+        bench.see(who, FoundBy::Roster, 0);
+        let dials = bench.dials();
+        assert_eq!(dials.len(), 1, "{who}");
+        bench.connect(who, 1, 0);
+    }
+    for who in 33..=100 {
+        bench.see(who, FoundBy::Roster, 0);
+    }
+    assert_eq!(bench.dials(), []);
+    for who in 1..=20 {
+        bench.disconnect(who, 10);
+    }
+    assert_eq!((bench.links.count(), bench.next_dial()), (12, None), "still enough");
+    bench.disconnect(21, 20);
+    assert_eq!(bench.dials().len(), 1, "below what is enough");
+    // One that the user names is dialled nevertheless.
+    bench.see(200, FoundBy::Given, 30);
+    assert_eq!(bench.dials(), [Some(peer(200))]);
+}
+
+#[test]
+fn never_more_than_sixteen_dials_at_once_nor_links_beyond_the_limit() {
+    let mut bench = Bench::new();
+    for who in 1..=20 {
+        bench.see(who, FoundBy::Given, 0);
+    }
+    assert_eq!(bench.dials().len(), 16);
+    bench.fail(1, unreachable(), 1);
+    assert_eq!(bench.dials().len(), 1, "the queue moves on");
+    let mut bench = Bench::new();
+    for who in 1..=32 {
+        bench.connect(who, 1, 0);
+    }
+    bench.see(40, FoundBy::Given, 1);
+    assert_eq!(bench.dials(), []);
+}
+
+#[test]
+fn a_dial_without_an_outcome_ends() {
+    let mut bench = Bench::new();
+    bench.see(1, FoundBy::Mdns, 0);
+    bench.outputs();
+    assert!(bench.next_dial().is_some_and(|next| next > 30_000));
+}
+
+#[test]
+fn inbound_links_are_accepted_up_to_256() {
+    let mut bench = Bench::new();
+    for who in 1..=256 {
+        bench.connect(who, 1, 0);
+    }
+    assert_eq!(bench.disconnects(), 0);
+    bench.connect(257, 1, 0);
+    assert_eq!(bench.disconnects(), 1);
+    assert!(!bench.links.is_linked(&peer(257)) && bench.links.count() == 256);
+}
+
+#[test]
+fn linked_and_unlinked_are_announced_on_the_first_and_the_last() {
+    let mut bench = Bench::new();
+    let announced = |outputs: Vec<Output>| outputs.iter().filter(|one| matches!(one, Output::Announce(_))).count();
+    bench.connect(1, 1, 0);
+    assert_eq!(announced(bench.outputs()), 1);
+    assert_eq!(bench.links.found_by(&peer(1)), Some(FoundBy::Inbound));
+    bench.connect(1, 2, 0);
+    bench.links.disconnected(peer(1), 1, at(1), &mut bench.fx);
+    assert_eq!((announced(bench.outputs()), bench.links.links(&peer(1))), (0, 1));
+    bench.disconnect(1, 2);
+    assert_eq!(announced(bench.outputs()), 1);
+    bench.disconnect(1, 3);
+    assert_eq!(announced(bench.outputs()), 0);
+}
+
+#[test]
+fn round_trips_are_smoothed_and_silence_disconnects() {
+    let mut bench = Bench::new();
+    bench.links.silent(peer(1), &mut bench.fx);
+    assert_eq!(bench.disconnects(), 0, "not linked");
+    bench.connect(1, 1, 0);
+    bench.links.round_trip(&peer(1), Span::millis(8));
+    bench.links.round_trip(&peer(1), Span::millis(16));
+    assert_eq!(bench.links.rtt(&peer(1)), Some(Span::millis(9)));
+    bench.links.silent(peer(1), &mut bench.fx);
+    assert_eq!(bench.disconnects(), 1);
+}
+
+#[test]
+fn candidates_are_bounded_and_the_stalest_goes() {
+    let mut bench = Bench::new();
+    for who in 1..=32 {
+        bench.connect(who, 1, 0);
+    }
+    for who in 1_000..2_100 {
+        bench.see(who, FoundBy::Roster, u64::from(who));
+    }
+    assert_eq!(bench.links.candidates.iter().count(), 1_024);
+    assert!(bench.links.candidates.get(&Target::Peer(peer(1_000))).is_none());
+    assert!(bench.links.candidates.get(&Target::Peer(peer(2_099))).is_some());
+    for host in 0..100 {
+        bench.links.seen(Some(peer(2_099)), vec![address(host)], FoundBy::Roster, at(3_000), &mut bench.fx);
+    }
+    assert_eq!(bench.links.candidates.get(&Target::Peer(peer(2_099))).map(|one| one.addresses().len()), Some(16));
+}

@@ -1,0 +1,358 @@
+//! The asker's rules.
+
+use super::*;
+
+#[test]
+fn the_reply_is_the_answer_also_when_it_refuses() {
+    for status in [ReplyStatus::Ok, ReplyStatus::Refused, ReplyStatus::Denied] {
+        let mut rig = Rig::new();
+        let one = rig.provider(1, true);
+        rig.ask();
+        let (rpc, to, call) = rig.sent();
+        assert_eq!((to, call.timeout, &call.body[..]), (one, 2_000, &b"?"[..]));
+        rig.respond_status(rpc, status);
+        assert_eq!(rig.answered(), (one, status));
+        assert!(rig.requests.is_idle());
+    }
+}
+
+#[test]
+fn it_goes_on_to_the_next_while_it_certainly_did_not_run() {
+    let not_run = [
+        Ok(Response::Reply(reply(ReplyStatus::Busy))),
+        Ok(Response::Reply(reply(ReplyStatus::NoService))),
+        Err(RpcFailure::NotSent),
+    ];
+    for result in not_run {
+        let mut rig = Rig::new();
+        let (one, two) = (rig.provider(1, true), rig.provider(2, true));
+        rig.ask();
+        let (first, to, _) = rig.sent();
+        assert_eq!(to, one);
+        rig.respond(first, result);
+        let (second, to, _) = rig.sent();
+        assert_eq!(to, two);
+        rig.respond_status(second, ReplyStatus::Ok);
+        assert_eq!(rig.answered(), (two, ReplyStatus::Ok));
+        assert!(rig.requests.is_idle());
+    }
+}
+
+#[test]
+fn what_may_have_run_is_never_sent_again() {
+    let may_have_run =
+        [Ok(Response::Reply(reply(ReplyStatus::Unanswered))), Ok(Response::done()), Err(RpcFailure::Unknown)];
+    for result in may_have_run {
+        let mut rig = Rig::new();
+        rig.provider(1, true);
+        rig.provider(2, true);
+        rig.ask();
+        let (rpc, ..) = rig.sent();
+        rig.respond(rpc, result);
+        assert_eq!(rig.failed(), AskFailure::Unknown);
+        assert!(rig.requests.is_idle());
+    }
+}
+
+#[test]
+fn when_nobody_is_left_the_verdict_says_why() {
+    let busy = || Ok(Response::Reply(reply(ReplyStatus::Busy)));
+    let no_service = || Ok(Response::Reply(reply(ReplyStatus::NoService)));
+    let not_sent = || Err(RpcFailure::NotSent);
+    for (first, second, verdict) in [
+        (busy(), busy(), AskFailure::Busy),
+        (busy(), no_service(), AskFailure::Busy),
+        (busy(), not_sent(), AskFailure::NotSent),
+        (no_service(), no_service(), AskFailure::Nobody),
+    ] {
+        let mut rig = Rig::new();
+        rig.provider(1, true);
+        rig.provider(2, true);
+        rig.ask();
+        for result in [first, second] {
+            let (rpc, ..) = rig.sent();
+            rig.respond(rpc, result);
+        }
+        assert_eq!(rig.failed(), verdict);
+    }
+}
+
+#[test]
+fn the_least_busy_comes_first_then_the_nearest_then_the_linked() {
+    let mut rig = Rig::new();
+    let (near, far, unlinked) = (rig.provider(1, true), rig.provider(2, true), rig.provider(3, false));
+    rig.book.nodes.get_mut(&unlinked).expect("there").round_trip = None;
+    rig.ask();
+    assert_eq!(rig.sent().1, near);
+    rig.ask();
+    assert_eq!(rig.sent().1, far);
+    rig.ask();
+    assert_eq!(rig.dials(), [unlinked]);
+    rig.ask();
+    assert_eq!(rig.sent().1, near);
+
+    rig.book.nodes.get_mut(&far).expect("there").round_trip = None;
+    let mut rig = Rig { requests: Requests::new(peer(0), &Limits::default()), ..rig };
+    rig.book.nodes.remove(&near);
+    rig.ask();
+    assert_eq!(rig.sent().1, far, "of two whose distance is unknown the linked one");
+}
+
+#[test]
+fn equals_share() {
+    let mut rig = Rig::new();
+    for seed in 1..=4 {
+        let provider = rig.provider(seed, true);
+        rig.book.nodes.get_mut(&provider).expect("there").round_trip = None;
+    }
+    let mut chosen = std::collections::BTreeSet::new();
+    for _ in 0..40 {
+        rig.ask();
+        let (rpc, to, _) = rig.sent();
+        chosen.insert(to);
+        rig.respond_status(rpc, ReplyStatus::Ok);
+        rig.answered();
+    }
+    assert_eq!(chosen.len(), 4);
+}
+
+#[test]
+fn without_a_link_it_waits_for_one() {
+    let mut rig = Rig::new();
+    let one = rig.provider(1, false);
+    rig.ask();
+    rig.ask();
+    assert_eq!(rig.dials(), [one], "one wish for both");
+    assert!(rig.outputs().is_empty());
+    rig.now = rig.now + Span::millis(300);
+    rig.book.nodes.get_mut(&one).expect("there").linked = true;
+    rig.requests.linked(one, rig.now, &mut rig.fx);
+    let timeouts: Vec<u64> = rig
+        .outputs()
+        .iter()
+        .map(|output| match output {
+            Output::Send { request: Request::Call(call), .. } => call.timeout,
+            other => panic!("{other:?}"),
+        })
+        .collect();
+    assert_eq!(timeouts, [1_700, 1_700], "what is left");
+    assert!(rig.dials().is_empty());
+}
+
+#[test]
+fn a_dial_that_fails_leads_to_the_next_and_at_last_to_not_sent() {
+    let mut rig = Rig::new();
+    rig.provider(1, false);
+    rig.provider(2, false);
+    rig.ask();
+    let first = rig.dials();
+    rig.requests.unreachable(first[0], &rig.book, rig.now, &mut rig.fx);
+    let second = rig.dials();
+    assert_ne!(first, second);
+    assert!(rig.outputs().is_empty());
+    rig.requests.unreachable(second[0], &rig.book, rig.now, &mut rig.fx);
+    assert_eq!(rig.failed(), AskFailure::NotSent);
+    assert!(rig.requests.is_idle());
+}
+
+#[test]
+fn a_parked_request_moves_to_a_link_that_stands_and_off_a_provider_that_left() {
+    let mut rig = Rig::new();
+    let one = rig.provider(1, false);
+    rig.ask();
+    rig.change();
+    assert_eq!(rig.dials(), [one], "nothing better: it stays, and the wish is not told twice");
+    let two = rig.provider(2, true);
+    rig.change();
+    assert_eq!(rig.sent().1, two);
+
+    let mut rig = Rig::new();
+    let one = rig.provider(1, false);
+    rig.ask();
+    rig.book.nodes.remove(&one);
+    rig.change();
+    assert_eq!(rig.failed(), AskFailure::Nobody);
+    assert!(rig.requests.is_idle());
+}
+
+#[test]
+fn nobody_is_said_at_once_if_the_roster_is_settled() {
+    let mut rig = Rig::new();
+    rig.ask();
+    assert_eq!(rig.failed(), AskFailure::Nobody);
+}
+
+#[test]
+fn a_node_that_has_just_started_waits_for_its_roster() {
+    let mut rig = Rig::new();
+    rig.book.unsettled = true;
+    rig.ask();
+    rig.ask_with(ask("other", Span::secs(2)));
+    assert!(rig.outputs().is_empty());
+    rig.provider(1, true);
+    rig.change();
+    let (rpc, ..) = rig.sent();
+    rig.respond_status(rpc, ReplyStatus::Ok);
+    rig.answered();
+    rig.book.unsettled = false;
+    rig.change();
+    assert_eq!(rig.failed(), AskFailure::Nobody);
+
+    rig.book.unsettled = true;
+    rig.ask_with(ask("other", Span::secs(2)));
+    rig.pass(Span::secs(2));
+    assert_eq!(rig.failed(), AskFailure::Nobody);
+    assert!(rig.requests.is_idle());
+}
+
+#[test]
+fn a_busy_provider_is_an_answer_even_if_more_may_be_heard_of() {
+    let mut rig = Rig::new();
+    rig.book.unsettled = true;
+    rig.provider(1, true);
+    rig.ask();
+    let (rpc, ..) = rig.sent();
+    rig.respond_status(rpc, ReplyStatus::Busy);
+    assert_eq!(rig.failed(), AskFailure::Busy);
+}
+
+#[test]
+fn a_named_node_is_asked_and_no_other() {
+    let mut rig = Rig::new();
+    rig.provider(1, true);
+    let two = rig.provider(2, true);
+    let named = |name: &str| Ask { to: Some(NodeName::Name(name.into())), ..ask("svc", Span::secs(2)) };
+    rig.ask_with(named("n2"));
+    let (rpc, to, _) = rig.sent();
+    assert_eq!(to, two);
+    rig.respond_status(rpc, ReplyStatus::Busy);
+    assert_eq!(rig.failed(), AskFailure::Busy);
+    rig.ask_with(named("n3"));
+    assert_eq!(rig.failed(), AskFailure::NoNode);
+    rig.ask_with(Ask { service: "other".into(), ..named("n2") });
+    assert_eq!(rig.failed(), AskFailure::NoNode, "it is there and does not serve that");
+    rig.ask_with(named("n2"));
+    let (rpc, ..) = rig.sent();
+    rig.respond(rpc, Err(RpcFailure::NotSent));
+    assert_eq!(rig.failed(), AskFailure::NoNode);
+}
+
+#[test]
+fn the_deadline_before_sending_and_after() {
+    let mut rig = Rig::new();
+    let one = rig.provider(1, false);
+    rig.ask();
+    rig.pass(Span(1_999_999));
+    assert!(rig.outputs().is_empty());
+    rig.pass(Span(1));
+    assert_eq!(rig.failed(), AskFailure::NotSent);
+    assert!(rig.dials().is_empty(), "the wish goes with the last who had it");
+
+    rig.book.nodes.get_mut(&one).expect("there").linked = true;
+    rig.ask();
+    let (rpc, _, sent) = rig.sent();
+    assert_eq!(rig.requests.next_timeout(), Some(rig.now + Span::secs(2)));
+    rig.pass(Span::secs(2));
+    let outputs = rig.outputs();
+    assert!(matches!(&outputs[0], Output::Send { to, request: Request::Cancel { call, .. }, .. }
+        if *to == one && *call == sent.call));
+    assert!(matches!(&outputs[1], Output::Answer { answer: Answer::Failed(AskFailure::Unknown), .. }));
+    assert!(rig.requests.is_idle());
+    rig.respond_status(rpc, ReplyStatus::Ok);
+    assert!(rig.outputs().is_empty());
+    assert_eq!(rig.requests.late_replies(), 1);
+}
+
+#[test]
+fn no_time_at_all_sends_nothing_and_too_much_is_cut() {
+    let mut rig = Rig::new();
+    rig.provider(1, true);
+    rig.ask_with(ask("svc", Span(0)));
+    assert_eq!(rig.failed(), AskFailure::NotSent);
+    rig.ask_with(ask("svc", Span(1)));
+    assert_eq!(rig.sent().2.timeout, 1, "less than a millisecond is not none");
+    rig.ask_with(ask("svc", Span(u64::MAX)));
+    assert_eq!(rig.sent().2.timeout, MAX_TIMEOUT.as_millis());
+}
+
+#[test]
+fn an_asker_that_goes_cancels() {
+    let mut rig = Rig::new();
+    let one = rig.provider(1, true);
+    let ticket = rig.ask();
+    let (rpc, _, sent) = rig.sent();
+    rig.requests.abandoned(ticket, &rig.book, rig.now, &mut rig.fx);
+    let outputs = rig.outputs();
+    let [Output::Send { id, to, request: Request::Cancel { call, .. } }] = outputs.as_slice() else {
+        panic!("{outputs:?}")
+    };
+    assert_eq!((*to, *call), (one, sent.call));
+    assert_eq!(rig.fx.answered(*id), Some(Asked::Told));
+    assert!(rig.requests.is_idle());
+    rig.respond_status(rpc, ReplyStatus::Ok);
+    assert!(rig.outputs().is_empty());
+    assert_eq!(rig.requests.late_replies(), 1);
+
+    rig.book.nodes.get_mut(&one).expect("there").linked = false;
+    let ticket = rig.ask();
+    rig.requests.abandoned(ticket, &rig.book, rig.now, &mut rig.fx);
+    assert!(rig.outputs().is_empty() && rig.dials().is_empty(), "nothing was sent, nothing to cancel");
+}
+
+#[test]
+fn an_answer_to_an_earlier_attempt_is_not_taken() {
+    let mut rig = Rig::new();
+    rig.provider(1, true);
+    let two = rig.provider(2, true);
+    let ticket = rig.ask();
+    let (first, _, call) = rig.sent();
+    rig.respond_status(first, ReplyStatus::Busy);
+    let (second, ..) = rig.sent();
+    let stale = Ok(Response::Reply(reply(ReplyStatus::Ok)));
+    rig.requests.on_response((ticket, call.call), stale, &rig.book, rig.now, &mut rig.fx);
+    let failure = Err(RpcFailure::Unknown);
+    rig.requests.on_response((ticket, call.call), failure, &rig.book, rig.now, &mut rig.fx);
+    assert!(rig.outputs().is_empty());
+    rig.respond_status(second, ReplyStatus::Ok);
+    assert_eq!(rig.answered(), (two, ReplyStatus::Ok));
+}
+
+#[test]
+fn a_lost_link_fails_what_was_sent_over_it() {
+    let mut rig = Rig::new();
+    let (one, two) = (rig.provider(1, true), rig.provider(2, true));
+    rig.ask();
+    let (_, to, _) = rig.sent();
+    assert_eq!(to, one);
+    rig.requests.unlinked(two, &mut rig.fx);
+    assert!(rig.outputs().is_empty());
+    rig.requests.unlinked(one, &mut rig.fx);
+    assert_eq!(rig.failed(), AskFailure::Unknown);
+    assert!(rig.requests.is_idle());
+}
+
+#[test]
+fn ten_thousand_may_be_open_and_no_more() {
+    let mut rig = Rig::new();
+    rig.provider(1, true);
+    rig.provider(2, true);
+    for _ in 0..10_000 {
+        rig.ask();
+    }
+    let sent: Vec<RpcId> = rig
+        .outputs()
+        .iter()
+        .map(|output| match output {
+            Output::Send { id, .. } => *id,
+            other => panic!("{other:?}"),
+        })
+        .collect();
+    assert_eq!(sent.len(), 10_000);
+    rig.ask();
+    assert_eq!(rig.failed(), AskFailure::TooMany { limit: 10_000 });
+    for rpc in sent {
+        rig.respond_status(rpc, ReplyStatus::Ok);
+        rig.answered();
+    }
+    assert!(rig.requests.is_idle());
+}

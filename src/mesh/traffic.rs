@@ -1,0 +1,318 @@
+//! What is published: frames of this node on their way out, frames of others on their way to the local subscribers, and
+//! everything that makes up for what gossip loses on the way.
+
+use std::sync::Arc;
+
+use libp2p_identity::PeerId;
+
+use super::Mesh;
+use super::effects::Asked;
+use super::event::{Checked, Delivery, GossipId, InboundId, Lag, Output, RpcFailure, SubscriberId, Unsigned, Verdict};
+use super::inbound::{REPLAY, Ready, Wish};
+use super::time::{Mono, Now, Span, Wall};
+use crate::wire::frame::{Frame, Kind, Place, Stream};
+use crate::wire::rpc::{Position, Request, Response, StreamRef};
+
+/// How often some neighbour is told where the streams stand that it listens to.
+pub(super) const HEARSAY: Span = Span::secs(5);
+/// Streams that did not move for so long are not spoken of.
+const ACTIVE: Span = Span::secs(60);
+/// The most streams in one telling.
+const POSITIONS: usize = 1_024;
+/// When a frame that all queues refused is signed again, and how often.
+const AGAIN: Span = Span::millis(100);
+const ATTEMPTS: u8 = 3;
+/// Refused frames that are kept for it. Those beyond it are repaired from the ring.
+const REFUSED: usize = 64;
+
+/// Frames that gossipsub refused, until they are tried again.
+#[derive(Debug, Default)]
+pub(super) struct Refused {
+    frames: Vec<(Mono, Arc<Frame>)>,
+}
+
+impl Refused {
+    pub(super) fn put(&mut self, frame: Arc<Frame>, now: Mono) {
+        if frame.header.attempt < ATTEMPTS && self.frames.len() < REFUSED {
+            self.frames.push((now + AGAIN, frame));
+        }
+    }
+
+    pub(super) fn next_timeout(&self) -> Option<Mono> {
+        self.frames.iter().map(|(at, _)| *at).min()
+    }
+
+    fn due(&mut self, now: Mono) -> impl Iterator<Item = Arc<Frame>> {
+        self.frames.extract_if(.., move |(at, _)| *at <= now).map(|(_, frame)| frame)
+    }
+}
+
+impl Mesh {
+    /// A frame of this node is signed and ready.
+    pub(super) fn published(&mut self, frame: Arc<Frame>, now: Now) {
+        self.ring.keep(&frame, now.mono);
+        self.deliver(&frame);
+        if self.short_lived {
+            self.inject.frame(frame);
+            return;
+        }
+        self.heads.moved(place(&frame), now.mono);
+        let shard = frame.stream.shard();
+        let Self { pace, known, fx, .. } = self;
+        pace.sent(shard, frame.header.sequence, known.readers(shard), now.mono, fx);
+        self.fx.push(Output::Gossip { frame });
+    }
+
+    /// A frame came by gossip, and its signature is right.
+    pub(super) fn gossip(&mut self, frame: &Arc<Frame>, from: PeerId, gossip: GossipId, now: Now) {
+        let verdict = if self.is_replayed(frame, now) || !self.joined.contains(frame.stream.shard()) {
+            Verdict::Ignore
+        } else {
+            self.read(frame, from, now);
+            // Also what came by repair before: others may have missed it as we did.
+            Verdict::Accept
+        };
+        self.fx.push(Output::Judge { from, gossip, verdict });
+    }
+
+    /// Takes a frame of another node in. Says whether it was new.
+    fn read(&mut self, frame: &Arc<Frame>, from: PeerId, now: Now) -> bool {
+        let mut ready = Vec::new();
+        let is_new = self.inbound.frame(frame, Some(from), now.mono, &mut ready);
+        if is_new && frame.kind == Kind::Messages {
+            self.ring.keep(frame, now.mono);
+        }
+        self.hand_on(ready);
+        let stream = frame.stream;
+        if self.links.is_linked(&stream.node)
+            && let Some(sequence) = self.acknowledgements.read(stream, frame.header.sequence, now.mono)
+        {
+            self.acknowledge(&[(stream, sequence)]);
+        }
+        is_new
+    }
+
+    /// Whether a frame is from before its author's last start, or so old that somebody must have kept it for later.
+    fn is_replayed(&self, frame: &Frame, now: Now) -> bool {
+        let Stream { node, incarnation, .. } = frame.stream;
+        if node == self.me {
+            return true;
+        }
+        match self.roster.incarnation(&node) {
+            Some(current) if incarnation < current => true,
+            Some(current) if incarnation == current => false,
+            Some(_) | None => !self.inbound.knows(&frame.stream) && now.wall - Wall(frame.header.time) > REPLAY,
+        }
+    }
+
+    /// Gives what is in order to the subscribers.
+    fn hand_on(&mut self, ready: Vec<Ready>) {
+        for ready in ready {
+            match ready {
+                Ready::Frame(frame) => self.deliver(&frame),
+                Ready::Lost { stream, missed } => {
+                    for (subscriber, exact) in self.subscriptions.on_shard(stream.shard()) {
+                        let delivery = Delivery::Lagged(Lag { missed, exact });
+                        self.fx.push(Output::Deliver { subscriber, delivery });
+                    }
+                }
+            }
+        }
+    }
+
+    fn deliver(&mut self, frame: &Arc<Frame>) {
+        for subscriber in self.subscriptions.readers(frame) {
+            let delivery = Delivery::Frame(Arc::clone(frame));
+            self.fx.push(Output::Deliver { subscriber, delivery });
+        }
+    }
+
+    /// A subscriber has no room. It is told how much it misses.
+    pub(super) fn mailbox_full(&mut self, subscriber: SubscriberId, frame: &Frame) {
+        let (missed, exact) = self.subscriptions.count(subscriber, frame);
+        if missed > 0 {
+            self.fx.push(Output::Deliver { subscriber, delivery: Delivery::Lagged(Lag { missed, exact }) });
+        }
+    }
+
+    /// A short-lived neighbour hands its frames over: they are ours to pass on now.
+    pub(super) fn injected(&mut self, from: PeerId, id: InboundId, frames: &[Arc<Frame>], now: Now) {
+        let mut taken = 0;
+        let mut listeners = 0;
+        for frame in frames.iter().filter(|frame| frame.kind == Kind::Messages) {
+            if frame.stream.node == self.me || self.is_replayed(frame, now) {
+                continue;
+            }
+            taken += 1;
+            let heard = frame.header.topics.iter().map(|topic| self.listeners(topic, from)).max();
+            listeners = listeners.max(heard.unwrap_or(0));
+            let is_new = if self.joined.contains(frame.stream.shard()) {
+                self.read(frame, from, now)
+            } else {
+                self.ring.keep(frame, now.mono)
+            };
+            if is_new {
+                self.heads.moved(place(frame), now.mono);
+                self.fx.push(Output::Gossip { frame: Arc::clone(frame) });
+            }
+        }
+        self.fx.reply(id, Response::Injected { taken, listeners, extensions: Vec::new() });
+    }
+
+    /// Somebody missed frames.
+    pub(super) fn repair(&mut self, from: PeerId, id: InboundId, stream: StreamRef, first: u64, last: u64) {
+        let repair = stream.stream().map(|stream| {
+            let owed_since = self.roster.wanted_since(&from, stream.shard());
+            self.ring.repair(&stream, first, last, owed_since)
+        });
+        let repair = repair.unwrap_or_default();
+        let frames = repair.frames.iter().map(|frame| frame.bytes.clone()).collect();
+        let Self { fx, .. } = self;
+        fx.reply(id, Response::Frames { frames, floor: repair.floor, more: repair.more, extensions: Vec::new() });
+    }
+
+    /// Somebody answered what we had missed.
+    pub(super) fn repaired(&mut self, stream: Stream, result: Result<Checked<Response>, RpcFailure>, now: Now) {
+        let Ok(Checked { body: Response::Frames { floor, .. }, frames, .. }) = result else {
+            self.inbound.not_repaired(stream, now.mono);
+            return;
+        };
+        let mut ready = Vec::new();
+        for frame in self.inbound.repaired(stream, &frames, floor, now.mono, &mut ready) {
+            self.ring.keep(&frame, now.mono);
+        }
+        self.hand_on(ready);
+    }
+
+    fn ask_for_repair(&mut self, wish: &Wish) {
+        let Wish { stream, from, to, attempt, .. } = *wish;
+        let sources = self.sources(wish);
+        let turn = usize::try_from(attempt).unwrap_or(0) % sources.len().max(1);
+        // With nobody to ask, the gap's own deadline ends it.
+        if let (Some(peer), Some(reference)) = (sources.get(turn), StreamRef::of(&stream)) {
+            let request = Request::Repair { stream: reference, from, to, extensions: Vec::new() };
+            self.fx.ask(*peer, request, Asked::Repair { stream, from, to });
+        }
+    }
+
+    /// Who may have a stream's frames: its author first, then who sent the last one, then the others who listen or pass on.
+    fn sources(&self, wish: &Wish) -> Vec<PeerId> {
+        let shard = wish.stream.shard();
+        let mut sources: Vec<PeerId> = Vec::new();
+        let others = self.known.readers(shard).chain(self.known.relays());
+        for peer in [Some(wish.stream.node), wish.heard_from].into_iter().flatten().chain(others) {
+            if self.links.is_linked(&peer) && !sources.contains(&peer) {
+                sources.push(peer);
+            }
+        }
+        sources
+    }
+
+    /// A neighbour has read so far of what this node publishes.
+    pub(super) fn acknowledged(&mut self, from: PeerId, id: InboundId, positions: &[Position], now: Now) {
+        for position in positions {
+            let own = position.stream.stream().filter(|stream| stream.node == self.me);
+            if let Some(stream) = own.filter(|stream| stream.incarnation == self.incarnation) {
+                self.pace.acknowledged(from, stream.shard(), position.sequence, now.mono, &mut self.fx);
+            }
+        }
+        self.fx.reply(id, Response::done());
+    }
+
+    fn acknowledge(&mut self, due: &[(Stream, u64)]) {
+        for (stream, sequence) in due {
+            let Some(reference) = StreamRef::of(stream) else { continue };
+            let positions = vec![Position { stream: reference, sequence: *sequence, count: 0 }];
+            self.fx.ask(stream.node, Request::Acknowledge { positions, extensions: Vec::new() }, Asked::Told);
+        }
+    }
+
+    /// A neighbour says how far streams have come that we listen to.
+    pub(super) fn claimed(&mut self, from: PeerId, id: InboundId, positions: &[Position], now: Now) {
+        let mut ready = Vec::new();
+        for position in positions.iter().take(POSITIONS) {
+            let Some(stream) = position.stream.stream() else { continue };
+            let is_old = self.roster.incarnation(&stream.node).is_some_and(|current| stream.incarnation < current);
+            if stream.node != self.me && !is_old && self.joined.contains(stream.shard()) {
+                self.inbound.claim(stream, position.sequence, from, now.mono, &mut ready);
+            }
+        }
+        self.hand_on(ready);
+        self.fx.reply(id, Response::done());
+    }
+
+    /// Tells a neighbour where the streams stand that it listens to: of everybody, or of one node that is gone.
+    fn tell_positions(&mut self, to: PeerId, of: Option<PeerId>, now: Now) {
+        let active_since = Mono(now.mono.0.saturating_sub(ACTIVE.0));
+        let mut positions = Vec::new();
+        for shard in self.known.shards_of(&to).iter() {
+            let Some(since) = self.roster.wanted_since(&to, shard) else { continue };
+            let here = self.ring.positions(shard, since, active_since).into_iter();
+            let about = |position: &Position| {
+                let author = position.stream.stream().map(|stream| stream.node);
+                author != Some(to) && (of.is_none() || author == of)
+            };
+            positions.extend(here.filter(about).take(POSITIONS - positions.len().min(POSITIONS)));
+        }
+        if !positions.is_empty() {
+            self.fx.ask(to, Request::Heads { positions, extensions: Vec::new() }, Asked::Told);
+        }
+    }
+
+    /// A node is gone: whoever listened to it may have missed its last frames.
+    pub(super) fn speak_for(&mut self, gone: PeerId, now: Now) {
+        let linked: Vec<_> = self.links.linked().copied().collect();
+        linked.into_iter().for_each(|peer| self.tell_positions(peer, Some(gone), now));
+    }
+
+    /// Where streams stand, once more before this node leaves.
+    pub(super) fn last_heads(&mut self, now: Now) {
+        let places = self.heads.all();
+        self.repeat(places, now);
+    }
+
+    fn repeat(&mut self, places: Vec<Place>, now: Now) {
+        for place in places {
+            if place.stream.node == self.me {
+                self.fx.push(Output::Sign(Unsigned::Head { place, time: now.wall.0 }));
+                continue;
+            }
+            // Handed over by a short-lived node. We cannot sign for it, but we have its frames.
+            let Some(stream) = StreamRef::of(&place.stream) else { continue };
+            let positions = vec![Position { stream, sequence: place.sequence, count: place.count }];
+            let readers: Vec<_> = self.known.readers(place.stream.shard()).collect();
+            for peer in readers {
+                let request = Request::Heads { positions: positions.clone(), extensions: Vec::new() };
+                self.fx.ask(peer, request, Asked::Told);
+            }
+        }
+    }
+
+    pub(super) fn traffic_timeout(&mut self, now: Now) {
+        let mut ready = Vec::new();
+        let wishes = self.inbound.on_timeout(now.mono, &mut ready);
+        self.hand_on(ready);
+        wishes.iter().for_each(|wish| self.ask_for_repair(wish));
+        let due = self.acknowledgements.due(now.mono);
+        self.acknowledge(&due);
+        let places = self.heads.due(now.mono);
+        self.repeat(places, now);
+        for frame in self.refused.due(now.mono) {
+            let attempt = frame.header.attempt + 1;
+            self.fx.push(Output::Sign(Unsigned::Again { frame, attempt }));
+        }
+        if self.hearsay_at <= now.mono {
+            self.hearsay_at = now.mono + self.fx.jitter(HEARSAY);
+            let linked: Vec<_> = self.links.linked().copied().collect();
+            if let Some(peer) = linked.get(self.fx.below(linked.len())) {
+                self.tell_positions(*peer, None, now);
+            }
+        }
+    }
+}
+
+/// Where a stream stands after this frame.
+fn place(frame: &Frame) -> Place {
+    let header = &frame.header;
+    Place { stream: frame.stream, sequence: header.sequence, count: header.count, attempt: 0, start: header.start }
+}

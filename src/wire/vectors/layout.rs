@@ -1,0 +1,202 @@
+//! How each vector is put together, field by field, as `docs/wire.md` says.
+
+use super::parts::Parts;
+use super::samples::{self, INCARNATION, START, TIME, peer};
+use crate::wire::frame::shard_of;
+
+/// The header up to its tables.
+fn header(parts: Parts, sequence: u64, messages: u64, attempt: u8, counter: u64) -> Parts {
+    parts
+        .key("node", peer(1), "A")
+        .number("incarnation", INCARNATION)
+        .variant("channel", 0, "shard")
+        .byte("shard", shard_of("orders"))
+        .number("sequence", sequence)
+        .number("count", 21)
+        .number("messages", messages)
+        .number("time", TIME)
+        .byte("attempt", attempt)
+        .raw("start", &START, "first half of the message ids")
+        .number("counter", counter)
+}
+
+pub(super) fn messages(signed: &[u8]) -> Parts {
+    header(Parts::new().byte("kind", 1), 7, 2, 0, 41)
+        .list("topics", 2)
+        .text("topics[0]", "orders.eu.created")
+        .text("topics[1]", "orders.eu.paid")
+        .list("content types", 1)
+        .text("content types[0]", "application/json")
+        .list("choices", 1)
+        .text("choices[0]: group", "packers")
+        .key("choices[0]: member", peer(2), "B")
+        .no_extensions()
+        .number("message 1: topic", 0)
+        .number("message 1: content type", 0)
+        .number("message 1: counter", 0)
+        .number("message 1: time", 0)
+        .none("message 1: fragment")
+        .list("message 1: choices", 1)
+        .number("message 1: choices[0]", 0)
+        .list("message 1: headers", 1)
+        .text("message 1: headers[0]: name", "tenant")
+        .text("message 1: headers[0]: value", "acme")
+        .list("message 1: extensions", 0)
+        .text("message 1: payload", r#"{"id":1}"#)
+        .number("message 2: topic", 1)
+        .number("message 2: content type", 0)
+        .number("message 2: counter", 1)
+        .number("message 2: time", 250)
+        .none("message 2: fragment")
+        .list("message 2: choices", 0)
+        .list("message 2: headers", 0)
+        .list("message 2: extensions", 0)
+        .text("message 2: payload", "300")
+        .signature(signed)
+}
+
+pub(super) fn fragment(signed: &[u8]) -> Parts {
+    header(Parts::new().byte("kind", 1), 9, 0, 1, 43)
+        .list("topics", 1)
+        .text("topics[0]", "orders.eu.created")
+        .list("content types", 1)
+        .text("content types[0]", "text/plain")
+        .list("choices", 0)
+        .no_extensions()
+        .number("message 1: topic", 0)
+        .number("message 1: content type", 0)
+        .number("message 1: counter", 0)
+        .number("message 1: time", 0)
+        .some("message 1: fragment")
+        .number("message 1: fragment: index", 1)
+        .number("message 1: fragment: count", 3)
+        .list("message 1: choices", 0)
+        .list("message 1: headers", 0)
+        .list("message 1: extensions", 0)
+        .text("message 1: payload", "the middle")
+        .signature(signed)
+}
+
+pub(super) fn head(signed: &[u8]) -> Parts {
+    header(Parts::new().byte("kind", 2), 7, 0, 0, 0)
+        .list("topics", 0)
+        .list("content types", 0)
+        .list("choices", 0)
+        .no_extensions()
+        .signature(signed)
+}
+
+fn record(version: u64, left: bool) -> Parts {
+    Parts::new()
+        .byte("kind", 3)
+        .key("node", peer(1), "A")
+        .number("incarnation", INCARNATION)
+        .number("version", version)
+        .number("time", TIME)
+        .flag("left", left)
+        .flag("relay", !left)
+        .text("name", "shop")
+}
+
+pub(super) fn roster_record(signed: &[u8]) -> Parts {
+    record(3, false)
+        .list("addresses", 1)
+        .bytes("addresses[0]", &[4, 192, 0, 2, 1, 6, 0x0f, 0xa1], "`/ip4/192.0.2.1/tcp/4001`")
+        .list("interests", 2)
+        .text("interests[0]: pattern", "log.*")
+        .none("interests[0]: group")
+        .text("interests[1]: pattern", "orders.>")
+        .some("interests[1]: group")
+        .text("interests[1]: group", "packers")
+        .list("services", 1)
+        .text("services[0]", "shop.price")
+        .no_extensions()
+        .signature(signed)
+}
+
+pub(super) fn tombstone(signed: &[u8]) -> Parts {
+    record(4, true).list("addresses", 0).list("interests", 0).list("services", 0).no_extensions().signature(signed)
+}
+
+pub(super) fn request(name: &str) -> Parts {
+    let parts = |number, name| Parts::new().variant("request", number, name);
+    let position = |parts: Parts| {
+        parts
+            .list("positions", 1)
+            .stream(peer(1), INCARNATION, shard_of("orders"))
+            .number("sequence", 7)
+            .number("count", 21)
+    };
+    let parts = match name {
+        "call" => parts(0, "Call")
+            .number("call", 5)
+            .text("service", "shop.price")
+            .number("timeout", 2_000)
+            .text("content type", "application/json")
+            .list("headers", 1)
+            .text("headers[0]: name", "tenant")
+            .text("headers[0]: value", "acme")
+            .text("body", "[1,2]"),
+        "cancel" => parts(1, "Cancel").number("call", 5),
+        "inject" => parts(2, "Inject").list("frames", 1).bytes(
+            "frames[0]",
+            &samples::stream_head().bytes,
+            "the head of `frame-head-1`",
+        ),
+        "repair" => {
+            parts(3, "Repair").stream(peer(1), INCARNATION, shard_of("orders")).number("from", 5).number("to", 300)
+        }
+        "acknowledge" => position(parts(4, "Acknowledge")),
+        "heads" => position(parts(5, "Heads")),
+        "push" => parts(6, "Push").list("records", 1).bytes(
+            "records[0]",
+            &samples::tombstone().bytes,
+            "the record of `roster-tombstone-1`",
+        ),
+        "digest" => parts(7, "Digest")
+            .list("buckets", 256)
+            .raw("buckets[0..3]", &[0; 3], "0 each")
+            .number("buckets[3]", 0x0123_4567_89ab_cdef)
+            .raw("buckets[4..256]", &[0; 252], "0 each"),
+        "fetch" => parts(8, "Fetch").list("nodes", 1).key("nodes[0]", peer(2), "B"),
+        other => panic!("no layout for request {other}"),
+    };
+    parts.no_extensions()
+}
+
+pub(super) fn response(name: &str) -> Parts {
+    let parts = |number, name| Parts::new().variant("response", number, name);
+    match name {
+        "done" => parts(0, "Done").list("extensions", 1).byte("extensions[0]: tag", 192).bytes(
+            "extensions[0]: value",
+            &[0xca, 0xfe],
+            "`cafe`",
+        ),
+        "reply" => parts(1, "Reply")
+            .variant("status", 0, "Ok")
+            .text("content type", "application/json")
+            .list("headers", 0)
+            .text("body", "300")
+            .no_extensions(),
+        "injected" => parts(2, "Injected").number("taken", 1).number("listeners", 2).no_extensions(),
+        "frames" => parts(3, "Frames")
+            .list("frames", 1)
+            .bytes("frames[0]", &samples::stream_head().bytes, "the head of `frame-head-1`")
+            .number("floor", 4)
+            .flag("more", true)
+            .no_extensions(),
+        "differ" => parts(4, "Differ")
+            .list("buckets", 1)
+            .byte("buckets[0]", 3)
+            .list("summaries", 1)
+            .key("summaries[0]: node", peer(1), "A")
+            .number("summaries[0]: incarnation", INCARNATION)
+            .number("summaries[0]: version", 4)
+            .no_extensions(),
+        "records" => parts(5, "Records")
+            .list("records", 1)
+            .bytes("records[0]", &samples::tombstone().bytes, "the record of `roster-tombstone-1`")
+            .no_extensions(),
+        other => panic!("no layout for response {other}"),
+    }
+}

@@ -1,0 +1,164 @@
+//! The values that the vectors of `docs/wire.md` are made of: fixed keys, fixed times.
+
+use bytes::Bytes;
+use libp2p_identity::{Keypair, PeerId};
+
+use crate::Headers;
+use crate::wire::MeshId;
+use crate::wire::codec::Extension;
+use crate::wire::frame::{Channel, Choice, Fragment, Frame, FrameBuilder, Outbound, Place, Stream, head, shard_of};
+use crate::wire::node_key::NodeKey;
+use crate::wire::roster::{Interest, RosterRecord, SignedRecord, Stamp};
+use crate::wire::rpc::{Call, Position, Reply, ReplyStatus, Request, Response, StreamRef, Summary};
+
+pub(in crate::wire) const MESH: MeshId = MeshId([0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15]);
+pub(in crate::wire) const INCARNATION: u64 = 1_760_000_000_000;
+pub(in crate::wire) const TIME: u64 = 1_760_000_000_123_456;
+pub(in crate::wire) const START: [u8; 8] = [0xa0, 0xa1, 0xa2, 0xa3, 0xa4, 0xa5, 0xa6, 0xa7];
+
+/// A node whose Ed25519 seed is 32 times this byte.
+pub(in crate::wire) fn key(seed: u8) -> Keypair {
+    Keypair::ed25519_from_bytes([seed; 32]).expect("a seed")
+}
+
+pub(in crate::wire) fn peer(seed: u8) -> PeerId {
+    key(seed).public().to_peer_id()
+}
+
+pub(in crate::wire) fn node_key(seed: u8) -> NodeKey {
+    NodeKey::of(&peer(seed)).expect("an Ed25519 key")
+}
+
+pub(in crate::wire) fn place(sequence: u64, count: u64) -> Place {
+    let channel = Channel::Shard(shard_of("orders"));
+    let stream = Stream { node: peer(1), incarnation: INCARNATION, channel };
+    Place { stream, sequence, count, attempt: 0, start: START }
+}
+
+pub(in crate::wire) fn messages() -> Frame {
+    let mut builder = FrameBuilder::default();
+    let headers: Headers = [("tenant", "acme")].into_iter().collect();
+    let first = Outbound {
+        topic: "orders.eu.created",
+        content_type: "application/json",
+        headers: &headers,
+        choices: &[Choice { group: "packers".into(), member: node_key(2) }],
+        counter: 41,
+        time: TIME,
+        fragment: None,
+        payload: br#"{"id":1}"#,
+    };
+    builder.push(&first).expect("fits");
+    let none = Headers::default();
+    let second =
+        Outbound { topic: "orders.eu.paid", headers: &none, choices: &[], counter: 42, time: TIME + 250, ..first };
+    builder.push(&Outbound { payload: b"300", ..second }).expect("fits");
+    builder.sign(place(7, 21), MESH, &key(1)).expect("signs")
+}
+
+pub(in crate::wire) fn fragment() -> Frame {
+    let mut builder = FrameBuilder::default();
+    let message = Outbound {
+        topic: "orders.eu.created",
+        content_type: "text/plain",
+        headers: &Headers::default(),
+        choices: &[],
+        counter: 43,
+        time: TIME,
+        fragment: Some(Fragment { index: 1, count: 3 }),
+        payload: b"the middle",
+    };
+    builder.push(&message).expect("fits");
+    builder.sign(Place { attempt: 1, ..place(9, 21) }, MESH, &key(1)).expect("signs")
+}
+
+pub(in crate::wire) fn stream_head() -> Frame {
+    head(place(7, 21), TIME, MESH, &key(1)).expect("signs")
+}
+
+pub(in crate::wire) fn record() -> SignedRecord {
+    let record = RosterRecord {
+        node: node_key(1),
+        incarnation: INCARNATION,
+        version: 3,
+        time: TIME,
+        left: false,
+        relay: true,
+        name: "shop".into(),
+        addresses: vec!["/ip4/192.0.2.1/tcp/4001".parse().expect("an address")],
+        interests: vec![
+            Interest { pattern: "log.*".into(), group: None },
+            Interest { pattern: "orders.>".into(), group: Some("packers".into()) },
+        ],
+        services: vec!["shop.price".into()],
+        extensions: Vec::new(),
+    };
+    record.sign(MESH, &key(1)).expect("signs")
+}
+
+pub(in crate::wire) fn tombstone() -> SignedRecord {
+    let record = RosterRecord {
+        version: 4,
+        left: true,
+        relay: false,
+        addresses: Vec::new(),
+        interests: Vec::new(),
+        services: Vec::new(),
+        ..record().record
+    };
+    record.sign(MESH, &key(1)).expect("signs")
+}
+
+fn stream() -> StreamRef {
+    StreamRef::of(&place(1, 1).stream).expect("an Ed25519 key")
+}
+
+/// One request of each variant, in their order.
+pub(in crate::wire) fn requests() -> Vec<(&'static str, Request)> {
+    let extensions = Vec::new;
+    let positions = vec![Position { stream: stream(), sequence: 7, count: 21 }];
+    let frame = stream_head().bytes;
+    let call = Call {
+        call: 5,
+        service: "shop.price".into(),
+        timeout: 2_000,
+        content_type: "application/json".into(),
+        headers: [("tenant", "acme")].into_iter().collect(),
+        body: Bytes::from_static(b"[1,2]"),
+        extensions: extensions(),
+    };
+    let buckets = (0..256).map(|bucket| if bucket == 3 { 0x0123_4567_89ab_cdef } else { 0 }).collect();
+    vec![
+        ("call", Request::Call(call)),
+        ("cancel", Request::Cancel { call: 5, extensions: extensions() }),
+        ("inject", Request::Inject { frames: vec![frame], extensions: extensions() }),
+        ("repair", Request::Repair { stream: stream(), from: 5, to: 300, extensions: extensions() }),
+        ("acknowledge", Request::Acknowledge { positions: positions.clone(), extensions: extensions() }),
+        ("heads", Request::Heads { positions, extensions: extensions() }),
+        ("push", Request::Push { records: vec![tombstone().bytes], extensions: extensions() }),
+        ("digest", Request::Digest { buckets, extensions: extensions() }),
+        ("fetch", Request::Fetch { nodes: vec![node_key(2)], extensions: extensions() }),
+    ]
+}
+
+/// One response of each variant, in their order.
+pub(in crate::wire) fn responses() -> Vec<(&'static str, Response)> {
+    let extensions = Vec::new;
+    let reply = Reply {
+        status: ReplyStatus::Ok,
+        content_type: "application/json".into(),
+        headers: Headers::default(),
+        body: Bytes::from_static(b"300"),
+        extensions: extensions(),
+    };
+    let summaries = vec![Summary { node: node_key(1), stamp: Stamp { incarnation: INCARNATION, version: 4 } }];
+    let frames = vec![stream_head().bytes];
+    vec![
+        ("done", Response::Done { extensions: vec![Extension { tag: 192, value: vec![0xca, 0xfe] }] }),
+        ("reply", Response::Reply(reply)),
+        ("injected", Response::Injected { taken: 1, listeners: 2, extensions: extensions() }),
+        ("frames", Response::Frames { frames, floor: 4, more: true, extensions: extensions() }),
+        ("differ", Response::Differ { buckets: vec![3], summaries, extensions: extensions() }),
+        ("records", Response::Records { records: vec![tombstone().bytes], extensions: extensions() }),
+    ]
+}
