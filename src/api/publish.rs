@@ -69,7 +69,7 @@ impl<'n> Publish<'n> {
     }
 
     /// Attaches headers, after those that are there.
-    pub fn headers(mut self, headers: &Headers) -> Self {
+    pub fn headers(mut self, headers: Headers) -> Self {
         headers.iter().for_each(|(name, value)| self.headers.add(name, value));
         self
     }

@@ -36,8 +36,8 @@ impl<Q, R, E: Encoding<Q> + Encoding<R>> Serve<Q, R, E> {
     }
 
     /// How many requests may be open here at once; those beyond it are answered `busy`. 64 without this, at least 1.
-    pub fn concurrency(mut self, requests: u32) -> Self {
-        self.room = requests.max(1);
+    pub fn concurrency(mut self, requests: usize) -> Self {
+        self.room = u32::try_from(requests).unwrap_or(u32::MAX).max(1);
         self
     }
 

@@ -81,13 +81,6 @@ impl Outgoing {
         }
         let id = MessageId { start: self.start, counter: self.next_counter };
         let choices: Vec<Choice> = draft.groups.iter().filter_map(|group| choice(id, group)).collect();
-        let beside = draft.topic.len()
-            + draft.content_type.len()
-            + draft.headers.bytes()
-            + 16 * draft.headers.len()
-            + choices.iter().map(|choice| choice.group.len() + 64).sum::<usize>();
-        let room = FrameBuilder::room(beside).max(1);
-        let pieces = draft.payload.len().div_ceil(room).max(1);
         let template = Outbound {
             topic: draft.topic,
             content_type: draft.content_type,
@@ -98,6 +91,8 @@ impl Outgoing {
             fragment: None,
             payload: draft.payload,
         };
+        let room = FrameBuilder::room(template.beside()).max(1);
+        let pieces = draft.payload.len().div_ceil(room).max(1);
         for index in 0..pieces {
             let end = draft.payload.len().min((index + 1) * room);
             let fragment = (pieces > 1).then(|| Fragment { index: small(index), count: small(pieces) });
@@ -112,7 +107,7 @@ impl Outgoing {
     fn push(&mut self, number: u8, message: &Outbound<'_>) -> Result<(), CodecError> {
         let (node, incarnation, start) = (self.node, self.incarnation, self.start);
         let shard = self.shards.entry(number).or_insert_with(Shard::new);
-        if !shard.open.fits(message) {
+        if !shard.open.is_empty() && !shard.open.fits(message) {
             shard.close(Stream { node, incarnation, channel: Channel::Shard(number) }, start);
         }
         let before = if shard.open.is_empty() { 0 } else { shard.open.len() };

@@ -13,7 +13,7 @@ use crate::mesh::outgoing::{Appended, Draft, Outgoing, Refused};
 use crate::net::clock::Clock;
 use crate::payload::PayloadError;
 use crate::wire::MeshId;
-use crate::wire::frame::{self, SignFrameError};
+use crate::wire::builder;
 
 /// The frames of this node that are not signed yet, shared by all its publishers.
 #[derive(Debug)]
@@ -117,11 +117,11 @@ impl Signer {
         }
     }
 
-    fn sign(&self, wanted: Unsigned) -> Result<Signed, SignFrameError> {
+    fn sign(&self, wanted: Unsigned) -> Result<Signed, Box<dyn std::error::Error + Send + Sync>> {
         Ok(match wanted {
-            Unsigned::Head { place, time } => Signed::Head(Arc::new(frame::head(place, time, self.mesh, &self.key)?)),
+            Unsigned::Head { place, time } => Signed::Head(Arc::new(builder::head(place, time, self.mesh, &self.key)?)),
             Unsigned::Record(record) => Signed::Record(record.sign(self.mesh, &self.key)?),
-            Unsigned::Again { frame, attempt } => Signed::Again(Arc::new(frame.again(attempt, self.mesh, &self.key)?)),
+            Unsigned::Again { frame, attempt } => Signed::Again(Arc::new(builder::again(&frame, attempt, self.mesh, &self.key)?)),
         })
     }
 }

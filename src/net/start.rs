@@ -42,9 +42,11 @@ const LISTENING: Duration = Duration::from_secs(5);
 
 /// Starts a node.
 pub(crate) async fn start(config: Config) -> Result<Node, StartError> {
-    let registry = if config.local { Some(registry::directory()) } else { None };
+    let found = registry::directory();
+    // Which mesh the user's nodes are in is looked up even where they are not to be found by it.
+    let (access, slot) = identity(&config, found.as_ref().ok())?;
+    let registry = config.local.then_some(found);
     let registry_dir = registry.as_ref().and_then(|found| found.as_ref().ok()).cloned();
-    let (access, slot) = identity(&config, registry_dir.as_ref())?;
     let me = slot.keypair.public().to_peer_id();
     info!(name = slot.name, peer = %me, mesh = access.name, "starting");
 

@@ -196,6 +196,12 @@ pub(crate) fn head(place: Place, time: u64, mesh: MeshId, key: &Keypair) -> Resu
     seal(Kind::Head, builder.header(place)?, &[], mesh, key)
 }
 
+/// The same frame, signed anew with this attempt number: gossip takes it for another one, readers do not.
+pub(crate) fn again(frame: &Frame, attempt: u8, mesh: MeshId, key: &Keypair) -> Result<Frame, SignFrameError> {
+    let header = Header { attempt, ..frame.header.clone() };
+    seal(frame.kind, header, frame.body(), mesh, key)
+}
+
 /// A frame could not be made.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum SignFrameError {

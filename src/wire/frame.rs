@@ -271,6 +271,11 @@ impl Frame {
         Entries { frame: self, rest: &self.bytes[self.body.clone()], ended: 0, done: false }
     }
 
+    /// Its messages as they travel.
+    pub(crate) fn body(&self) -> &[u8] {
+        &self.bytes[self.body.clone()]
+    }
+
     /// A part of the frame's bytes, without copying them.
     pub(crate) fn slice(&self, part: &[u8]) -> Bytes {
         self.bytes.slice_ref(part)

@@ -1,0 +1,82 @@
+//! What every verb is given: the flags, the output, the signals, and a node of its own.
+
+use pombo::{Builder, Multiaddr, Node};
+
+use super::args::Common;
+use super::failure::Failure;
+use super::output::Output;
+use super::signals::Signals;
+
+pub(super) struct Context {
+    pub(super) common: Common,
+    pub(super) output: Output,
+    pub(super) signals: Signals,
+}
+
+impl Context {
+    /// A node as the flags want it: one that lasts.
+    pub(super) fn lasting(&self) -> Builder {
+        let common = &self.common;
+        let builder = self.identity().mdns(!common.no_mdns).local(!common.no_local);
+        let builder = common.listen.iter().cloned().fold(builder, Builder::listen);
+        common.peer.iter().cloned().fold(builder, Builder::peer)
+    }
+
+    /// The same, for one errand.
+    pub(super) fn short_lived(&self) -> Builder {
+        self.lasting().short_lived(true)
+    }
+
+    /// The same, but it looks for nobody, and only this machine could find it.
+    pub(super) fn unseen(&self) -> Builder {
+        let loopback = "/ip4/127.0.0.1/tcp/0".parse::<Multiaddr>();
+        loopback.into_iter().fold(self.identity().mdns(false).local(false), Builder::listen)
+    }
+
+    fn identity(&self) -> Builder {
+        let common = &self.common;
+        let mut builder = Node::builder().mesh(common.mesh());
+        if let Some(name) = &common.name {
+            builder = builder.name(name.as_str());
+        }
+        if let Some(path) = &common.key {
+            builder = builder.key(path.as_path());
+        }
+        if let Some(path) = &common.data_dir {
+            builder = builder.data_dir(path.as_path());
+        }
+        builder
+    }
+
+    /// Starts a node, lets `work` use it, and leaves the mesh politely, whichever way the work ends. `None`: a signal came
+    /// first.
+    pub(super) async fn on_node<T>(
+        &self,
+        builder: Builder,
+        work: impl AsyncFnOnce(&Node) -> Result<T, Failure>,
+    ) -> Result<Option<T>, Failure> {
+        let Some(node) = self.unless_stopped(builder.start()).await else { return Ok(None) };
+        let node = node?;
+        let result = self.unless_stopped(work(&node)).await;
+        node.leave().await;
+        result.transpose()
+    }
+
+    /// As [`on_node`](Self::on_node), for work that a signal leaves undone.
+    pub(super) async fn finish_on_node<T>(
+        &self,
+        builder: Builder,
+        work: impl AsyncFnOnce(&Node) -> Result<T, Failure>,
+    ) -> Result<T, Failure> {
+        self.on_node(builder, work).await?.ok_or_else(Failure::interrupted)
+    }
+
+    /// `None` if a signal asks to stop before the work is done.
+    pub(super) async fn unless_stopped<T>(&self, work: impl Future<Output = T>) -> Option<T> {
+        tokio::select! {
+            biased;
+            () = self.signals.stop() => None,
+            done = work => Some(done),
+        }
+    }
+}

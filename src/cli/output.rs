@@ -1,0 +1,168 @@
+//! Who writes where: data on stdout, everything else on stderr.
+
+use std::fmt::Display;
+use std::io::{self, ErrorKind, IsTerminal, Write};
+use std::process::ExitCode;
+
+use clap::ColorChoice;
+use clap::builder::styling::{AnsiColor, Style};
+use pombo::Outcome;
+use serde::Serialize;
+
+use super::args::Common;
+use super::failure::Failure;
+use super::table::Table;
+use super::{json, text};
+
+pub(super) const FAINT: Style = Style::new().dimmed();
+pub(super) const STRONG: Style = Style::new().bold();
+pub(super) const TOPIC: Style = AnsiColor::Cyan.on_default();
+pub(super) const NAME: Style = AnsiColor::Green.on_default();
+const WARNING: Style = AnsiColor::Yellow.on_default().bold();
+const ERROR: Style = AnsiColor::Red.on_default().bold();
+
+/// The two streams of the process, and how to write on them.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Output {
+    json: bool,
+    quiet: bool,
+    stdout_colored: bool,
+    stderr_colored: bool,
+}
+
+impl Output {
+    pub(super) fn new(common: &Common) -> Self {
+        Self {
+            json: common.json,
+            quiet: common.quiet,
+            stdout_colored: !common.json && colored(common.color, &io::stdout()),
+            stderr_colored: !common.json && colored(common.color, &io::stderr()),
+        }
+    }
+
+    /// For when no flags are known but `--json`.
+    pub(super) fn json() -> Self {
+        Self { json: true, quiet: false, stdout_colored: false, stderr_colored: false }
+    }
+
+    pub(super) fn is_json(self) -> bool {
+        self.json
+    }
+
+    /// A part of a line for stdout, in that style if stdout is colored.
+    pub(super) fn paint(self, style: Style, part: impl Display) -> String {
+        painted(self.stdout_colored, style, part)
+    }
+
+    /// Writes bytes to stdout as they are.
+    pub(super) fn data(self, bytes: &[u8]) -> Result<(), Failure> {
+        let mut stdout = io::stdout().lock();
+        stdout.write_all(bytes).and_then(|()| stdout.flush()).map_err(|error| match error.kind() {
+            ErrorKind::BrokenPipe => Failure::unread(),
+            _ => Failure::new(Outcome::Failed, format!("cannot write to stdout: {error}")),
+        })
+    }
+
+    /// Writes a line to stdout.
+    pub(super) fn line(self, line: impl Display) -> Result<(), Failure> {
+        self.data(format!("{line}\n").as_bytes())
+    }
+
+    /// Writes a table to stdout.
+    pub(super) fn table<const N: usize>(self, table: &Table<N>) -> Result<(), Failure> {
+        let mut page = String::new();
+        for (index, line) in table.lines().enumerate() {
+            page.push_str(&if index == 0 { self.paint(STRONG, line) } else { line });
+            page.push('\n');
+        }
+        self.data(page.as_bytes())
+    }
+
+    /// Writes one line of JSON to stdout.
+    pub(super) fn object(self, value: &impl Serialize) -> Result<(), Failure> {
+        let mut line = Vec::new();
+        json::append(&mut line, value)?;
+        self.data(&line)
+    }
+
+    /// Tells the user something on stderr, unless they want quiet.
+    pub(super) fn note(self, line: impl Display) {
+        if !self.quiet {
+            complain(line);
+        }
+    }
+
+    /// Tells the user what to do next.
+    pub(super) fn hint(self, line: impl Display) {
+        self.note(format_args!("  {} {line}", painted(self.stderr_colored, FAINT, "hint:")));
+    }
+
+    /// Tells the user that something is not as it should be.
+    pub(super) fn warn(self, line: impl Display) {
+        self.note(format_args!("{} {line}", painted(self.stderr_colored, WARNING, "warning:")));
+    }
+
+    /// Says how it ended, and gives the exit code.
+    pub(super) fn exit(self, result: Result<(), Failure>) -> ExitCode {
+        let Err(failure) = result else { return ExitCode::SUCCESS };
+        if failure.outcome() != Outcome::Ok {
+            self.failure(&failure);
+        }
+        ExitCode::from(failure.outcome().exit_code())
+    }
+
+    fn failure(self, failure: &Failure) {
+        if self.json {
+            let mut line = Vec::new();
+            if json::append(&mut line, &json::Failed::from(failure)).is_ok() {
+                return complain(String::from_utf8_lossy(&line).trim_end());
+            }
+        }
+        complain(format_args!(
+            "{} {}",
+            painted(self.stderr_colored, ERROR, "error:"),
+            text::escape_lines(failure.message())
+        ));
+        for hint in failure.hints() {
+            complain(format_args!("  {} {hint}", painted(self.stderr_colored, FAINT, "hint:")));
+        }
+    }
+}
+
+/// Whether a stream gets colors.
+pub(super) fn colored(choice: ColorChoice, stream: &impl IsTerminal) -> bool {
+    let set = |name| std::env::var_os(name).is_some_and(|value| !value.is_empty());
+    match choice {
+        ColorChoice::Always => true,
+        ColorChoice::Never => false,
+        ColorChoice::Auto => {
+            stream.is_terminal() && !set("NO_COLOR") && std::env::var_os("TERM").is_none_or(|term| term != "dumb")
+        }
+    }
+}
+
+fn painted(colored: bool, style: Style, part: impl Display) -> String {
+    if colored { format!("{style}{part}{style:#}") } else { part.to_string() }
+}
+
+/// Writes a line to stderr. If that fails there is nobody left to tell.
+fn complain(line: impl Display) {
+    let _ = io::stderr().lock().write_all(format!("{line}\n").as_bytes());
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn color_can_be_forced_and_forbidden() {
+        assert!(colored(ColorChoice::Always, &io::stdout()));
+        assert!(!colored(ColorChoice::Never, &io::stdout()));
+    }
+
+    #[test]
+    fn paint_is_left_out_without_color() {
+        assert_eq!(Output::json().paint(STRONG, "a"), "a");
+        assert_eq!(painted(true, STRONG, "a"), "\u{1b}[1ma\u{1b}[0m");
+    }
+}

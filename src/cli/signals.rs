@@ -1,0 +1,77 @@
+//! Ctrl-C and SIGTERM: the first asks the verb to leave the mesh politely, the second ends the process at once.
+
+use std::io;
+use std::time::Duration;
+
+use pombo::Outcome;
+use tokio::sync::watch;
+
+use super::failure::Failure;
+
+/// How long a polite goodbye may take, whatever holds it up: stdout may be a pipe that nobody reads.
+const PATIENCE: Duration = Duration::from_secs(5);
+
+#[derive(Default)]
+pub(super) struct Signals {
+    stop: watch::Sender<bool>,
+}
+
+impl Signals {
+    /// Listens from now on.
+    pub(super) fn listen(&self) -> Result<(), Failure> {
+        let mut arrivals = Arrivals::new()
+            .map_err(|error| Failure::new(Outcome::Failed, format!("cannot listen for signals: {error}")))?;
+        let stop = self.stop.clone();
+        tokio::spawn(async move {
+            arrivals.next().await;
+            stop.send_replace(true);
+            // Either way it is time to go. This does not return through `main`, which may be what is stuck.
+            let _ = tokio::time::timeout(PATIENCE, arrivals.next()).await;
+            std::process::exit(Outcome::Failed.exit_code().into());
+        });
+        Ok(())
+    }
+
+    /// Returns once a signal has asked to stop.
+    pub(super) async fn stop(&self) {
+        // The sender is in `self`, so this cannot fail.
+        let _ = self.stop.subscribe().wait_for(|stop| *stop).await;
+    }
+}
+
+#[cfg(unix)]
+struct Arrivals {
+    interrupt: tokio::signal::unix::Signal,
+    terminate: tokio::signal::unix::Signal,
+}
+
+#[cfg(unix)]
+impl Arrivals {
+    fn new() -> io::Result<Self> {
+        use tokio::signal::unix::{SignalKind, signal};
+        Ok(Self { interrupt: signal(SignalKind::interrupt())?, terminate: signal(SignalKind::terminate())? })
+    }
+
+    async fn next(&mut self) {
+        tokio::select! {
+            _ = self.interrupt.recv() => {}
+            _ = self.terminate.recv() => {}
+        }
+    }
+}
+
+#[cfg(not(unix))]
+struct Arrivals;
+
+#[cfg(not(unix))]
+impl Arrivals {
+    fn new() -> io::Result<Self> {
+        Ok(Self)
+    }
+
+    async fn next(&mut self) {
+        if tokio::signal::ctrl_c().await.is_err() {
+            std::future::pending::<()>().await;
+        }
+    }
+}

@@ -1,0 +1,503 @@
+//! The simulated world: nodes, the links between them, and what happens when.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use libp2p_identity::PeerId;
+use multiaddr::{Multiaddr, Protocol};
+
+use super::Random;
+use super::node::{Read, SimNode, Subscriber};
+use crate::mesh::checked;
+use crate::mesh::event::{
+    Command, Delivery, DialFailure, FoundBy, GossipId, InboundId, Input, NodeName, Output, RpcFailure, RpcId, Signed,
+    SubscriberId, Ticket, Unsigned, Verdict, Via,
+};
+use crate::mesh::outgoing::Draft;
+use crate::mesh::routes::LocalSubscriber;
+use crate::mesh::time::{Mono, Now, Wall};
+use crate::wire::builder;
+use crate::wire::frame::{Frame, shard_of};
+use crate::wire::rpc::Reply;
+use crate::{Headers, Limits, MeshId, MessageId};
+
+pub(crate) const MESH: MeshId = MeshId([0x5a; 16]);
+
+/// What gossip and links do to what travels.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Faults {
+    /// Gossip lost on a hop, in percent.
+    pub(crate) drop: u64,
+    /// Gossip that comes twice.
+    pub(crate) duplicate: u64,
+    /// One way, in microseconds.
+    pub(crate) latency: (u64, u64),
+}
+
+/// Something that will happen.
+#[derive(Debug)]
+enum Happening {
+    DialEnds { from: usize, peer: Option<PeerId>, addresses: Vec<Multiaddr> },
+    LinkDies { one: usize, other: usize },
+    Joins { from: usize, to: usize },
+    Gossip { from: usize, to: usize, frame: Bytes },
+    Request { from: usize, to: usize, id: RpcId, bytes: Vec<u8> },
+    Response { from: usize, to: usize, id: RpcId, bytes: Vec<u8> },
+    Wake { node: usize },
+    ReplyOf { node: usize, call: crate::mesh::event::CallId, body: Bytes },
+}
+
+/// A message that was published.
+#[derive(Clone, Debug)]
+pub(crate) struct Publication {
+    pub(crate) by: usize,
+    pub(crate) incarnation: u64,
+    pub(crate) id: MessageId,
+    pub(crate) topic: String,
+    /// The nodes that the publisher knew to listen.
+    pub(crate) listeners: Vec<PeerId>,
+}
+
+/// Everything.
+#[derive(Debug)]
+pub(crate) struct World {
+    pub(crate) now: u64,
+    pub(crate) nodes: Vec<SimNode>,
+    pub(crate) random: Random,
+    pub(crate) faults: Faults,
+    pub(crate) published: Vec<Publication>,
+    pub(crate) limits: Limits,
+    pub(crate) requests_sent: u64,
+    /// Whether a provider's handler answers.
+    pub(crate) handlers_answer: bool,
+    pub(crate) served: u64,
+    happenings: BTreeMap<(u64, u64), Happening>,
+    next: u64,
+    /// Frames that were opened before: what one node checked needs no second check in the same process.
+    opened: BTreeMap<[u8; 20], Arc<Frame>>,
+}
+
+/// A wall clock that is not zero.
+const EPOCH: u64 = 1_700_000_000_000_000;
+
+pub(crate) const MILLI: u64 = 1_000;
+pub(crate) const SECOND: u64 = 1_000_000;
+
+impl World {
+    pub(crate) fn new(seed: u64, faults: Faults) -> Self {
+        Self {
+            now: 0,
+            nodes: Vec::new(),
+            random: Random(seed),
+            faults,
+            published: Vec::new(),
+            limits: Limits::default(),
+            requests_sent: 0,
+            handlers_answer: true,
+            served: 0,
+            happenings: BTreeMap::new(),
+            next: 1,
+            opened: BTreeMap::new(),
+        }
+    }
+
+    pub(crate) fn clock(&self) -> Now {
+        Now { mono: Mono(self.now), wall: Wall(EPOCH + self.now) }
+    }
+
+    fn at(&mut self, time: u64, happening: Happening) {
+        self.next += 1;
+        self.happenings.insert((time, self.next), happening);
+    }
+
+    fn later(&mut self, happening: Happening) {
+        let (low, high) = self.faults.latency;
+        let time = self.now + self.random.between(low, high);
+        self.at(time, happening);
+    }
+
+    fn number(&mut self) -> u64 {
+        self.next += 1;
+        self.next
+    }
+
+    // What a scenario does.
+
+    /// Starts a node. It is told of nobody.
+    pub(crate) fn start(&mut self, relay: bool) -> usize {
+        let index = self.nodes.len();
+        let seed = self.random.next();
+        let node = SimNode::new(index, 1, relay, &self.limits, seed, self.clock());
+        self.nodes.push(node);
+        self.tell(index, Input::Listening(vec![address_of(index)]));
+        index
+    }
+
+    /// Starts a node again that was stopped: the same key, a later incarnation, nothing remembered.
+    pub(crate) fn restart(&mut self, index: usize) {
+        let seed = self.random.next();
+        let (incarnation, side) = (self.nodes[index].incarnation + 1, self.nodes[index].side);
+        let mut node = SimNode::new(index, incarnation, false, &self.limits, seed, self.clock());
+        node.side = side;
+        self.nodes[index] = node;
+        self.tell(index, Input::Listening(vec![address_of(index)]));
+    }
+
+    /// A node is told where others are.
+    pub(crate) fn introduce(&mut self, node: usize, others: &[usize]) {
+        for other in others.iter().filter(|other| **other != node) {
+            let (peer, addresses) = (Some(self.nodes[*other].peer), vec![address_of(*other)]);
+            self.tell(node, Input::Seen { peer, addresses, by: FoundBy::Local });
+        }
+    }
+
+    pub(crate) fn subscribe(&mut self, node: usize, pattern: &str, group: Option<&str>) -> SubscriberId {
+        let id = SubscriberId(self.number());
+        let patterns: Vec<Arc<str>> = vec![pattern.into()];
+        let group: Option<Arc<str>> = group.map(Into::into);
+        let local = LocalSubscriber { id, patterns: patterns.clone().into(), group: group.clone() };
+        self.nodes[node].subscribers.insert(id, Subscriber::new(local));
+        self.command(node, Command::Subscribe { subscriber: id, patterns, group });
+        id
+    }
+
+    pub(crate) fn unsubscribe(&mut self, node: usize, id: SubscriberId) {
+        self.command(node, Command::Unsubscribe { subscriber: id });
+    }
+
+    pub(crate) fn command(&mut self, node: usize, command: Command) -> Ticket {
+        let ticket = Ticket(self.number());
+        self.tell(node, Input::Command(ticket, command));
+        ticket
+    }
+
+    pub(crate) fn publish(&mut self, by: usize, topic: &str, payload: &[u8]) {
+        let wall = self.clock().wall;
+        let node = &mut self.nodes[by];
+        let reach = node.routes.reach(topic, node.peer);
+        let listens = |other: &&crate::mesh::routes::RemoteNode| {
+            other.interests.iter().any(|interest| crate::topic::matches(&interest.pattern, topic))
+        };
+        let listeners = node.routes.remote.iter().filter(listens).map(|other| other.peer).collect();
+        let draft = Draft {
+            topic,
+            shard: shard_of(topic),
+            content_type: "text/plain",
+            headers: &Headers::default(),
+            groups: &reach.groups,
+            payload,
+        };
+        let appended = node.outgoing.append(&draft, wall).expect("room");
+        let (id, incarnation) = (appended.id, node.incarnation);
+        self.published.push(Publication { by, incarnation, id, topic: topic.to_owned(), listeners });
+    }
+
+    /// What a publisher has appended goes out.
+    pub(crate) fn press(&mut self, node: usize) {
+        while let Some((place, builder)) = self.nodes[node].outgoing.take() {
+            let frame = Arc::new(builder.sign(place, MESH, &self.nodes[node].key).expect("signed"));
+            self.opened.insert(id_of(&frame.bytes), Arc::clone(&frame));
+            self.tell(node, Input::Frame { frame, via: Via::Own });
+        }
+    }
+
+    /// The process ends without a word. Its links go at once.
+    pub(crate) fn kill(&mut self, node: usize) {
+        self.nodes[node].up = false;
+        for other in self.nodes[node].links.keys().copied().collect::<Vec<_>>() {
+            self.unlink(node, other);
+        }
+    }
+
+    /// Puts nodes on a side. Sides do not hear each other; links between them die when somebody notices the silence.
+    pub(crate) fn part(&mut self, sides: &[u8]) {
+        for (node, side) in self.nodes.iter_mut().zip(sides) {
+            node.side = *side;
+        }
+        let cut: Vec<_> = (0..self.nodes.len())
+            .flat_map(|one| self.nodes[one].links.keys().map(move |other| (one, *other)))
+            .filter(|(one, other)| one < other && !self.reaches(*one, *other))
+            .collect();
+        for (one, other) in cut {
+            let silence = self.random.between(2_500 * MILLI, 4_500 * MILLI);
+            self.at(self.now + silence, Happening::LinkDies { one, other });
+        }
+    }
+
+    pub(crate) fn linked(&self, one: usize, other: usize) -> bool {
+        self.nodes[one].links.contains_key(&other)
+    }
+
+    fn reaches(&self, one: usize, other: usize) -> bool {
+        let (one, other) = (&self.nodes[one], &self.nodes[other]);
+        one.up && other.up && one.side == other.side
+    }
+
+    /// Lets time pass.
+    pub(crate) fn run(&mut self, span: u64) {
+        let until = self.now + span;
+        while let Some(entry) = self.happenings.first_entry().filter(|entry| entry.key().0 <= until) {
+            let (time, _) = *entry.key();
+            let happening = entry.remove();
+            self.now = self.now.max(time);
+            self.happen(happening);
+        }
+        self.now = until;
+    }
+
+    /// Lets time pass until something holds, for `span` at most. Says whether it came to hold.
+    pub(crate) fn run_until(&mut self, span: u64, holds: impl Fn(&Self) -> bool) -> bool {
+        let until = self.now + span;
+        while !holds(self) {
+            if self.now >= until {
+                return false;
+            }
+            self.run(5 * MILLI);
+        }
+        true
+    }
+
+    // What happens.
+
+    fn tell(&mut self, node: usize, input: Input) {
+        let clock = self.clock();
+        self.nodes[node].mesh.handle(input, clock);
+        while let Some(output) = self.nodes[node].mesh.poll_output() {
+            if let Some(feedback) = self.execute(node, output) {
+                self.nodes[node].mesh.handle(feedback, clock);
+            }
+        }
+        let wake = self.nodes[node].mesh.poll_timeout().map(|at| at.0.max(self.now));
+        if wake != self.nodes[node].wake {
+            self.nodes[node].wake = wake;
+            if let Some(at) = wake {
+                self.at(at, Happening::Wake { node });
+            }
+        }
+    }
+
+    fn execute(&mut self, me: usize, output: Output) -> Option<Input> {
+        match output {
+            Output::Dial { peer, addresses } => self.later(Happening::DialEnds { from: me, peer, addresses }),
+            Output::Disconnect { peer } => {
+                if let Some(other) = self.index(peer) {
+                    let (one, other) = (me, other);
+                    self.at(self.now, Happening::LinkDies { one, other });
+                }
+            }
+            Output::Join { shard } => self.join(me, shard, true),
+            Output::Leave { shard } => self.join(me, shard, false),
+            Output::Gossip { frame } => {
+                self.opened.insert(id_of(&frame.bytes), Arc::clone(&frame));
+                if self.nodes[me].seen.insert(id_of(&frame.bytes)) {
+                    self.spread(me, None, &frame);
+                }
+            }
+            Output::Judge { from, gossip, verdict } => {
+                let frame = self.nodes[me].judging.remove(&gossip.0)?;
+                assert_ne!(verdict, Verdict::Reject, "all simulated nodes are honest");
+                if verdict == Verdict::Accept {
+                    let from = self.index(from);
+                    self.spread(me, from, &frame);
+                }
+            }
+            Output::Sign(unsigned) => return Some(Input::Signed(self.sign(me, unsigned))),
+            Output::Send { id, to, request } => {
+                self.requests_sent += 1;
+                let Some(to) = self.index(to).filter(|to| self.linked(me, *to)) else {
+                    return Some(Input::Response { id, result: Err(RpcFailure::NotSent) });
+                };
+                self.nodes[me].asked.insert(id, to);
+                let bytes = request.encode().expect("encoded");
+                self.later(Happening::Request { from: me, to, id, bytes });
+            }
+            Output::Reply { to, response } => {
+                let (asker, id) = self.nodes[me].answering.remove(&to)?;
+                let bytes = response.encode().expect("encoded");
+                self.later(Happening::Response { from: me, to: asker, id, bytes });
+            }
+            Output::Deliver { subscriber, delivery } => match delivery {
+                Delivery::Frame(frame) => self.nodes[me].unpack(subscriber, &frame),
+                Delivery::Lagged(lag) => {
+                    if let Some(subscriber) = self.nodes[me].subscribers.get_mut(&subscriber) {
+                        subscriber.read.push(Read::Lagged(lag));
+                    }
+                }
+            },
+            Output::Serve { call, .. } => {
+                self.served += 1;
+                if self.handlers_answer {
+                    self.later(Happening::ReplyOf { node: me, call: call.id, body: call.body });
+                }
+            }
+            Output::Stop { .. } => {}
+            Output::Answer { ticket, answer } => {
+                assert!(self.nodes[me].answers.insert(ticket, answer).is_none(), "answered twice");
+            }
+            Output::Allow { shard, sequence } => self.nodes[me].outgoing.allow(shard, sequence),
+            Output::Routes(routes) => self.nodes[me].routes = routes,
+            Output::Announce(event) => self.nodes[me].events.push(event),
+        }
+        None
+    }
+
+    fn sign(&mut self, me: usize, unsigned: Unsigned) -> Signed {
+        let key = &self.nodes[me].key;
+        match unsigned {
+            Unsigned::Head { place, time } => {
+                Signed::Head(Arc::new(builder::head(place, time, MESH, key).expect("signed")))
+            }
+            Unsigned::Record(record) => Signed::Record(record.sign(MESH, key).expect("signed")),
+            Unsigned::Again { frame, attempt } => {
+                Signed::Again(Arc::new(builder::again(&frame, attempt, MESH, key).expect("signed")))
+            }
+        }
+    }
+
+    fn join(&mut self, me: usize, shard: u8, join: bool) {
+        let one = crate::mesh::shards::ShardSet::of(shard);
+        let joined = self.nodes[me].joined;
+        self.nodes[me].joined = if join { joined.union(one) } else { joined.without(one) };
+        for to in self.nodes[me].links.keys().copied().collect::<Vec<_>>() {
+            self.later(Happening::Joins { from: me, to });
+        }
+    }
+
+    /// Gossip to every linked neighbour that is known to take part in the shard.
+    fn spread(&mut self, me: usize, but: Option<usize>, frame: &Frame) {
+        let shard = frame.stream.shard();
+        let node = &self.nodes[me];
+        let takes_part = |to: &usize| node.others_joined.get(to).is_some_and(|joined| joined.contains(shard));
+        let to: Vec<_> = node.links.keys().copied().filter(|to| Some(*to) != but && takes_part(to)).collect();
+        for to in to {
+            let copies = if self.random.chance(self.faults.duplicate) { 2 } else { 1 };
+            for _ in 0..copies {
+                if !self.random.chance(self.faults.drop) {
+                    self.later(Happening::Gossip { from: me, to, frame: frame.bytes.clone() });
+                }
+            }
+        }
+    }
+
+    fn happen(&mut self, happening: Happening) {
+        match happening {
+            Happening::DialEnds { from, peer, addresses } => self.dial_ends(from, peer, addresses),
+            Happening::LinkDies { one, other } => self.unlink(one, other),
+            Happening::Joins { from, to } => {
+                if self.reaches(from, to) && self.linked(from, to) {
+                    let joined = self.nodes[from].joined;
+                    self.nodes[to].others_joined.insert(from, joined);
+                }
+            }
+            Happening::Gossip { from, to, frame } => self.gossip_arrives(from, to, frame),
+            Happening::Request { from, to, id, bytes } => {
+                if self.reaches(from, to) && self.nodes[from].asked.get(&id) == Some(&to) {
+                    let request = checked::request(MESH, &bytes).expect("what was encoded decodes");
+                    let inbound = InboundId(self.number());
+                    self.nodes[to].answering.insert(inbound, (from, id));
+                    let from = self.nodes[from].peer;
+                    self.tell(to, Input::Request { from, id: inbound, request });
+                }
+            }
+            Happening::Response { from, to, id, bytes } => {
+                if self.reaches(from, to) && self.nodes[to].asked.get(&id) == Some(&from) {
+                    self.nodes[to].asked.remove(&id);
+                    let response = checked::response(MESH, &bytes).expect("what was encoded decodes");
+                    self.tell(to, Input::Response { id, result: Ok(response) });
+                }
+            }
+            Happening::Wake { node } => {
+                if self.nodes[node].up && self.nodes[node].wake == Some(self.now) {
+                    self.nodes[node].wake = None;
+                    self.tell(node, Input::Timeout);
+                }
+            }
+            Happening::ReplyOf { node, call, body } => {
+                let status = crate::wire::rpc::ReplyStatus::Ok;
+                let (content_type, headers) = (String::new(), Headers::default());
+                let reply = Reply { status, content_type, headers, body, extensions: Vec::new() };
+                self.command(node, Command::Reply { call, reply });
+            }
+        }
+    }
+
+    fn dial_ends(&mut self, from: usize, peer: Option<PeerId>, addresses: Vec<Multiaddr>) {
+        if !self.nodes[from].up {
+            return;
+        }
+        let at_address = addresses.iter().find_map(index_at);
+        let to = peer.map_or(at_address, |peer| self.index(peer));
+        let Some(to) = to.filter(|to| *to != from && self.reaches(from, *to)) else {
+            let why = DialFailure::Unreachable("nobody there".to_owned());
+            self.tell(from, Input::DialFailed { peer, addresses, why });
+            return;
+        };
+        for (one, other) in [(from, to), (to, from)] {
+            let links = self.nodes[one].links.entry(other).or_default();
+            *links += 1;
+            let links = *links;
+            let joined = self.nodes[other].joined;
+            self.nodes[one].others_joined.insert(other, joined);
+            let (peer, address) = (self.nodes[other].peer, address_of(other));
+            self.tell(one, Input::Connected { peer, address, links });
+        }
+    }
+
+    fn unlink(&mut self, one: usize, other: usize) {
+        for (me, them) in [(one, other), (other, one)] {
+            if self.nodes[me].links.remove(&them).is_none() {
+                continue;
+            }
+            self.nodes[me].others_joined.remove(&them);
+            if !self.nodes[me].up {
+                continue;
+            }
+            let open = self.nodes[me].asked.iter().filter(|(_, to)| **to == them).map(|(id, _)| *id);
+            for id in open.collect::<Vec<_>>() {
+                self.nodes[me].asked.remove(&id);
+                self.tell(me, Input::Response { id, result: Err(RpcFailure::Unknown) });
+            }
+            let peer = self.nodes[them].peer;
+            self.tell(me, Input::Disconnected { peer, links: 0 });
+        }
+    }
+
+    fn gossip_arrives(&mut self, from: usize, to: usize, bytes: Bytes) {
+        let id = id_of(&bytes);
+        if !self.reaches(from, to) || !self.linked(from, to) || !self.nodes[to].seen.insert(id) {
+            return;
+        }
+        let opened = &mut self.opened;
+        let frame = opened.entry(id).or_insert_with(|| Arc::new(Frame::open(MESH, bytes).expect("a frame"))).clone();
+        let gossip = GossipId(self.number());
+        self.nodes[to].judging.insert(gossip.0, Arc::clone(&frame));
+        let from = self.nodes[from].peer;
+        self.tell(to, Input::Frame { frame, via: Via::Gossip { from, gossip } });
+    }
+
+    pub(crate) fn index(&self, peer: PeerId) -> Option<usize> {
+        self.nodes.iter().position(|node| node.peer == peer)
+    }
+
+    pub(crate) fn name(&self, node: usize) -> NodeName {
+        NodeName::Peer(self.nodes[node].peer)
+    }
+}
+
+fn id_of(frame: &[u8]) -> [u8; 20] {
+    let mut id = [0; 20];
+    id.copy_from_slice(&blake3::hash(frame).as_bytes()[..20]);
+    id
+}
+
+fn address_of(node: usize) -> Multiaddr {
+    Multiaddr::empty().with(Protocol::Memory(u64::try_from(node + 1).expect("small")))
+}
+
+fn index_at(address: &Multiaddr) -> Option<usize> {
+    address.iter().find_map(|part| match part {
+        Protocol::Memory(number) => usize::try_from(number - 1).ok(),
+        _ => None,
+    })
+}
