@@ -178,7 +178,7 @@ async fn types_travel_and_what_is_not_of_the_type_is_told() {
     a.publish(ORDERS_JSON, &order).await.unwrap();
     assert_eq!(*message(&mut orders).await, order);
     let document = message(&mut documents).await;
-    assert_eq!((document.content_type(), document.into_payload()), ("application/json", order.clone()));
+    assert_eq!((document.content_type(), &*document), ("application/json", &order));
 
     a.publish(RawTopic::parse("orders.json").unwrap(), &Bytes::from("{")).await.unwrap();
     a.publish(ORDERS_JSON, &order).await.unwrap();
@@ -583,8 +583,7 @@ async fn private_meshes_do_not_mix() {
     let _texts = stranger.subscribe(DEMO).await.unwrap();
     assert_ne!(a.mesh().id, stranger.mesh().id);
 
-    for events in [&mut events as &mut (dyn Stream<Item = Event> + Send + Unpin), &mut theirs] {
-        let event = next("who was turned away", events).await;
+    for event in [next("who was turned away", &mut events).await, next("by whom", &mut theirs).await] {
         assert!(matches!(event, Event::OtherMesh { open: false, .. }), "{event:?}");
     }
     let error = a.publish(DEMO, &String::new()).min_peers(1).timeout(Duration::from_secs(1)).await.unwrap_err();
@@ -631,7 +630,7 @@ fn a_node_that_died_receives_again_soon_after_its_return() {
         let took = started.elapsed();
         assert!(took < Duration::from_secs(3), "round {round} took {took:?}");
         // No goodbye: its tasks end where they are.
-        life.shutdown_background();
+        life.shutdown_timeout(SOON);
         drop((b, numbers));
     }
     assert_eq!(ids.len(), 1, "the same key each time");
