@@ -15,7 +15,13 @@ fn a_newcomers_first_minute() {
     let node = user.start("node");
     let banner = node.line(|line| line.starts_with("pombo "));
     assert!(banner.contains("node ") && banner.contains("12D3Koo"), "{banner}");
-    for wanted in ["mesh       default (private)", "listening  /ip4/", "finding    ", "pombo sub 'demo.>'", "pombo pub demo.hello hi"] {
+    for wanted in [
+        "mesh       default (private)",
+        "listening  /ip4/",
+        "finding    ",
+        "pombo sub 'demo.>'",
+        "pombo pub demo.hello hi",
+    ] {
         node.line(|line| line.contains(wanted));
     }
     let sub = user.sub("'demo.>'");
@@ -134,9 +140,15 @@ fn what_is_asked_for_as_json_is_json() {
     assert_eq!(node.event("joined")["event"], "joined");
 
     let receipt = user.run("pub demo.hello hi -H tenant:acme --content-type text/plain --json").expect(0).json();
-    assert_eq!((&receipt["topic"], &receipt["bytes"], &receipt["listeners"]), (&"demo.hello".into(), &2.into(), &1.into()));
+    assert_eq!(
+        (&receipt["topic"], &receipt["bytes"], &receipt["listeners"]),
+        (&"demo.hello".into(), &2.into(), &1.into())
+    );
     let message = json(&sub.line(|_| true));
-    assert_eq!((&message["topic"], &message["data"], &message["id"]), (&"demo.hello".into(), &"hi".into(), &receipt["id"]));
+    assert_eq!(
+        (&message["topic"], &message["data"], &message["id"]),
+        (&"demo.hello".into(), &"hi".into(), &receipt["id"])
+    );
     assert_eq!((&message["headers"][0]["name"], &message["headers"][0]["value"]), (&"tenant".into(), &"acme".into()));
     assert_eq!(message["content_type"], "text/plain");
 
@@ -150,7 +162,10 @@ fn what_is_asked_for_as_json_is_json() {
     let topics = user.run("topics --json").expect(0).json();
     assert_eq!(topics["items"][0], json(r#"{"pattern":"demo.>","nodes":1,"groups":["packers"]}"#));
     let services = user.run("services --json").expect(0).json();
-    assert_eq!((&services["items"][0]["service"], services["items"].as_array().map(Vec::len)), (&"text.upper".into(), Some(1)));
+    assert_eq!(
+        (&services["items"][0]["service"], services["items"].as_array().map(Vec::len)),
+        (&"text.upper".into(), Some(1))
+    );
     let identity = user.run("id --name shopper --json").expect(0).json();
     assert_eq!(identity["mesh"]["id"], started["mesh"]["id"]);
 }
@@ -167,7 +182,11 @@ fn errors_are_json_as_well() {
         let finished = user.run(line).expect(code);
         let last = finished.stderr.lines().last().unwrap_or_default();
         let error = json(last);
-        assert_eq!((&error["error"]["outcome"], &error["error"]["exit"]), (&outcome.into(), &code.into()), "{finished}");
+        assert_eq!(
+            (&error["error"]["outcome"], &error["error"]["exit"]),
+            (&outcome.into(), &code.into()),
+            "{finished}"
+        );
     }
 }
 
@@ -350,7 +369,8 @@ fn flags_can_come_from_the_environment() {
 #[test]
 fn a_key_that_others_can_read_is_refused() {
     let user = User::new();
-    let mut file = std::fs::OpenOptions::new().write(true).create_new(true).mode(0o644).open(user.dir().join("key")).unwrap();
+    let mut file =
+        std::fs::OpenOptions::new().write(true).create_new(true).mode(0o644).open(user.dir().join("key")).unwrap();
     file.write_all(b"no key").unwrap();
     let finished = user.run("node --key key").expect(1);
     assert!(finished.stderr.contains("key"), "{finished}");

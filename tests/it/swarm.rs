@@ -257,7 +257,9 @@ async fn each_message_goes_to_one_member_of_a_group() {
         async move {
             while seen.lock().unwrap().len() < COUNT as usize {
                 // Another member may get the last one.
-                let Ok(received) = tokio::time::timeout(Duration::from_millis(200), subscriber.next()).await else { continue };
+                let Ok(received) = tokio::time::timeout(Duration::from_millis(200), subscriber.next()).await else {
+                    continue;
+                };
                 let before = seen.lock().unwrap().insert(*received.unwrap().unwrap(), index);
                 assert_eq!(before, None, "a message went to two members");
             }
@@ -342,7 +344,9 @@ async fn a_stream_of_requests_sees_headers_and_can_refuse() {
     let refusing = async { next("a request", &mut requests).await.refuse("not today").await };
     let (answer, _) = tokio::join!(a.request(service.clone(), &Bytes::new()).into_future(), refusing);
     let error = answer.unwrap_err();
-    assert!(matches!(&error, RequestError::Refused { from, message } if *from == b.peer_id() && message == "not today"));
+    assert!(
+        matches!(&error, RequestError::Refused { from, message } if *from == b.peer_id() && message == "not today")
+    );
 
     // One that is dropped is told at once.
     let dropping = async { drop(next("a request", &mut requests).await) };
