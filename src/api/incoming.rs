@@ -43,8 +43,13 @@ struct OpenCall {
 impl OpenCall {
     fn reply(&mut self, status: ReplyStatus, content_type: &str, body: Bytes) {
         let Some(call) = self.id.take() else { return };
-        let reply =
-            Reply { status, content_type: content_type.to_owned(), headers: Headers::default(), body, extensions: vec![] };
+        let reply = Reply {
+            status,
+            content_type: content_type.to_owned(),
+            headers: Headers::default(),
+            body,
+            extensions: vec![],
+        };
         self.handle.tell(Command::Reply { call, reply });
     }
 

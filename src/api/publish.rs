@@ -96,21 +96,21 @@ impl<'n> Publish<'n> {
         let payload = self.payload.map_err(PublishError::Encode)?;
         check(&payload, &self.headers, self.node.about.limits.message)?;
         let topic = self.topic.as_str();
-            if self.node.about.short_lived {
-                self.node.settled().await?;
-            }
-            wait_for_listeners(self.node, topic, self.min_peers, self.timeout).await?;
-            let reach = reach(self.node, topic);
-            let draft = Draft {
-                topic,
-                shard: shard_of(topic),
-                content_type: &self.content_type,
-                headers: &self.headers,
-                groups: &reach.groups,
-                payload: &payload,
-            };
-            let appended = self.node.handle.press.append(&draft).await?;
-            confirm(self.node, appended, &reach, self.timeout).await
+        if self.node.about.short_lived {
+            self.node.settled().await?;
+        }
+        wait_for_listeners(self.node, topic, self.min_peers, self.timeout).await?;
+        let reach = reach(self.node, topic);
+        let draft = Draft {
+            topic,
+            shard: shard_of(topic),
+            content_type: &self.content_type,
+            headers: &self.headers,
+            groups: &reach.groups,
+            payload: &payload,
+        };
+        let appended = self.node.handle.press.append(&draft).await?;
+        confirm(self.node, appended, &reach, self.timeout).await
     }
 }
 

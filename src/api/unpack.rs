@@ -75,9 +75,10 @@ impl Unpacker {
         for entry in frame.entries() {
             let entry = match entry {
                 Ok(entry) => entry,
+                // Either one message, which asks for what this version does not know, or the rest of the frame.
                 Err(error) => {
-                    warn!(source = %frame.stream.node, %error, "the rest of a frame cannot be read");
-                    return;
+                    warn!(source = %frame.stream.node, %error, "part of a frame cannot be read");
+                    continue;
                 }
             };
             if !self.wants(frame, &entry) {
@@ -85,7 +86,8 @@ impl Unpacker {
             }
             let Some(payload) = self.whole(frame, &entry) else { continue };
             let index = |index: u32| usize::try_from(index).unwrap_or(usize::MAX);
-            let (Some(topic), Some(content_type)) = (topics.get(index(entry.topic)), types.get(index(entry.content_type)))
+            let (Some(topic), Some(content_type)) =
+                (topics.get(index(entry.topic)), types.get(index(entry.content_type)))
             else {
                 continue;
             };
@@ -93,7 +95,7 @@ impl Unpacker {
                 topic: Arc::clone(topic),
                 id: frame.message_id(&entry),
                 source: frame.stream.node,
-                time: UNIX_EPOCH + Duration::from_micros(frame.header.time.saturating_add(entry.time)),
+                time: UNIX_EPOCH + Duration::from_micros(frame.time(&entry)),
                 content_type: Arc::clone(content_type),
                 headers: entry.headers.iter().copied().collect(),
                 payload,

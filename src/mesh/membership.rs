@@ -210,13 +210,7 @@ impl Mesh {
         self.speak_for(peer, now);
     }
 
-    pub(super) fn dial_failed(
-        &mut self,
-        peer: Option<PeerId>,
-        addresses: Vec<Multiaddr>,
-        why: DialFailure,
-        now: Now,
-    ) {
+    pub(super) fn dial_failed(&mut self, peer: Option<PeerId>, addresses: Vec<Multiaddr>, why: DialFailure, now: Now) {
         self.links.dial_failed(peer, addresses, why, now, &mut self.fx);
         if let Some(peer) = peer.filter(|peer| !self.links.is_linked(peer)) {
             let Self { requests, roster, links, settling, fx, .. } = self;
@@ -240,7 +234,9 @@ impl Mesh {
     pub(super) fn compared(&mut self, peer: PeerId) {
         let of_peer = |asked: &Asked| match asked {
             Asked::Digest { peer: other } | Asked::Fetch { peer: other } => *other == peer,
-            Asked::Call { .. } | Asked::Repair { .. } | Asked::Push { .. } | Asked::Inject { .. } | Asked::Told => false,
+            Asked::Call { .. } | Asked::Repair { .. } | Asked::Push { .. } | Asked::Inject { .. } | Asked::Told => {
+                false
+            }
         };
         if self.links.is_linked(&peer) && !self.fx.is_asking(of_peer) {
             self.told.insert(peer);

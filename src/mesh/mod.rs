@@ -9,7 +9,9 @@ use std::collections::BTreeSet;
 use libp2p_identity::PeerId;
 
 use self::effects::{Asked, Effects};
-use self::event::{Answer, Checked, Command, InboundId, Input, Output, RpcFailure, RpcId, Signed, Ticket, Verdict, Via};
+use self::event::{
+    Answer, Checked, Command, InboundId, Input, Output, RpcFailure, RpcId, Signed, Ticket, Verdict, Via,
+};
 use self::heads::Heads;
 use self::inbound::Inbound;
 use self::inject::Inject;
@@ -198,7 +200,9 @@ impl Mesh {
 
     fn command(&mut self, ticket: Ticket, command: Command, now: Now) {
         match command {
-            Command::Subscribe { subscriber, patterns, group } => self.subscribe(ticket, subscriber, patterns, group, now),
+            Command::Subscribe { subscriber, patterns, group } => {
+                self.subscribe(ticket, subscriber, patterns, group, now)
+            }
             Command::Unsubscribe { subscriber } => self.unsubscribe(subscriber, now),
             Command::Serve { provider, service, room } => match self.requests.serve(provider, service, room) {
                 Ok(()) => self.services_changed(Some(ticket), now),

@@ -10,7 +10,7 @@ use super::routes::{LocalSubscriber, choose};
 use super::shards::{ShardSet, shards_of};
 use crate::topic;
 use crate::wire::MessageId;
-use crate::wire::frame::{Entry, Frame};
+use crate::wire::frame::{Entry, Fragment, Frame};
 use crate::wire::node_key::NodeKey;
 use crate::wire::roster::Interest;
 
@@ -84,12 +84,12 @@ impl Subscriptions {
     /// How many messages of a frame a subscriber would have read, and whether that is certain.
     pub(crate) fn count(&self, id: SubscriberId, frame: &Frame) -> (u64, bool) {
         let Some(Subscription { local, .. }) = self.all.get(&id) else { return (0, true) };
-        let ends = |entry: &Entry<'_>| entry.fragment.is_none_or(|fragment| fragment.index + 1 == fragment.count);
+        let ends = |entry: &Entry<'_>| entry.fragment.is_none_or(Fragment::is_last);
         let topic = |entry: &Entry<'_>| {
             let index = usize::try_from(entry.topic).unwrap_or(usize::MAX);
             frame.header.topics.get(index).is_some_and(|topic| local.listens(topic))
         };
-        let read = frame.entries().map_while(Result::ok).filter(|entry| ends(entry) && topic(entry)).count();
+        let read = frame.entries().flatten().filter(|entry| ends(entry) && topic(entry)).count();
         (u64::try_from(read).unwrap_or(u64::MAX), local.group.is_none())
     }
 }

@@ -121,7 +121,9 @@ impl Signer {
         Ok(match wanted {
             Unsigned::Head { place, time } => Signed::Head(Arc::new(builder::head(place, time, self.mesh, &self.key)?)),
             Unsigned::Record(record) => Signed::Record(record.sign(self.mesh, &self.key)?),
-            Unsigned::Again { frame, attempt } => Signed::Again(Arc::new(builder::again(&frame, attempt, self.mesh, &self.key)?)),
+            Unsigned::Again { frame, attempt } => {
+                Signed::Again(Arc::new(builder::again(&frame, attempt, self.mesh, &self.key)?))
+            }
         })
     }
 }

@@ -12,8 +12,8 @@ use libp2p::{Multiaddr, PeerId, Swarm};
 use tokio::sync::{broadcast, mpsc, watch};
 use tracing::{info, warn};
 
-use crate::api::{Discovery, MeshInfo, Node};
 use crate::api::node::About;
+use crate::api::{Discovery, MeshInfo, Node};
 use crate::config::{Config, MeshChoice};
 use crate::error::StartError;
 use crate::mesh::event::{FoundBy, Input};
@@ -60,7 +60,8 @@ pub(crate) async fn start(config: Config) -> Result<Node, StartError> {
     let discovery = discovery(&config, registry.map(|found| found.map_err(|error| error.to_string())), &mdns_off);
 
     let clock = Clock::start();
-    let random = |what| files::random::<8>().map_err(|error| StartError::Config(format!("cannot draw {what}: {error}")));
+    let random =
+        |what| files::random::<8>().map_err(|error| StartError::Config(format!("cannot draw {what}: {error}")));
     let outgoing = Outgoing::new(me, slot.incarnation, random("a message id")?, config.limits.outgoing);
     let press = Arc::new(Press::new(outgoing, clock));
     let mut mesh = Mesh::new(Settings {
@@ -155,8 +156,7 @@ fn identity(config: &Config, registry: Option<&PathBuf>) -> Result<(MeshAccess, 
         },
     };
     let needs_directory = mesh.is_some() || (!config.short_lived && config.key.is_none());
-    let directory =
-        needs_directory.then(|| DataDir::open(config.data_dir.as_deref())).transpose().map_err(data)?;
+    let directory = needs_directory.then(|| DataDir::open(config.data_dir.as_deref())).transpose().map_err(data)?;
     let access = match (&mesh, &directory) {
         (Some(name), Some(directory)) => directory.mesh(name).map_err(data)?,
         (None, _) | (_, None) => MeshAccess::open(),

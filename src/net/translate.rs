@@ -79,7 +79,9 @@ impl Driver {
                 self.silence.heard(connection, tokio::time::Instant::now());
                 self.handle(Input::RoundTrip { peer, time: Span::from(time) });
             }
-            BehaviourEvent::Ping(ping::Event { peer, result: Err(failure), .. }) => debug!(%peer, %failure, "ping failed"),
+            BehaviourEvent::Ping(ping::Event { peer, result: Err(failure), .. }) => {
+                debug!(%peer, %failure, "ping failed")
+            }
             BehaviourEvent::Gossip(event) => self.gossip_event(event),
             BehaviourEvent::Rpc(event) => self.rpc_event(event),
             BehaviourEvent::Limits(never) => match never {},
@@ -197,9 +199,6 @@ fn of_other_mesh(refused: &GateError) -> Option<DialFailure> {
     match refused.reason {
         TurnedAway::OtherMesh { theirs_open } => Some(DialFailure::OtherMesh { open: theirs_open }),
         TurnedAway::NotPombo => Some(DialFailure::NotPombo),
-        TurnedAway::OtherVersion { .. }
-        | TurnedAway::TimedOut
-        | TurnedAway::ByThem
-        | TurnedAway::Broken(_) => None,
+        TurnedAway::OtherVersion { .. } | TurnedAway::TimedOut | TurnedAway::ByThem | TurnedAway::Broken(_) => None,
     }
 }

@@ -1,7 +1,5 @@
 //! Making frames: messages are appended to an open frame, which is closed and signed when it is sent.
 
-use std::sync::Arc;
-
 use libp2p_identity::Keypair;
 
 use super::MeshId;
@@ -71,8 +69,8 @@ impl Outbound<'_> {
 /// A frame that still takes messages.
 #[derive(Debug, Default)]
 pub(crate) struct FrameBuilder {
-    topics: Vec<Arc<str>>,
-    content_types: Vec<Arc<str>>,
+    topics: Vec<String>,
+    content_types: Vec<String>,
     choices: Vec<Choice>,
     /// The bytes of the three tables, near enough.
     tables: usize,
@@ -170,7 +168,6 @@ impl FrameBuilder {
     }
 
     fn header(&self, place: Place) -> Result<Header, SignFrameError> {
-        let owned = |table: &[Arc<str>]| table.iter().map(|text| text.to_string()).collect();
         Ok(Header {
             node: NodeKey::of(&place.stream.node).ok_or(SignError)?,
             incarnation: place.stream.incarnation,
@@ -182,8 +179,8 @@ impl FrameBuilder {
             attempt: place.attempt,
             start: place.start,
             counter: self.counter,
-            topics: owned(&self.topics),
-            content_types: owned(&self.content_types),
+            topics: self.topics.clone(),
+            content_types: self.content_types.clone(),
             choices: self.choices.clone(),
             extensions: Vec::new(),
         })
@@ -230,11 +227,11 @@ fn seal(kind: Kind, header: Header, body: &[u8], mesh: MeshId, key: &Keypair) ->
     Ok(Frame::assemble(kind, header, bytes.into(), start..end)?)
 }
 
-fn intern(table: &mut Vec<Arc<str>>, text: &str, bytes: &mut usize) -> u32 {
+fn intern(table: &mut Vec<String>, text: &str, bytes: &mut usize) -> u32 {
     // From the end: what was used last is used again.
-    let index = table.iter().rposition(|known| **known == *text).unwrap_or_else(|| {
+    let index = table.iter().rposition(|known| known == text).unwrap_or_else(|| {
         *bytes += text.len() + 3;
-        table.push(text.into());
+        table.push(text.to_owned());
         table.len() - 1
     });
     index_u32(index)

@@ -268,7 +268,7 @@ impl Frame {
     /// An error says that a message could not be read. If that was for an extension that has to be understood, the next
     /// message follows; after any other error there are no more.
     pub(crate) fn entries(&self) -> Entries<'_> {
-        Entries { frame: self, rest: &self.bytes[self.body.clone()], ended: 0, done: false }
+        Entries { frame: self, rest: self.body(), ended: 0, done: false }
     }
 
     /// Its messages as they travel.

@@ -1,9 +1,10 @@
 //! What is refused, case by case: hostile headers, messages and records, and what no builder makes.
 
+use super::builder::again;
 use super::codec::{self, CodecError, Extension};
 use super::frame::{
     Choice, Entry, Fragment, Frame, FrameBuilder, FrameError, Header, MAX_CHOICES, MAX_CONTENT_TYPES, MAX_FRAGMENTS,
-    MAX_FRAME, MAX_TABLE, MAX_TEXT, Place, head,
+    MAX_FRAME, MAX_TABLE, MAX_TEXT, Place, gossip_id, head,
 };
 use super::node_key::{Purpose, SIGNATURE};
 use super::properties::{Sent, frame_of, signed, signed_again};
@@ -27,10 +28,10 @@ fn whole(topic: &str) -> Sent {
 
 #[test]
 fn full_tables_end_a_frame() {
-    let topics: Vec<Sent> = (0..MAX_TABLE + 1).map(|n| whole(&format!("orders.{n}"))).collect();
+    let topics: Vec<Sent> = (0..=MAX_TABLE).map(|n| whole(&format!("orders.{n}"))).collect();
     assert_eq!(frame_of(&topics).1.len(), MAX_TABLE);
     let types: Vec<Sent> =
-        (0..MAX_CONTENT_TYPES + 1).map(|n| Sent { content_type: n.to_string(), ..whole("orders") }).collect();
+        (0..=MAX_CONTENT_TYPES).map(|n| Sent { content_type: n.to_string(), ..whole("orders") }).collect();
     assert_eq!(frame_of(&types).1.len(), MAX_CONTENT_TYPES);
     for messages in [topics, types] {
         Frame::open(MESH, signed(&frame_of(&messages).0).bytes).expect("opens");
@@ -39,7 +40,7 @@ fn full_tables_end_a_frame() {
 
 #[test]
 fn the_largest_message_beside_its_payload_leaves_room() {
-    let choice = |n| Choice { group: format!("{n:0>width$}", width = MAX_TEXT), member: node_key(2) };
+    let choice = |n| Choice { group: format!("{n:0>MAX_TEXT$}"), member: node_key(2) };
     let message = Sent {
         topic: format!("orders.{}", "a".repeat(topic::MAX_NAME - 7)),
         content_type: "a".repeat(MAX_TEXT),
@@ -90,6 +91,17 @@ fn places_that_no_reader_takes_are_not_signed() {
     assert!(builder.sign(place(1, 1), MESH, &key(1)).is_err(), "a topic of another shard");
 }
 
+#[test]
+fn a_frame_that_is_signed_again_is_the_same_with_another_id() {
+    let first = samples::messages();
+    let second = again(&first, 1, MESH, &key(1)).expect("signs");
+    assert_ne!(gossip_id(&first.bytes), gossip_id(&second.bytes));
+    let opened = Frame::open(MESH, second.bytes).expect("opens");
+    assert_eq!(opened.header, Header { attempt: 1, ..first.header.clone() });
+    let read = |frame: &Frame| frame.entries().map(|entry| format!("{entry:?}")).collect::<Vec<_>>();
+    assert_eq!(read(&opened), read(&first));
+}
+
 /// A frame of A with this header and body, signed though it may be wrong.
 fn forged(kind: u8, change: impl FnOnce(&mut Header), body: &[u8]) -> Result<Frame, FrameError> {
     let mut header = samples::stream_head().header;
@@ -121,7 +133,7 @@ fn hostile_headers_are_refused() {
     assert!(forged(2, |header| header.messages = 1, &[]).is_err());
     assert!(forged(2, |header| header.topics = texts(1), &[]).is_err());
     assert!(forged(2, |_| {}, &[0]).is_err());
-    assert!(forged(1, |_| {}, &[0; MAX_FRAME]).is_err());
+    assert!(forged(1, |_| {}, &vec![0; MAX_FRAME]).is_err());
 }
 
 #[test]
@@ -139,7 +151,9 @@ fn hostile_messages_end_their_frame_and_foreign_ones_are_left_out() {
     };
     let read = |messages: u32, entries: &[Entry<'_>]| -> Vec<&str> {
         let mut body = Vec::new();
-        entries.iter().for_each(|entry| codec::encode_into(entry, &mut body).expect("encodes"));
+        for entry in entries {
+            codec::encode_into(entry, &mut body).expect("encodes");
+        }
         let tables = |header: &mut super::frame::Header| {
             (header.messages, header.topics, header.content_types) =
                 (messages, vec!["orders".into()], vec![String::new()]);

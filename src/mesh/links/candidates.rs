@@ -209,11 +209,10 @@ pub(super) fn normalize(mut address: Multiaddr, by: FoundBy) -> Option<(Multiadd
         Some(_) | None => None,
     };
     let told = matches!(by, FoundBy::Roster | FoundBy::Mdns | FoundBy::Inbound);
-    let unusable = |part: Protocol<'_>| match part {
-        Protocol::Ip4(ip) => ip.is_unspecified() || (told && ip.is_loopback()),
-        Protocol::Ip6(ip) => ip.is_unspecified() || (told && ip.is_loopback()),
-        Protocol::Tcp(port) | Protocol::Udp(port) => port == 0,
-        _ => false,
+    let unusable = |part: Protocol<'_>| {
+        matches!(part, Protocol::Tcp(0) | Protocol::Udp(0))
+            || matches!(part, Protocol::Ip4(ip) if ip.is_unspecified() || (told && ip.is_loopback()))
+            || matches!(part, Protocol::Ip6(ip) if ip.is_unspecified() || (told && ip.is_loopback()))
     };
     (!address.is_empty() && !address.iter().any(unusable)).then_some((address, peer))
 }

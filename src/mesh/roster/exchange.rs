@@ -226,7 +226,7 @@ impl Roster {
         }
     }
 
-    fn digest(&self) -> Digest {
+    pub(super) fn digest(&self) -> Digest {
         digest_with(&self.own, &self.table)
     }
 

@@ -126,7 +126,13 @@ impl Known {
     }
 
     fn want(&mut self, now: Now) {
-        let shards = if self.signed.record.left { ShardSet::EMPTY } else { self.shards };
+        let RosterRecord { left, relay, .. } = self.signed.record;
+        let shards = match (left, relay) {
+            (true, _) => ShardSet::EMPTY,
+            // It passes on whatever others want, and can only pass on what it has.
+            (false, true) => ShardSet::ALL,
+            (false, false) => self.shards,
+        };
         self.wanted.iter_mut().for_each(|(wanted, _)| *wanted = wanted.intersection(shards));
         self.wanted.retain(|(wanted, _)| !wanted.is_empty());
         let held = self.wanted.iter().fold(ShardSet::EMPTY, |all, (wanted, _)| all.union(*wanted));

@@ -31,6 +31,8 @@ mod known;
 mod limits;
 mod outbox;
 mod own;
+#[cfg(test)]
+mod simulation;
 mod table;
 #[cfg(test)]
 mod tests;

@@ -89,10 +89,6 @@ impl Own {
         self.speaks && self.key.is_some()
     }
 
-    pub(super) fn has_left(&self) -> bool {
-        self.left
-    }
-
     pub(super) fn version(&self) -> u64 {
         self.version
     }

@@ -1,6 +1,6 @@
 //! The simulated world: nodes, the links between them, and what happens when.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -69,9 +69,9 @@ pub(crate) struct World {
     pub(crate) published: Vec<Publication>,
     pub(crate) limits: Limits,
     pub(crate) requests_sent: u64,
-    /// Whether a provider's handler answers.
-    pub(crate) handlers_answer: bool,
     pub(crate) served: u64,
+    /// Pairs of nodes that have no way to each other.
+    barred: BTreeSet<(usize, usize)>,
     happenings: BTreeMap<(u64, u64), Happening>,
     next: u64,
     /// Frames that were opened before: what one node checked needs no second check in the same process.
@@ -94,8 +94,8 @@ impl World {
             published: Vec::new(),
             limits: Limits::default(),
             requests_sent: 0,
-            handlers_answer: true,
             served: 0,
+            barred: BTreeSet::new(),
             happenings: BTreeMap::new(),
             next: 1,
             opened: BTreeMap::new(),
@@ -229,7 +229,15 @@ impl World {
         self.nodes[one].links.contains_key(&other)
     }
 
+    /// These two never get a link.
+    pub(crate) fn bar(&mut self, one: usize, other: usize) {
+        self.barred.extend([(one, other), (other, one)]);
+    }
+
     fn reaches(&self, one: usize, other: usize) -> bool {
+        if self.barred.contains(&(one, other)) {
+            return false;
+        }
         let (one, other) = (&self.nodes[one], &self.nodes[other]);
         one.up && other.up && one.side == other.side
     }
@@ -327,9 +335,7 @@ impl World {
             },
             Output::Serve { call, .. } => {
                 self.served += 1;
-                if self.handlers_answer {
-                    self.later(Happening::ReplyOf { node: me, call: call.id, body: call.body });
-                }
+                self.later(Happening::ReplyOf { node: me, call: call.id, body: call.body });
             }
             Output::Stop { .. } => {}
             Output::Answer { ticket, answer } => {
