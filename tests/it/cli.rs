@@ -288,12 +288,12 @@ fn signals_end_a_node_politely() {
     let user = User::newcomer();
     let (watching, _) = user.node("--name watching");
     for signal in ["INT", "TERM"] {
-        let (leaving, started) = user.node("--name leaving");
+        let (leaving, started) = user.node(&format!("--name on-{signal}"));
         let arrived = watching.event("joined");
         assert_eq!(arrived["peer"], started["peer"]);
         leaving.signal(signal);
         let gone = watching.event_within(Duration::from_secs(1), "left");
-        assert_eq!((&gone["peer"], &gone["name"]), (&started["peer"], &"leaving".into()), "{signal}");
+        assert_eq!((&gone["peer"], &gone["name"]), (&started["peer"], &started["name"]), "{signal}");
         leaving.finish_within(Duration::from_secs(2)).expect(0);
     }
     // Killed, it cannot say goodbye; that its link is gone is seen all the same.
