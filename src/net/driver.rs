@@ -4,6 +4,7 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
+use std::time::Duration;
 
 use futures::StreamExt;
 use libp2p::gossipsub::{self, MessageAcceptance};
@@ -34,6 +35,9 @@ use crate::wire::rpc::{Request, Response};
 
 /// Calls that are taken in one turn, so that a busy caller cannot keep the swarm from being polled.
 const CALLS_PER_TURN: usize = 64;
+
+/// How long connections may take to end when the node does.
+const FAREWELL: Duration = Duration::from_millis(250);
 
 /// The owner of the swarm.
 pub(crate) struct Driver {
@@ -94,7 +98,7 @@ impl Driver {
                     }
                     for call in batch.drain(..) {
                         if let Call::Stop = call {
-                            return self.close();
+                            return self.close().await;
                         }
                         self.call(call);
                     }
@@ -105,7 +109,7 @@ impl Driver {
                 () = until(self.silence.next()) => self.close_silent(),
             }
             if self.mesh.has_left() && !handles {
-                return self.close();
+                return self.close().await;
             }
         }
     }
@@ -305,10 +309,20 @@ impl Driver {
         }
     }
 
-    fn close(mut self) {
+    /// Ends the connections on the wire, too: one that is merely dropped lingers at the other side over QUIC, and a node
+    /// that comes back is mistaken for it.
+    async fn close(mut self) {
         self.settle();
         self.press.close();
         self.desks.mailboxes.values().for_each(|mailbox| mailbox.close());
+        let linked: Vec<_> = self.swarm.connected_peers().copied().collect();
+        linked.into_iter().for_each(|peer| drop(self.swarm.disconnect_peer_id(peer)));
+        let closing = async {
+            while self.swarm.connected_peers().next().is_some() {
+                self.swarm.select_next_some().await;
+            }
+        };
+        drop(tokio::time::timeout(FAREWELL, closing).await);
     }
 }
 
