@@ -10,8 +10,8 @@ use bytes::Bytes;
 use futures::future::join_all;
 use futures::{Stream, StreamExt};
 use pombo::{
-    Builder, Config, Event, Incoming, Json, Limits, Message, Multiaddr, Node, Pattern, PublishError, Raw, RawPattern,
-    RawService, RawTopic, RecvError, Refusal, RequestError, Service, Subscriber, Topic,
+    Builder, Config, Event, Incoming, Json, Limits, MeshChoice, Message, Multiaddr, Node, Pattern, PublishError, Raw,
+    RawPattern, RawService, RawTopic, RecvError, Refusal, RequestError, Service, Subscriber, Topic,
 };
 use serde::{Deserialize, Serialize};
 use tempfile::TempDir;
@@ -54,7 +54,7 @@ impl World {
 
     /// A node that looks for nobody.
     fn node(&self, name: &str) -> Builder {
-        let builder = Node::builder().name(name).data_dir(self.data.path()).mdns(false).local(false);
+        let builder = Node::builder().name(name).mesh(private()).data_dir(self.data.path()).mdns(false).local(false);
         builder.listen("/ip4/127.0.0.1/tcp/0".parse().unwrap())
     }
 
@@ -66,6 +66,11 @@ impl World {
         within("the link", b.ready(1)).await.unwrap();
         (a, b)
     }
+}
+
+/// By name, whatever mesh a node of whoever runs the tests is in.
+fn private() -> MeshChoice {
+    MeshChoice::Named("test".to_owned())
 }
 
 fn address(node: &Node) -> Multiaddr {
@@ -649,7 +654,7 @@ async fn everything_works_over_quic() {
         let listen = vec!["/ip4/127.0.0.1/udp/0/quic-v1".parse().unwrap()];
         let data_dir = Some(world.data.path().to_owned());
         let name = Some(name.to_owned());
-        Config { name, data_dir, listen, mdns: false, local: false, ..Config::default() }
+        Config { name, mesh: private(), data_dir, listen, mdns: false, local: false, ..Config::default() }
     };
     let a = Node::builder().config(quic("a")).start().await.unwrap();
     let mut events = a.events();
