@@ -34,7 +34,6 @@ async fn till(node: Node) -> Result<u64, Error> {
     Ok(total)
 }
 
-/// Sells what the till has a price for.
 async fn shop(node: Node) -> Result<(), Error> {
     let sales = node.publisher(SOLD);
     sales.ready(1).await?;
