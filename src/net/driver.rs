@@ -39,6 +39,9 @@ const CALLS_PER_TURN: usize = 64;
 /// How often it is written down who is there.
 const REMEMBER: Duration = Duration::from_secs(30);
 
+/// How long connections may take to end when the node does.
+const FAREWELL: Duration = Duration::from_millis(250);
+
 /// The owner of the swarm.
 pub(crate) struct Driver {
     pub(crate) mesh_id: MeshId,
@@ -101,7 +104,7 @@ impl Driver {
                     }
                     for call in batch.drain(..) {
                         if let Call::Stop = call {
-                            return self.close();
+                            return self.close().await;
                         }
                         self.call(call);
                     }
@@ -113,7 +116,7 @@ impl Driver {
                 _ = often.tick() => self.remember(),
             }
             if self.mesh.has_left() && !handles {
-                return self.close();
+                return self.close().await;
             }
         }
     }
@@ -323,13 +326,23 @@ impl Driver {
         }
     }
 
-    fn close(mut self) {
+    /// Ends the connections on the wire, too: one that is merely dropped lingers at the other side over QUIC, and a node
+    /// that comes back is mistaken for it.
+    async fn close(mut self) {
         self.settle();
         if let Some(remembered) = &self.remembered {
             remembered.save(&self.mesh.to_remember());
         }
         self.press.close();
         self.desks.mailboxes.values().for_each(|mailbox| mailbox.close());
+        let linked: Vec<_> = self.swarm.connected_peers().copied().collect();
+        linked.into_iter().for_each(|peer| drop(self.swarm.disconnect_peer_id(peer)));
+        let closing = async {
+            while self.swarm.connected_peers().next().is_some() {
+                self.swarm.select_next_some().await;
+            }
+        };
+        drop(tokio::time::timeout(FAREWELL, closing).await);
     }
 }
 

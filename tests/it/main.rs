@@ -1,1 +1,24 @@
+//! What only whole nodes can show: that the layers keep apart, that live nodes talk, and that the `pombo` command does what
+//! its users are told.
+//!
+//! The logic is tested where it lives, in virtual time; here is real time, and every wait has a deadline.
 
+#![allow(
+    clippy::disallowed_methods,
+    clippy::expect_used,
+    clippy::print_stderr,
+    clippy::unwrap_used,
+    reason = "a test panics when something is wrong, tells why, and lives in real time"
+)]
+
+mod architecture;
+#[cfg(feature = "cli")]
+mod cli;
+#[cfg(feature = "cli")]
+mod hosts;
+#[cfg(feature = "cli")]
+mod readme;
+#[cfg(feature = "net")]
+mod support;
+#[cfg(feature = "net")]
+mod swarm;
