@@ -316,7 +316,10 @@ impl Driver {
         self.press.close();
         self.desks.mailboxes.values().for_each(|mailbox| mailbox.close());
         let linked: Vec<_> = self.swarm.connected_peers().copied().collect();
-        linked.into_iter().for_each(|peer| drop(self.swarm.disconnect_peer_id(peer)));
+        for peer in linked {
+            // It may have gone by itself.
+            let _ = self.swarm.disconnect_peer_id(peer);
+        }
         let closing = async {
             while self.swarm.connected_peers().next().is_some() {
                 self.swarm.select_next_some().await;
