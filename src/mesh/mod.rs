@@ -6,11 +6,12 @@
 
 use std::collections::BTreeSet;
 
+use bytes::Bytes;
 use libp2p_identity::PeerId;
 
 use self::effects::{Asked, Effects};
 use self::event::{
-    Answer, Checked, Command, InboundId, Input, Output, RpcFailure, RpcId, Signed, Ticket, Verdict, Via,
+    Answer, Checked, Command, FoundBy, InboundId, Input, Output, RpcFailure, RpcId, Signed, Ticket, Verdict, Via,
 };
 use self::heads::Heads;
 use self::inbound::Inbound;
@@ -26,6 +27,7 @@ use self::subscriptions::Subscriptions;
 use self::time::{Mono, Now};
 use self::traffic::Refused;
 use crate::Limits;
+use crate::wire::roster::SignedRecord;
 use crate::wire::rpc::{Request, Response};
 
 pub(crate) mod checked;
@@ -139,6 +141,20 @@ impl Mesh {
             known: Known::default(),
             limits,
         }
+    }
+
+    /// Takes what an earlier start knew. Those nodes may be there still; they are looked for, and not counted on.
+    pub(crate) fn remember(&mut self, records: Vec<SignedRecord>, now: Now) {
+        for record in &records {
+            let addresses = record.record.addresses.clone();
+            self.links.seen(Some(record.node), addresses, FoundBy::Roster, now, &mut self.fx);
+        }
+        self.roster.remember(records, now);
+    }
+
+    /// What a later start should know: the signed records of those who are there.
+    pub(crate) fn to_remember(&self) -> Vec<Bytes> {
+        self.roster.to_save()
     }
 
     /// What has to be done, in order.

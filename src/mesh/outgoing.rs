@@ -12,7 +12,7 @@ use super::time::Wall;
 use crate::Headers;
 use crate::wire::MessageId;
 use crate::wire::codec::CodecError;
-use crate::wire::frame::{MAX_CHOICES, Channel, Choice, Fragment, FrameBuilder, Outbound, Place, Stream};
+use crate::wire::frame::{Channel, Choice, Fragment, FrameBuilder, MAX_CHOICES, Outbound, Place, Stream};
 use crate::wire::node_key::NodeKey;
 
 /// A message as a publisher hands it over.
@@ -81,7 +81,8 @@ impl Outgoing {
         }
         let id = MessageId { start: self.start, counter: self.next_counter };
         // The members of further groups decide for themselves, by the same hash.
-        let choices: Vec<Choice> = draft.groups.iter().take(MAX_CHOICES).filter_map(|group| choice(id, group)).collect();
+        let choices: Vec<Choice> =
+            draft.groups.iter().take(MAX_CHOICES).filter_map(|group| choice(id, group)).collect();
         let template = Outbound {
             topic: draft.topic,
             content_type: draft.content_type,

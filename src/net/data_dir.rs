@@ -105,9 +105,9 @@ impl DataDir {
         Ok(Self { root })
     }
 
-    /// Where it is.
-    pub(crate) fn path(&self) -> &Path {
-        &self.root
+    /// Where the node of that name keeps what it remembers.
+    pub(crate) fn place(&self, name: &str) -> PathBuf {
+        self.root.join("nodes").join(name)
     }
 
     /// The mesh of that name: its secret, made by whoever asks first. The open mesh needs no disk.

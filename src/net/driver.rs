@@ -27,6 +27,7 @@ use crate::net::handle::{Attached, Call, Served};
 use crate::net::mailbox::Mailbox;
 use crate::net::press::Press;
 use crate::net::registry::Registration;
+use crate::net::remembered::Remembered;
 use crate::net::rpc::Answering;
 use crate::net::silence::Silence;
 use crate::wire::MeshId;
@@ -35,6 +36,8 @@ use crate::wire::rpc::{Request, Response};
 
 /// Calls that are taken in one turn, so that a busy caller cannot keep the swarm from being polled.
 const CALLS_PER_TURN: usize = 64;
+/// How often it is written down who is there.
+const REMEMBER: Duration = Duration::from_secs(30);
 
 /// How long connections may take to end when the node does.
 const FAREWELL: Duration = Duration::from_millis(250);
@@ -57,6 +60,8 @@ pub(crate) struct Driver {
     pub(crate) silence: Silence,
     /// This node's entry in the host's registry.
     pub(crate) registration: Option<Registration>,
+    /// Where to keep who is there for the next start.
+    pub(crate) remembered: Option<Remembered>,
     pub(crate) desks: Desks,
 }
 
@@ -87,6 +92,7 @@ impl Driver {
     pub(crate) async fn run(mut self) {
         let mut batch = Vec::with_capacity(CALLS_PER_TURN);
         let mut handles = true;
+        let mut often = tokio::time::interval(REMEMBER);
         loop {
             self.settle();
             let deadline = self.mesh.poll_timeout().map(|at| self.clock.instant(at));
@@ -107,6 +113,7 @@ impl Driver {
                 Some(input) = self.inbox.recv() => self.handle(input),
                 () = until(deadline) => self.handle(Input::Timeout),
                 () = until(self.silence.next()) => self.close_silent(),
+                _ = often.tick() => self.remember(),
             }
             if self.mesh.has_left() && !handles {
                 return self.close().await;
@@ -302,6 +309,16 @@ impl Driver {
         }
     }
 
+    /// Writes down who is there, off this task.
+    fn remember(&self) {
+        if let Some(remembered) = self.remembered.clone() {
+            let records = self.mesh.to_remember();
+            if !records.is_empty() {
+                tokio::task::spawn_blocking(move || remembered.save(&records));
+            }
+        }
+    }
+
     fn close_silent(&mut self) {
         for connection in self.silence.overdue(tokio::time::Instant::now()) {
             debug!(%connection, "a connection is silent and is closed");
@@ -313,6 +330,9 @@ impl Driver {
     /// that comes back is mistaken for it.
     async fn close(mut self) {
         self.settle();
+        if let Some(remembered) = &self.remembered {
+            remembered.save(&self.mesh.to_remember());
+        }
         self.press.close();
         self.desks.mailboxes.values().for_each(|mailbox| mailbox.close());
         let linked: Vec<_> = self.swarm.connected_peers().copied().collect();

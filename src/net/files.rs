@@ -72,13 +72,22 @@ fn dir_of(path: &Path) -> &Path {
     path.parent().filter(|dir| !dir.as_os_str().is_empty()).unwrap_or(Path::new("."))
 }
 
+/// Reads a file of at most `limit` bytes. `None` if it is not there.
+pub(super) fn read(path: &Path, limit: usize) -> io::Result<Option<Vec<u8>>> {
+    let file = match File::open(path) {
+        Ok(file) => file,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+        Err(error) => return Err(error),
+    };
+    let mut bytes = Vec::new();
+    file.take(u64::try_from(limit).unwrap_or(u64::MAX)).read_to_end(&mut bytes)?;
+    Ok(Some(bytes))
+}
+
 /// The text of a file, at most `limit` bytes of it; `None` if there is no such file.
-pub(super) fn read_text(path: &Path, limit: u64) -> io::Result<Option<String>> {
-    match File::open(path) {
-        Ok(file) => io::read_to_string(file.take(limit)).map(Some),
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
-        Err(error) => Err(error),
-    }
+pub(super) fn read_text(path: &Path, limit: usize) -> io::Result<Option<String>> {
+    let text = |bytes| String::from_utf8(bytes).map_err(|error| io::Error::new(io::ErrorKind::InvalidData, error));
+    read(path, limit)?.map(text).transpose()
 }
 
 /// A lock that names its holder. Held until dropped; a process that dies lets go of it.

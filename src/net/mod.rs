@@ -17,6 +17,7 @@ pub(crate) mod handle;
 pub(crate) mod mailbox;
 pub(crate) mod press;
 pub(crate) mod registry;
+mod remembered;
 pub(crate) mod rpc;
 mod silence;
 mod start;

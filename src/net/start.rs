@@ -27,6 +27,7 @@ use crate::net::driver::{Desks, Driver};
 use crate::net::handle::Handle;
 use crate::net::press::{Press, Signer};
 use crate::net::registry::{self, Card, Registration};
+use crate::net::remembered::Remembered;
 use crate::net::silence::Silence;
 use crate::net::{checker, files, transport, watcher};
 
@@ -44,7 +45,7 @@ const LISTENING: Duration = Duration::from_secs(5);
 pub(crate) async fn start(config: Config) -> Result<Node, StartError> {
     let found = registry::directory();
     // Which mesh the user's nodes are in is looked up even where they are not to be found by it.
-    let (access, slot) = identity(&config, found.as_ref().ok())?;
+    let (access, slot, place) = identity(&config, found.as_ref().ok())?;
     let registry = config.local.then_some(found);
     let registry_dir = registry.as_ref().and_then(|found| found.as_ref().ok()).cloned();
     let me = slot.keypair.public().to_peer_id();
@@ -77,6 +78,10 @@ pub(crate) async fn start(config: Config) -> Result<Node, StartError> {
         now: clock.now(),
     });
     mesh.handle(Input::Listening(listening.clone()), clock.now());
+    let remembered = place.map(|place| Remembered::new(place, access.id));
+    if let Some(remembered) = &remembered {
+        mesh.remember(remembered.load(access.id), clock.now());
+    }
     for address in &config.peers {
         mesh.handle(given(address), clock.now());
     }
@@ -104,6 +109,7 @@ pub(crate) async fn start(config: Config) -> Result<Node, StartError> {
         addresses: addresses_in,
         silence: Silence::new(SILENCE),
         registration,
+        remembered,
         desks: Desks::default(),
     };
     let signer = Signer {
@@ -142,8 +148,8 @@ fn spawn(task: impl Future<Output = ()> + Send + 'static) {
     tokio::spawn(task);
 }
 
-/// Which mesh, and who this node is in it.
-fn identity(config: &Config, registry: Option<&PathBuf>) -> Result<(MeshAccess, Slot), StartError> {
+/// Which mesh, who this node is in it, and its place in the data directory if it has one.
+fn identity(config: &Config, registry: Option<&PathBuf>) -> Result<(MeshAccess, Slot, Option<PathBuf>), StartError> {
     let data = |error: crate::net::data_dir::DataDirError| StartError::Data(Box::new(error));
     let mesh = match &config.mesh {
         MeshChoice::Open => None,
@@ -172,7 +178,9 @@ fn identity(config: &Config, registry: Option<&PathBuf>) -> Result<(MeshAccess, 
         (None, Some(directory)) if !config.short_lived => directory.claim(config.name.as_deref()).map_err(data)?,
         (None, _) => Slot::ephemeral(config.name.as_deref()).map_err(data)?,
     };
-    Ok((access, slot))
+    let has_place = config.key.is_none() && !config.short_lived;
+    let place = directory.filter(|_| has_place).map(|directory| directory.place(&slot.name));
+    Ok((access, slot, place))
 }
 
 /// Opens the listeners and waits until each says where it listens.

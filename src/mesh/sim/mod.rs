@@ -37,17 +37,20 @@ impl Random {
     }
 }
 
-/// Runs a scenario for every seed that was asked for: `POMBO_SEED` names one, `POMBO_SEEDS` how many. A seed that fails is
-/// printed with the command that replays it.
-pub(crate) fn for_seeds(name: &str, by_default: u64, scenario: impl Fn(u64) + std::panic::RefUnwindSafe) {
-    let number = |variable| std::env::var(variable).ok().map(|text| text.parse().expect("a number"));
+/// Runs a scenario for every seed that was asked for: `POMBO_SEED` names one, `POMBO_SEEDS` how many the cheap and random
+/// scenarios get, 100 without it. The others get `percent` of that. A seed that fails is printed with the command that
+/// replays it.
+pub(crate) fn for_seeds(name: &str, percent: u64, scenario: impl Fn(u64) + std::panic::RefUnwindSafe) {
+    let number = |variable| std::env::var(variable).ok().map(|text| text.parse::<u64>().expect("a number"));
     let seeds = match number("POMBO_SEED") {
         Some(seed) => seed..seed + 1,
-        None => 0..number("POMBO_SEEDS").unwrap_or(by_default),
+        None => 0..(number("POMBO_SEEDS").unwrap_or(100) * percent).div_ceil(100),
     };
     for seed in seeds {
         if let Err(panic) = std::panic::catch_unwind(|| scenario(seed)) {
-            eprintln!("seed {seed} fails. To replay it:\n\n    POMBO_SEED={seed} cargo test --lib {name} -- --nocapture\n");
+            eprintln!(
+                "seed {seed} fails. To replay it:\n\n    POMBO_SEED={seed} cargo test --lib {name} -- --nocapture\n"
+            );
             std::panic::resume_unwind(panic);
         }
     }

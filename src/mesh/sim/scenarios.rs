@@ -59,7 +59,8 @@ fn owed<'a>(world: &'a World, node: usize, subscriber: &'a Subscriber) -> impl I
     let peer = world.nodes[node].peer;
     world.published.iter().filter(move |publication| {
         let knew = publication.listeners.contains(&peer) || publication.by == node;
-        knew && subscriber.local.listens(&publication.topic)
+        let was_there = publication.subscribers.contains(&subscriber.local.id);
+        knew && was_there && subscriber.local.listens(&publication.topic)
     })
 }
 
@@ -81,7 +82,10 @@ fn nothing_is_lost_though_a_fifth_of_the_gossip_is() {
             let pattern = patterns[world.random.below(patterns.len())];
             world.subscribe(node, pattern, None);
         }
-        assert!(world.run_until(10 * SECOND, |world| everybody_knows_the_interests(world, 6)), "interests are not known");
+        assert!(
+            world.run_until(10 * SECOND, |world| everybody_knows_the_interests(world, 6)),
+            "interests are not known"
+        );
 
         let topics = ["a.x", "a.y", "b.x", "c.x"];
         for _ in 0..30 {
@@ -178,9 +182,9 @@ fn chaos_loses_nothing_in_silence() {
                 }
                 // Of publishers that never stopped, everything is either here or was told to be missing.
                 let lost = missing(&world, index, subscriber);
-                let silent = lost.iter().filter(|publication| !restarted.contains(&publication.by)).count();
+                let silent: Vec<_> = lost.iter().filter(|publication| !restarted.contains(&publication.by)).collect();
                 let told = usize::try_from(subscriber.missed()).expect("small");
-                assert!(silent <= told, "node {index} misses {silent} messages and was told of {told}");
+                assert!(silent.len() <= told, "node {index} was told of {told} messages and misses {silent:#?}");
             }
         }
     });
@@ -189,7 +193,7 @@ fn chaos_loses_nothing_in_silence() {
 /// A change at one node is known to all fifty within two seconds.
 #[test]
 fn a_roster_change_reaches_fifty_nodes_within_two_seconds() {
-    for_seeds("a_roster_change_reaches_fifty_nodes_within_two_seconds", 5, |seed| {
+    for_seeds("a_roster_change_reaches_fifty_nodes_within_two_seconds", 1, |seed| {
         let mut world = World::new(seed, LOSSY);
         random_graph(&mut world, 50, 8);
         assert!(world.run_until(30 * SECOND, everybody_knows_everybody), "the roster is not complete");
@@ -203,13 +207,14 @@ fn a_roster_change_reaches_fifty_nodes_within_two_seconds() {
 /// The subscription is in force for whoever is linked, as soon as it is answered.
 #[test]
 fn a_subscription_that_was_answered_is_known_to_the_neighbours() {
-    for_seeds("a_subscription_that_was_answered_is_known_to_the_neighbours", 50, |seed| {
+    for_seeds("a_subscription_that_was_answered_is_known_to_the_neighbours", 20, |seed| {
         let mut world = World::new(seed, LOSSY);
         let (one, other) = (world.start(false), world.start(false));
         world.introduce(other, &[one]);
         assert!(world.run_until(5 * SECOND, everybody_knows_everybody));
         let patterns = vec!["a.>".into()];
-        let ticket = world.command(one, Command::Subscribe { subscriber: SubscriberId(1 << 60), patterns, group: None });
+        let ticket =
+            world.command(one, Command::Subscribe { subscriber: SubscriberId(1 << 60), patterns, group: None });
         assert!(world.run_until(SECOND, |world| world.nodes[one].answers.contains_key(&ticket)));
         assert_eq!(world.nodes[other].routes.reach("a.x", world.nodes[other].peer).peers, 1);
     });
@@ -218,7 +223,7 @@ fn a_subscription_that_was_answered_is_known_to_the_neighbours() {
 /// A - B - C: what A publishes reaches C through B, which wants nothing itself.
 #[test]
 fn a_relay_passes_on_what_it_does_not_want() {
-    for_seeds("a_relay_passes_on_what_it_does_not_want", 50, |seed| {
+    for_seeds("a_relay_passes_on_what_it_does_not_want", 20, |seed| {
         let mut world = World::new(seed, LOSSY);
         let (a, b, c) = (world.start(false), world.start(true), world.start(false));
         world.bar(a, c);
@@ -242,7 +247,7 @@ fn a_relay_passes_on_what_it_does_not_want() {
 /// Each message of a group's topic goes to one of its members, local and remote ones alike.
 #[test]
 fn a_group_gets_each_message_once() {
-    for_seeds("a_group_gets_each_message_once", 50, |seed| {
+    for_seeds("a_group_gets_each_message_once", 20, |seed| {
         let mut world = World::new(seed, LOSSY);
         random_graph(&mut world, 4, 4);
         assert!(world.run_until(10 * SECOND, everybody_knows_everybody));
@@ -266,7 +271,7 @@ fn a_group_gets_each_message_once() {
 /// Frames that are gone from every ring are told as a gap, with their number, and the stream goes on.
 #[test]
 fn what_cannot_be_repaired_is_told() {
-    for_seeds("what_cannot_be_repaired_is_told", 20, |seed| {
+    for_seeds("what_cannot_be_repaired_is_told", 10, |seed| {
         let mut world = World::new(seed, CALM);
         world.limits.ring = 1;
         let (one, other) = (world.start(false), world.start(false));
@@ -296,7 +301,7 @@ fn what_cannot_be_repaired_is_told() {
 /// A newcomer gets what is published from now on, and nothing of the past.
 #[test]
 fn a_newcomer_hears_nothing_of_the_past() {
-    for_seeds("a_newcomer_hears_nothing_of_the_past", 50, |seed| {
+    for_seeds("a_newcomer_hears_nothing_of_the_past", 20, |seed| {
         let mut world = World::new(seed, LOSSY);
         random_graph(&mut world, 4, 4);
         assert!(world.run_until(10 * SECOND, everybody_knows_everybody));
@@ -327,7 +332,7 @@ fn a_newcomer_hears_nothing_of_the_past() {
 /// Requests end, one way or the other, exactly once, while providers come and go.
 #[test]
 fn every_request_ends_exactly_once() {
-    for_seeds("every_request_ends_exactly_once", 50, |seed| {
+    for_seeds("every_request_ends_exactly_once", 20, |seed| {
         let mut world = World::new(seed, LOSSY);
         random_graph(&mut world, 5, 4);
         assert!(world.run_until(10 * SECOND, everybody_knows_everybody));

@@ -52,11 +52,12 @@ enum Happening {
 #[derive(Clone, Debug)]
 pub(crate) struct Publication {
     pub(crate) by: usize,
-    pub(crate) incarnation: u64,
     pub(crate) id: MessageId,
     pub(crate) topic: String,
     /// The nodes that the publisher knew to listen.
     pub(crate) listeners: Vec<PeerId>,
+    /// The subscribers that there were.
+    pub(crate) subscribers: BTreeSet<SubscriberId>,
 }
 
 /// Everything.
@@ -174,12 +175,14 @@ impl World {
 
     pub(crate) fn publish(&mut self, by: usize, topic: &str, payload: &[u8]) {
         let wall = self.clock().wall;
-        let node = &mut self.nodes[by];
+        let node = &self.nodes[by];
         let reach = node.routes.reach(topic, node.peer);
         let listens = |other: &&crate::mesh::routes::RemoteNode| {
             other.interests.iter().any(|interest| crate::topic::matches(&interest.pattern, topic))
         };
         let listeners = node.routes.remote.iter().filter(listens).map(|other| other.peer).collect();
+        let subscribers = self.nodes.iter().flat_map(|node| node.subscribers.keys().copied()).collect();
+        let node = &mut self.nodes[by];
         let draft = Draft {
             topic,
             shard: shard_of(topic),
@@ -189,8 +192,7 @@ impl World {
             payload,
         };
         let appended = node.outgoing.append(&draft, wall).expect("room");
-        let (id, incarnation) = (appended.id, node.incarnation);
-        self.published.push(Publication { by, incarnation, id, topic: topic.to_owned(), listeners });
+        self.published.push(Publication { by, id: appended.id, topic: topic.to_owned(), listeners, subscribers });
     }
 
     /// What a publisher has appended goes out.

@@ -1,0 +1,86 @@
+//! What a node remembers of the roster between two starts: the signed records of those who were there, in a file.
+//!
+//! So a node that was started once with an address finds its mesh again without it. What is in the file is checked like
+//! what comes from the network, and a file that cannot be read is a file that is not there.
+
+use std::path::PathBuf;
+
+use bytes::Bytes;
+use tracing::{debug, warn};
+
+use crate::net::files;
+use crate::wire::MeshId;
+use crate::wire::roster::{MAX_RECORD, SignedRecord};
+
+/// The most that is written and read: a thousand full records.
+const LIMIT: usize = 16 * 1024 * 1024;
+
+/// The file.
+#[derive(Clone, Debug)]
+pub(crate) struct Remembered {
+    path: PathBuf,
+}
+
+impl Remembered {
+    /// In the place of a node in the data directory. One file for each mesh that the node is started in.
+    pub(crate) fn new(place: PathBuf, mesh: MeshId) -> Self {
+        Self { path: place.join(format!("roster-{mesh}")) }
+    }
+
+    /// The records, those that are sound.
+    pub(crate) fn load(&self, mesh: MeshId) -> Vec<SignedRecord> {
+        let bytes = match files::read(&self.path, LIMIT) {
+            Ok(bytes) => Bytes::from(bytes.unwrap_or_default()),
+            Err(error) => {
+                warn!(path = %self.path.display(), %error, "cannot read who was there last time");
+                return Vec::new();
+            }
+        };
+        let records: Vec<_> = split(bytes).filter_map(|record| SignedRecord::open(mesh, record).ok()).collect();
+        debug!(count = records.len(), "nodes are remembered from last time");
+        records
+    }
+
+    /// Replaces what is in the file.
+    pub(crate) fn save(&self, records: &[Bytes]) {
+        let mut bytes = Vec::new();
+        for record in records {
+            let Ok(length) = u32::try_from(record.len()) else { continue };
+            if bytes.len() + record.len() + 4 > LIMIT {
+                break;
+            }
+            bytes.extend(length.to_be_bytes());
+            bytes.extend(record);
+        }
+        if let Err(error) = files::replace(&self.path, &bytes) {
+            warn!(path = %self.path.display(), %error, "cannot remember who is there");
+        }
+    }
+}
+
+/// The records in the file: each a length of 4 bytes, big-endian, and that many bytes.
+fn split(mut bytes: Bytes) -> impl Iterator<Item = Bytes> {
+    std::iter::from_fn(move || {
+        let length = bytes.first_chunk().map(|length| u32::from_be_bytes(*length))?;
+        let length = usize::try_from(length).ok().filter(|length| *length <= MAX_RECORD)?;
+        let _ = bytes.split_to(4);
+        (bytes.len() >= length).then(|| bytes.split_to(length))
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_saved_is_split_again_and_a_torn_end_is_left_out() {
+        let dir = tempfile::tempdir().unwrap();
+        let remembered = Remembered::new(dir.path().to_owned(), MeshId([1; 16]));
+        assert!(remembered.load(MeshId([1; 16])).is_empty(), "no file is nothing remembered");
+        remembered.save(&[Bytes::from_static(b"one"), Bytes::from_static(b"three")]);
+        let bytes = files::read(&remembered.path, LIMIT).unwrap().unwrap();
+        assert_eq!(split(bytes.clone().into()).collect::<Vec<_>>(), ["one", "three"]);
+        assert_eq!(split(Bytes::from(bytes).slice(..10)).count(), 1);
+        assert!(remembered.load(MeshId([1; 16])).is_empty(), "those are no records");
+    }
+}
