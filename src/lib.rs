@@ -1,3 +1,5 @@
+#![doc = include_str!("../README.md")]
+
 #[cfg(feature = "net")]
 pub use api::{
     Ask, Builder, Discovery, Incoming, MeshInfo, Node, Provider, Publish, Published, Publisher, Refusal, Reply, Serve,
