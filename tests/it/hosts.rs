@@ -143,9 +143,10 @@ fn five_hosts_find_each_other_by_mdns_and_outlive_the_first() {
     let mut nodes: Vec<_> = hosts[..4].iter().map(|host| host.node(&flags)).collect();
     let ((), took) = timed(|| {
         nodes.push(hosts[4].node(&flags));
+        // Not only heard of: linked, each to each.
         for node in &nodes {
             for _ in 1..nodes.len() {
-                node.event("joined");
+                node.event("linked");
             }
         }
     });
