@@ -1,4 +1,7 @@
 #![doc = include_str!("../README.md")]
+#![warn(clippy::print_stdout, clippy::print_stderr)]
+// In a test what is not expected fails it, whatever it is; and a seed that fails has to be printed.
+#![cfg_attr(test, allow(clippy::wildcard_enum_match_arm, clippy::print_stderr))]
 
 #[cfg(feature = "net")]
 pub use api::{

@@ -327,6 +327,9 @@ pub(crate) fn matches(pattern: &str, topic: &str) -> bool {
     topic_tokens.next().is_none()
 }
 
+/// Types that a name stands for and no value of which it holds.
+type Types<Q, R, E> = PhantomData<fn() -> (Q, R, E)>;
+
 /// A service: its name and the types of question and answer.
 ///
 /// ```
@@ -335,7 +338,7 @@ pub(crate) fn matches(pattern: &str, topic: &str) -> bool {
 /// ```
 pub struct Service<Q, R, E = Bincode> {
     pub(crate) name: Name,
-    types: PhantomData<fn() -> (Q, R, E)>,
+    types: Types<Q, R, E>,
 }
 
 /// A service whose questions and answers are bytes that pombo passes on as they are.

@@ -41,26 +41,43 @@ struct OpenCall {
 }
 
 impl OpenCall {
-    fn reply(&mut self, status: ReplyStatus, content_type: &str, body: Bytes) {
-        let Some(call) = self.id.take() else { return };
-        let reply = Reply {
-            status,
-            content_type: content_type.to_owned(),
-            headers: Headers::default(),
-            body,
-            extensions: vec![],
-        };
-        self.handle.tell(Command::Reply { call, reply });
+    /// The command that answers, once.
+    fn reply(&mut self, status: ReplyStatus, content_type: &str, body: Bytes) -> Option<Command> {
+        let call = self.id.take()?;
+        let (content_type, headers) = (content_type.to_owned(), Headers::default());
+        Some(Command::Reply { call, reply: Reply { status, content_type, headers, body, extensions: Vec::new() } })
     }
 
-    fn refuse(&mut self, text: &str) {
-        self.reply(ReplyStatus::Refused, "text/plain; charset=utf-8", Bytes::copy_from_slice(text.as_bytes()));
+    fn refusal(&mut self, text: &str) -> Option<Command> {
+        self.reply(ReplyStatus::Refused, "text/plain; charset=utf-8", Bytes::copy_from_slice(text.as_bytes()))
+    }
+
+    /// The answer, or a refusal that says why it cannot be sent.
+    fn answer<R, E: Encoding<R>>(&mut self, answer: &R) -> (Option<Command>, Result<(), PayloadError>) {
+        let limit = self.limit;
+        let body = E::encode(answer).and_then(|body| match body.len() {
+            size if size > limit => Err(PayloadError::new(format!("it has {size} bytes, at most {limit} are allowed"))),
+            _ => Ok(body),
+        });
+        match body {
+            Ok(body) => (self.reply(ReplyStatus::Ok, E::CONTENT_TYPE, body), Ok(())),
+            Err(error) => (self.refusal(&format!("the answer cannot be sent: {error}")), Err(error)),
+        }
+    }
+
+    async fn post(&self, command: Option<Command>) -> Result<(), Closed> {
+        match command {
+            Some(command) => self.handle.post(command).await,
+            None => Ok(()),
+        }
     }
 }
 
 impl Drop for OpenCall {
     fn drop(&mut self) {
-        self.reply(ReplyStatus::Unanswered, "", Bytes::new());
+        if let Some(command) = self.reply(ReplyStatus::Unanswered, "", Bytes::new()) {
+            self.handle.tell(command);
+        }
     }
 }
 
@@ -80,7 +97,9 @@ impl<Q, R, E: Encoding<Q> + Encoding<R>> Incoming<Q, R, E> {
                 types: PhantomData,
             }),
             Err(reason) => {
-                open.refuse(&format!("the question is not of the expected type: {reason}"));
+                if let Some(command) = open.refusal(&format!("the question is not of the expected type: {reason}")) {
+                    open.handle.tell(command);
+                }
                 None
             }
         }
@@ -110,23 +129,11 @@ impl<Q, R, E: Encoding<Q> + Encoding<R>> Incoming<Q, R, E> {
     ///
     /// # Errors
     ///
-    /// If the answer cannot be encoded or is larger than a message may be. The asker is then told so.
+    /// If the answer cannot be encoded or is larger than a message may be; the asker is then told so. Or if the node is gone.
     pub async fn respond(mut self, answer: &R) -> Result<(), PayloadError> {
-        let limit = self.open.limit;
-        let body = <E as Encoding<R>>::encode(answer).and_then(|body| match body.len() {
-            size if size > limit => Err(PayloadError::new(format!("it has {size} bytes, at most {limit} are allowed"))),
-            _ => Ok(body),
-        });
-        match body {
-            Ok(body) => {
-                self.open.reply(ReplyStatus::Ok, <E as Encoding<R>>::CONTENT_TYPE, body);
-                Ok(())
-            }
-            Err(error) => {
-                self.open.refuse(&format!("the answer cannot be sent: {error}"));
-                Err(error)
-            }
-        }
+        let (command, result) = self.open.answer::<R, E>(answer);
+        self.open.post(command).await.map_err(PayloadError::new)?;
+        result
     }
 
     /// Answers with an error.
@@ -135,8 +142,8 @@ impl<Q, R, E: Encoding<Q> + Encoding<R>> Incoming<Q, R, E> {
     ///
     /// If the node is gone.
     pub async fn refuse(mut self, text: impl Into<String>) -> Result<(), Closed> {
-        self.open.refuse(&text.into());
-        Ok(())
+        let command = self.open.refusal(&text.into());
+        self.open.post(command).await
     }
 
     /// Waits until nobody wants the answer any more: the asker cancelled, its time ran out, or it is gone.
@@ -163,16 +170,13 @@ impl<R, E: Encoding<R>> Answering<R, E> {
         self.gone.notified().await;
     }
 
-    pub(crate) fn answer(mut self, answer: Result<R, Refusal>) {
-        let limit = self.open.limit;
-        match answer.map(|answer| E::encode(&answer)) {
-            Ok(Ok(body)) if body.len() <= limit => self.open.reply(ReplyStatus::Ok, E::CONTENT_TYPE, body),
-            Ok(Ok(body)) => {
-                self.open.refuse(&format!("the answer has {} bytes, at most {limit} are allowed", body.len()));
-            }
-            Ok(Err(error)) => self.open.refuse(&format!("the answer cannot be encoded: {error}")),
-            Err(refusal) => self.open.refuse(refusal.as_str()),
-        }
+    pub(crate) async fn answer(mut self, answer: Result<R, Refusal>) {
+        let command = match answer {
+            Ok(answer) => self.open.answer::<R, E>(&answer).0,
+            Err(refusal) => self.open.refusal(refusal.as_str()),
+        };
+        // A node that is gone has nobody left to tell.
+        let _gone = self.open.post(command).await;
     }
 }
 

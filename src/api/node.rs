@@ -4,6 +4,7 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Poll};
+use std::time::Duration;
 
 use futures::{Stream, StreamExt};
 use libp2p::{Multiaddr, PeerId};
@@ -17,6 +18,9 @@ use crate::net::handle::{Call, Handle};
 use crate::payload::Encoding;
 use crate::topic::{Pattern, Service, Topic};
 use crate::wire::MeshId;
+
+/// How long a node that leaves waits for its last frames to be signed.
+const LAST_FRAMES: Duration = Duration::from_secs(1);
 
 /// A running peer of a mesh. Cheap to clone; every clone is the same node.
 ///
@@ -209,7 +213,9 @@ impl Node {
                 status.mesh = self.about.mesh.name.clone();
                 Ok(*status)
             }
-            _ => Err(Closed),
+            Answer::Done | Answer::TooMany { .. } | Answer::Reply { .. } | Answer::Failed(_) | Answer::Confirmed(_) => {
+                Err(Closed)
+            }
         }
     }
 
@@ -238,8 +244,12 @@ impl Node {
         Ok(())
     }
 
-    /// Says goodbye, so that the others see this node go at once, and ends it. Takes a second at most.
+    /// Sees what was published out, says goodbye, so that the others see this node go at once, and ends it.
+    ///
+    /// Waits until direct neighbours have what they listen to, or do not answer; that takes three seconds at most.
     pub async fn leave(&self) {
+        // Held back only by neighbours that do not keep up.
+        drop(tokio::time::timeout(LAST_FRAMES, self.handle.press.drained()).await);
         // A node that is gone has left.
         if self.handle.ask(Command::Leave).await.is_ok() {
             drop(self.handle.calls.send(Call::Stop).await);

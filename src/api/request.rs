@@ -107,7 +107,7 @@ impl<'n, R, E> Ask<'n, R, E> {
         match self.node.handle.ask(Command::Request(ask)).await? {
             Answer::Reply { from, reply } => read::<R, E>(service, from, reply),
             Answer::Failed(failure) => Err(failed(failure, service, self.to)),
-            _ => Err(Closed.into()),
+            Answer::Done | Answer::TooMany { .. } | Answer::Confirmed(_) | Answer::Status(_) => Err(Closed.into()),
         }
     }
 }

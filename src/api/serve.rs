@@ -19,6 +19,9 @@ use crate::net::handle::{Handle, Served};
 use crate::payload::Encoding;
 use crate::topic::Service;
 
+/// Types that a service is about and no value of which its provider holds.
+type Types<Q, R, E> = PhantomData<fn() -> (Q, R, E)>;
+
 /// How many requests a provider takes at once, unless a number is given.
 const ROOM: u32 = 64;
 
@@ -61,7 +64,7 @@ impl<Q, R, E: Encoding<Q> + Encoding<R>> Serve<Q, R, E> {
                 let limit = self.node.about.limits.message;
                 Ok(Provider { handle, id, served, limit, types: PhantomData })
             }
-            _ => Err(Closed.into()),
+            Answer::Reply { .. } | Answer::Failed(_) | Answer::Confirmed(_) | Answer::Status(_) => Err(Closed.into()),
         }
     }
 }
@@ -92,7 +95,7 @@ pub struct Provider<Q, R, E> {
     id: ProviderId,
     served: mpsc::Receiver<Served>,
     limit: usize,
-    types: PhantomData<fn() -> (Q, R, E)>,
+    types: Types<Q, R, E>,
 }
 
 impl<Q, R, E: Encoding<Q> + Encoding<R>> Stream for Provider<Q, R, E> {
@@ -213,7 +216,7 @@ where
                 let answer = handler(question);
                 running.spawn(async move {
                     tokio::select! {
-                        answer = answer => answering.answer(answer),
+                        answer = answer => answering.answer(answer).await,
                         () = answering.cancelled() => {}
                     }
                 });

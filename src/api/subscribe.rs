@@ -85,7 +85,7 @@ impl<T, E: Encoding<T>> Subscribe<T, E> {
                 let unpacker = Unpacker::new(Arc::clone(&handle), id, patterns, group, self.node.about.limits.message);
                 Ok(Subscriber { handle, id, mailbox, unpacker, types: PhantomData })
             }
-            _ => Err(Closed.into()),
+            Answer::Reply { .. } | Answer::Failed(_) | Answer::Confirmed(_) | Answer::Status(_) => Err(Closed.into()),
         }
     }
 }

@@ -24,6 +24,8 @@ pub(crate) enum Asked {
     Fetch { peer: PeerId },
     /// Frames handed over for good by a short-lived node.
     Inject { batch: u64 },
+    /// Where our streams stand, told before we leave.
+    LastHeads,
     /// Nothing hangs on the answer.
     Told,
 }

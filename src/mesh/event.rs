@@ -64,7 +64,7 @@ pub(crate) enum Input {
     /// A frame that passed [`Frame::open`], or one of our own that was just signed.
     Frame { frame: Arc<Frame>, via: Via },
     /// A gossip message that is no frame of this mesh.
-    BadGossip { from: PeerId, gossip: GossipId, why: String },
+    BadGossip { from: PeerId, gossip: GossipId },
     /// Gossipsub could not take a frame: all queues were full.
     GossipRefused { frame: Arc<Frame> },
     /// The signer is done.
@@ -247,7 +247,6 @@ pub(crate) enum Output {
     },
     /// The asker of a call has gone: its handler may stop.
     Stop {
-        provider: ProviderId,
         call: CallId,
     },
     Answer {
@@ -319,7 +318,7 @@ pub(crate) enum Unsigned {
 #[derive(Debug)]
 pub(crate) enum Signed {
     Head(Arc<Frame>),
-    Record(SignedRecord),
+    Record(Box<SignedRecord>),
     Again(Arc<Frame>),
 }
 

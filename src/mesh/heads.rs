@@ -50,11 +50,6 @@ impl Heads {
         self.streams.retain(|_, last| last.due().is_some());
         places
     }
-
-    /// Every place that has not been repeated for the last time: what a node says before it leaves.
-    pub(crate) fn all(&self) -> Vec<Place> {
-        self.streams.values().map(|last| last.place).collect()
-    }
 }
 
 #[cfg(test)]

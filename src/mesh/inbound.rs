@@ -100,9 +100,12 @@ impl Inbound {
         self.streams.contains_key(stream)
     }
 
-    /// How many streams are followed.
-    pub(crate) fn len(&self) -> usize {
-        self.streams.len()
+    /// Whether everything up to there was handed on, or is not hoped for any more.
+    pub(crate) fn has_reached(&self, stream: &Stream, sequence: u64) -> bool {
+        self.streams.get(stream).is_none_or(|state| {
+            let target = state.target();
+            target < sequence || state.next.is_some_and(|next| next > sequence)
+        })
     }
 
     /// A frame or head came. Says whether it was new.
@@ -223,11 +226,12 @@ impl Inbound {
     fn touch(&mut self, stream: Stream, now: Mono) -> &mut InStream {
         self.tick += 1;
         let tick = self.tick;
-        if !self.streams.contains_key(&stream) && self.streams.len() >= self.max_streams {
-            if let Some(oldest) = self.used.values().next().copied() {
-                self.forget(oldest);
-                self.evicted = Some(now);
-            }
+        if !self.streams.contains_key(&stream)
+            && self.streams.len() >= self.max_streams
+            && let Some(oldest) = self.used.values().next().copied()
+        {
+            self.forget(oldest);
+            self.evicted = Some(now);
         }
         let state = self.streams.entry(stream).or_default();
         self.used.remove(&state.used);

@@ -23,6 +23,8 @@ use crate::wire::rpc::Response;
 const LOOK_FURTHER: Span = Span::millis(1_000);
 /// With somebody found, others whose dials are under way are waited for so long.
 const LOOK_AROUND: Span = Span::millis(250);
+/// How long a node that leaves waits until its neighbours have what it published.
+const LAST_HEADS: Span = Span::secs(1);
 
 /// The first look-around of a node: until it is over, not knowing somebody does not mean that nobody is there.
 #[derive(Debug)]
@@ -74,6 +76,26 @@ impl Settling {
         // Somebody who is linked and never tells anything must not keep everybody waiting.
         self.over |= now >= self.until + LOOK_FURTHER + LOOK_FURTHER;
         self.over
+    }
+}
+
+/// A goodbye under way.
+#[derive(Debug)]
+pub(super) struct Leaving {
+    tickets: Vec<Ticket>,
+    /// Neighbours that have not said yet that they have everything.
+    open: usize,
+    until: Mono,
+    said: bool,
+}
+
+impl Leaving {
+    fn new(now: Mono) -> Self {
+        Self { tickets: Vec::new(), open: 0, until: now + LAST_HEADS, said: false }
+    }
+
+    pub(super) fn next_timeout(&self) -> Option<Mono> {
+        (!self.said).then_some(self.until)
     }
 }
 
@@ -185,7 +207,8 @@ impl Mesh {
     }
 
     pub(super) fn listening(&mut self, addresses: Vec<Multiaddr>, now: Now) {
-        self.roster.set_addresses(announced(addresses), now, &mut self.fx);
+        // Should only some of them find room in the record, those are enough.
+        let _fit = self.roster.set_addresses(announced(addresses), now, &mut self.fx);
     }
 
     pub(super) fn connected(&mut self, peer: PeerId, address: Multiaddr, links: u32, now: Now) {
@@ -234,9 +257,12 @@ impl Mesh {
     pub(super) fn compared(&mut self, peer: PeerId) {
         let of_peer = |asked: &Asked| match asked {
             Asked::Digest { peer: other } | Asked::Fetch { peer: other } => *other == peer,
-            Asked::Call { .. } | Asked::Repair { .. } | Asked::Push { .. } | Asked::Inject { .. } | Asked::Told => {
-                false
-            }
+            Asked::Call { .. }
+            | Asked::Repair { .. }
+            | Asked::Push { .. }
+            | Asked::Inject { .. }
+            | Asked::LastHeads
+            | Asked::Told => false,
         };
         if self.links.is_linked(&peer) && !self.fx.is_asking(of_peer) {
             self.told.insert(peer);
@@ -285,10 +311,37 @@ impl Mesh {
         }
     }
 
+    /// First those who listen get what they may have missed, then everybody hears the goodbye.
     pub(super) fn leave(&mut self, ticket: Ticket, now: Now) {
-        self.last_heads(now);
-        self.roster.leave(now, &mut self.fx);
-        self.leaving.push(ticket);
+        let Leaving { tickets, .. } = self.leaving.get_or_insert_with(|| Leaving::new(now.mono));
+        tickets.push(ticket);
+        if let [_] = tickets.as_slice() {
+            let told = self.last_heads(now);
+            if let Some(leaving) = &mut self.leaving {
+                leaving.open = told;
+            }
+        }
+    }
+
+    /// A neighbour has what we published, or does not answer.
+    pub(super) fn last_heads_answered(&mut self) {
+        if let Some(leaving) = &mut self.leaving {
+            leaving.open = leaving.open.saturating_sub(1);
+        }
+    }
+
+    fn go_on_leaving(&mut self, now: Now) {
+        let Some(leaving) = &mut self.leaving else { return };
+        if !leaving.said && (leaving.open == 0 || leaving.until <= now.mono) {
+            leaving.said = true;
+            self.roster.leave(now, &mut self.fx);
+        }
+        if leaving.said && self.roster.left_confirmed() {
+            self.left = true;
+            for ticket in std::mem::take(&mut leaving.tickets) {
+                self.fx.push(Output::Answer { ticket, answer: Answer::Done });
+            }
+        }
     }
 
     pub(super) fn status(&self) -> Status {
@@ -358,12 +411,8 @@ impl Mesh {
             let linked: Vec<_> = self.links.linked().copied().collect();
             self.inject.flush(&linked, self.settling.over, now.mono, &mut self.fx);
         }
-        if !self.leaving.is_empty() && self.roster.left_confirmed() {
-            self.left = true;
-            for ticket in std::mem::take(&mut self.leaving) {
-                self.answer(ticket, Answer::Done);
-            }
-        }
+        self.go_on_leaving(now);
+        self.answer_heads();
     }
 
     /// True once, when the first look-around is over.
@@ -425,9 +474,7 @@ fn announced(addresses: Vec<Multiaddr>) -> Vec<Multiaddr> {
 }
 
 fn leads_nowhere_else(address: &Multiaddr) -> bool {
-    address.iter().any(|part| match part {
-        Protocol::Ip4(ip) => ip.is_loopback() || ip.is_link_local(),
-        Protocol::Ip6(ip) => ip.is_loopback() || ip.is_unicast_link_local(),
-        _ => false,
-    })
+    let ip4 = |part: &Protocol<'_>| matches!(part, Protocol::Ip4(ip) if ip.is_loopback() || ip.is_link_local());
+    let ip6 = |part: &Protocol<'_>| matches!(part, Protocol::Ip6(ip) if ip.is_loopback() || ip.is_unicast_link_local());
+    address.iter().any(|part| ip4(&part) || ip6(&part))
 }

@@ -17,7 +17,7 @@ use self::heads::Heads;
 use self::inbound::Inbound;
 use self::inject::Inject;
 use self::links::Links;
-use self::membership::{Known, Settling};
+use self::membership::{Known, Leaving, Settling};
 use self::pace::{Acknowledgements, Pace};
 use self::requests::Requests;
 use self::ring::Ring;
@@ -25,7 +25,7 @@ use self::roster::Roster;
 use self::shards::ShardSet;
 use self::subscriptions::Subscriptions;
 use self::time::{Mono, Now};
-use self::traffic::Refused;
+use self::traffic::{Claims, Refused};
 use crate::Limits;
 use crate::wire::roster::SignedRecord;
 use crate::wire::rpc::{Request, Response};
@@ -95,13 +95,14 @@ pub(crate) struct Mesh {
     refused: Refused,
     /// When to tell some neighbour where the streams stand that it listens to.
     hearsay_at: Mono,
+    claims: Claims,
 
     settling: Settling,
     /// The linked nodes that have told what they know of the mesh.
     told: BTreeSet<PeerId>,
     /// Commands that are answered when the neighbours have this version of our record.
     announcing: Vec<(u64, Ticket)>,
-    leaving: Vec<Ticket>,
+    leaving: Option<Leaving>,
     left: bool,
     routes_stale: bool,
     known: Known,
@@ -132,10 +133,11 @@ impl Mesh {
             inject: Inject::default(),
             refused: Refused::default(),
             hearsay_at,
+            claims: Claims::default(),
             settling: Settling::new(settings.looks_local, settings.looks_further, now.mono),
             told: BTreeSet::new(),
             announcing: Vec::new(),
-            leaving: Vec::new(),
+            leaving: None,
             left: false,
             routes_stale: true,
             known: Known::default(),
@@ -175,6 +177,7 @@ impl Mesh {
             self.inject.next_timeout(),
             self.refused.next_timeout(),
             self.settling.next_timeout(),
+            self.leaving.as_ref().and_then(Leaving::next_timeout),
             Some(self.hearsay_at),
         ]
         .into_iter()
@@ -217,7 +220,7 @@ impl Mesh {
     fn command(&mut self, ticket: Ticket, command: Command, now: Now) {
         match command {
             Command::Subscribe { subscriber, patterns, group } => {
-                self.subscribe(ticket, subscriber, patterns, group, now)
+                self.subscribe(ticket, subscriber, patterns, group, now);
             }
             Command::Unsubscribe { subscriber } => self.unsubscribe(subscriber, now),
             Command::Serve { provider, service, room } => match self.requests.serve(provider, service, room) {
@@ -258,7 +261,7 @@ impl Mesh {
     fn signed(&mut self, signed: Signed, now: Now) {
         match signed {
             Signed::Head(frame) | Signed::Again(frame) => self.fx.push(Output::Gossip { frame }),
-            Signed::Record(record) => self.roster.signed(record, now, &mut self.fx),
+            Signed::Record(record) => self.roster.signed(*record, now, &mut self.fx),
         }
     }
 
@@ -308,6 +311,7 @@ impl Mesh {
                 let linked: Vec<_> = self.links.linked().copied().collect();
                 self.inject.answered(batch, taken, &linked, &mut self.fx);
             }
+            Asked::LastHeads => self.last_heads_answered(),
             Asked::Told => {}
         }
     }

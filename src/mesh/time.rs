@@ -29,10 +29,6 @@ impl Span {
     pub(crate) const fn secs(secs: u64) -> Self {
         Self(secs.saturating_mul(1_000_000))
     }
-
-    pub(crate) const fn as_millis(self) -> u64 {
-        self.0 / 1_000
-    }
 }
 
 impl From<std::time::Duration> for Span {

@@ -24,11 +24,19 @@ const AGAIN: Span = Span::millis(100);
 const ATTEMPTS: u8 = 3;
 /// Refused frames that are kept for it. Those beyond it are repaired from the ring.
 const REFUSED: usize = 64;
+/// Tellings that may wait for their answer at once.
+const OPEN_CLAIMS: usize = 256;
 
 /// Frames that gossipsub refused, until they are tried again.
 #[derive(Debug, Default)]
 pub(super) struct Refused {
     frames: Vec<(Mono, Arc<Frame>)>,
+}
+
+/// Neighbours that told where streams stand, and wait until we have what they spoke of.
+#[derive(Debug, Default)]
+pub(super) struct Claims {
+    open: Vec<(InboundId, Vec<(Stream, u64)>)>,
 }
 
 impl Refused {
@@ -229,20 +237,37 @@ impl Mesh {
 
     /// A neighbour says how far streams have come that we listen to.
     pub(super) fn claimed(&mut self, from: PeerId, id: InboundId, positions: &[Position], now: Now) {
-        let mut ready = Vec::new();
+        let (mut ready, mut spoken) = (Vec::new(), Vec::new());
         for position in positions.iter().take(POSITIONS) {
             let Some(stream) = position.stream.stream() else { continue };
             let is_old = self.roster.incarnation(&stream.node).is_some_and(|current| stream.incarnation < current);
             if stream.node != self.me && !is_old && self.joined.contains(stream.shard()) {
+                spoken.push((stream, position.sequence));
                 self.inbound.claim(stream, position.sequence, from, now.mono, &mut ready);
             }
         }
         self.hand_on(ready);
-        self.fx.reply(id, Response::done());
+        match self.claims.open.len() {
+            OPEN_CLAIMS.. => self.fx.reply(id, Response::done()),
+            _ => self.claims.open.push((id, spoken)),
+        }
     }
 
-    /// Tells a neighbour where the streams stand that it listens to: of everybody, or of one node that is gone.
-    fn tell_positions(&mut self, to: PeerId, of: Option<PeerId>, now: Now) {
+    /// Answers those who told where streams stand, as soon as we have what they spoke of or hope for it no more: one that
+    /// is about to leave waits for that.
+    pub(super) fn answer_heads(&mut self) {
+        let Self { claims, inbound, fx, .. } = self;
+        for (id, _) in claims.open.extract_if(.., |(_, spoken)| {
+            spoken.retain(|(stream, sequence)| !inbound.has_reached(stream, *sequence));
+            spoken.is_empty()
+        }) {
+            fx.reply(id, Response::done());
+        }
+    }
+
+    /// Tells a neighbour where the streams stand that it listens to, of everybody or of one node. Says whether there was
+    /// anything to tell.
+    fn tell_positions(&mut self, to: PeerId, of: Option<PeerId>, asked: Asked, now: Now) -> bool {
         let active_since = Mono(now.mono.0.saturating_sub(ACTIVE.0));
         let mut positions = Vec::new();
         for shard in self.known.shards_of(&to).iter() {
@@ -254,21 +279,26 @@ impl Mesh {
             };
             positions.extend(here.filter(about).take(POSITIONS - positions.len().min(POSITIONS)));
         }
-        if !positions.is_empty() {
-            self.fx.ask(to, Request::Heads { positions, extensions: Vec::new() }, Asked::Told);
+        let anything = !positions.is_empty();
+        if anything {
+            self.fx.ask(to, Request::Heads { positions, extensions: Vec::new() }, asked);
         }
+        anything
     }
 
     /// A node is gone: whoever listened to it may have missed its last frames.
     pub(super) fn speak_for(&mut self, gone: PeerId, now: Now) {
         let linked: Vec<_> = self.links.linked().copied().collect();
-        linked.into_iter().for_each(|peer| self.tell_positions(peer, Some(gone), now));
+        for peer in linked {
+            self.tell_positions(peer, Some(gone), Asked::Told, now);
+        }
     }
 
-    /// Where streams stand, once more before this node leaves.
-    pub(super) fn last_heads(&mut self, now: Now) {
-        let places = self.heads.all();
-        self.repeat(places, now);
+    /// Tells the neighbours where this node's streams stand, before it leaves. Says how many were told.
+    pub(super) fn last_heads(&mut self, now: Now) -> usize {
+        let linked: Vec<_> = self.links.linked().copied().collect();
+        let me = self.me;
+        linked.into_iter().filter(|peer| self.tell_positions(*peer, Some(me), Asked::LastHeads, now)).count()
     }
 
     fn repeat(&mut self, places: Vec<Place>, now: Now) {
@@ -305,7 +335,7 @@ impl Mesh {
             self.hearsay_at = now.mono + self.fx.jitter(HEARSAY);
             let linked: Vec<_> = self.links.linked().copied().collect();
             if let Some(peer) = linked.get(self.fx.below(linked.len())) {
-                self.tell_positions(*peer, None, now);
+                self.tell_positions(*peer, None, Asked::Told, now);
             }
         }
     }

@@ -15,10 +15,7 @@ use libp2p::{PeerId, connection_limits, mdns, ping};
 
 use crate::MeshId;
 use crate::net::rpc;
-
-/// Gossip topics of a mesh, `pombo/<mesh id>/0` to `63`. A user's topic goes over one of them, so that any number of user
-/// topics and wildcards fit what a peer's gossipsub admits.
-pub(crate) const SHARDS: u8 = 64;
+use crate::wire::frame::{self, SHARDS};
 
 /// The largest frame and what gossipsub puts around it. Its size check covers the whole receive buffer, so that this must
 /// exceed the largest frame (60 KiB) by 16 KiB, or frames near the limit vanish.
@@ -125,7 +122,7 @@ fn gossip(mesh: MeshId) -> Result<Gossip, BehaviourError> {
         // Nothing is forwarded before the mesh has verified it. It must report within `history_length` heartbeats.
         .validate_messages()
         // Binds the whole frame, and nobody can guess it before the frame is there.
-        .message_id_fn(|message| MessageId::new(&blake3::hash(&message.data).as_bytes()[..20]))
+        .message_id_fn(|message| MessageId::new(&frame::gossip_id(&message.data)))
         .max_transmit_size(MAX_TRANSMIT)
         // The queue counts frames, not bytes: this bounds a peer that reads nothing to 10 MiB.
         .connection_handler_queue_len(128)
@@ -145,7 +142,7 @@ fn gossip(mesh: MeshId) -> Result<Gossip, BehaviourError> {
 
 /// The gossip topic of a shard. `None` if the mesh has no such shard.
 pub(crate) fn shard_topic(mesh: MeshId, shard: u8) -> Option<IdentTopic> {
-    (shard < SHARDS).then(|| IdentTopic::new(format!("pombo/{mesh}/{shard}")))
+    (shard < SHARDS).then(|| IdentTopic::new(frame::gossip_topic(mesh, shard)))
 }
 
 /// Which shard of this mesh a gossip topic is, if it is one.

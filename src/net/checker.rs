@@ -8,6 +8,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use libp2p::PeerId;
 use tokio::sync::mpsc;
+use tracing::debug;
 
 use crate::mesh::event::{GossipId, Input, Via};
 use crate::wire::MeshId;
@@ -26,7 +27,10 @@ pub(crate) async fn run(mesh: MeshId, mut unchecked: mpsc::Receiver<Unchecked>, 
     while let Some(Unchecked { from, gossip, bytes }) = unchecked.recv().await {
         let input = match Frame::open(mesh, bytes) {
             Ok(frame) => Input::Frame { frame: Arc::new(frame), via: Via::Gossip { from, gossip } },
-            Err(error) => Input::BadGossip { from, gossip, why: error.to_string() },
+            Err(error) => {
+                debug!(%from, %error, "not a frame of this mesh");
+                Input::BadGossip { from, gossip }
+            }
         };
         if checked.send(input).await.is_err() {
             return;

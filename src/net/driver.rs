@@ -8,8 +8,8 @@ use std::time::Duration;
 
 use futures::StreamExt;
 use libp2p::gossipsub::{self, MessageAcceptance};
-use libp2p::swarm::ConnectionId;
 use libp2p::swarm::dial_opts::{DialOpts, PeerCondition};
+use libp2p::swarm::{ConnectionId, SwarmEvent};
 use libp2p::{Multiaddr, PeerId, Swarm, request_response};
 use tokio::sync::{Notify, broadcast, mpsc, oneshot, watch};
 use tracing::{debug, warn};
@@ -20,7 +20,7 @@ use crate::mesh::event::{
     RpcId, SubscriberId, Ticket, Unsigned, Verdict,
 };
 use crate::mesh::routes::Routes;
-use crate::net::behaviour::{self, Behaviour};
+use crate::net::behaviour::{self, Behaviour, BehaviourEvent};
 use crate::net::checker::Unchecked;
 use crate::net::clock::Clock;
 use crate::net::handle::{Attached, Call, Served};
@@ -62,6 +62,8 @@ pub(crate) struct Driver {
     pub(crate) registration: Option<Registration>,
     /// Where to keep who is there for the next start.
     pub(crate) remembered: Option<Remembered>,
+    /// What happened before the driver ran.
+    pub(crate) early: Vec<SwarmEvent<BehaviourEvent>>,
     pub(crate) desks: Desks,
 }
 
@@ -92,6 +94,9 @@ impl Driver {
     pub(crate) async fn run(mut self) {
         let mut batch = Vec::with_capacity(CALLS_PER_TURN);
         let mut handles = true;
+        for event in std::mem::take(&mut self.early) {
+            self.swarm_event(event);
+        }
         let mut often = tokio::time::interval(REMEMBER);
         loop {
             self.settle();
@@ -137,17 +142,27 @@ impl Driver {
     fn call(&mut self, call: Call) {
         match call {
             Call::Command { ticket, command, reply, attached } => {
+                if let Command::Leave = *command {
+                    self.take_what_is_ready();
+                }
                 self.attach(&command, attached);
                 if let Some(reply) = reply {
                     self.desks.replies.insert(ticket, reply);
                 }
-                self.handle(Input::Command(ticket, command));
+                self.handle(Input::Command(ticket, *command));
             }
             Call::Abandoned(ticket) => {
                 self.desks.replies.remove(&ticket);
                 self.handle(Input::Abandoned(ticket));
             }
             Call::Stop => {}
+        }
+    }
+
+    /// The signer's last frames are in the inbox when somebody says goodbye; they come first.
+    fn take_what_is_ready(&mut self) {
+        while let Ok(input) = self.inbox.try_recv() {
+            self.handle(input);
         }
     }
 
@@ -175,7 +190,7 @@ impl Driver {
     fn execute(&mut self, output: Output) -> Option<Input> {
         match output {
             Output::Dial { peer, addresses } => return self.dial(peer, addresses),
-            Output::Disconnect { peer } => drop(self.swarm.disconnect_peer_id(peer)),
+            Output::Disconnect { peer } => self.disconnect(peer),
             Output::Join { shard } => self.join(shard),
             Output::Leave { shard } => self.part(shard),
             Output::Gossip { frame } => return self.gossip(frame),
@@ -185,7 +200,7 @@ impl Driver {
             Output::Reply { to, response } => self.reply(to, response),
             Output::Deliver { subscriber, delivery } => return self.deliver(subscriber, delivery),
             Output::Serve { provider, call } => self.serve(provider, call),
-            Output::Stop { call, .. } => self.stop(call),
+            Output::Stop { call } => self.stop(call),
             Output::Answer { ticket, answer } => self.answer(ticket, answer),
             Output::Allow { shard, sequence } => self.press.allow(shard, sequence),
             Output::Routes(routes) => drop(self.routes.send_replace(routes)),
@@ -214,6 +229,12 @@ impl Driver {
                 let why = DialFailure::Unreachable(error.to_string());
                 Some(Input::DialFailed { peer, addresses, why })
             }
+        }
+    }
+
+    fn disconnect(&mut self, peer: PeerId) {
+        if self.swarm.disconnect_peer_id(peer).is_err() {
+            debug!(%peer, "is not connected any more");
         }
     }
 
@@ -336,10 +357,7 @@ impl Driver {
         self.press.close();
         self.desks.mailboxes.values().for_each(|mailbox| mailbox.close());
         let linked: Vec<_> = self.swarm.connected_peers().copied().collect();
-        for peer in linked {
-            // It may have gone by itself.
-            let _ = self.swarm.disconnect_peer_id(peer);
-        }
+        linked.into_iter().for_each(|peer| self.disconnect(peer));
         let closing = async {
             while self.swarm.connected_peers().next().is_some() {
                 self.swarm.select_next_some().await;

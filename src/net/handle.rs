@@ -17,7 +17,7 @@ use crate::net::press::Press;
 #[derive(Debug)]
 pub(crate) enum Call {
     /// A command, and where its answer goes.
-    Command { ticket: Ticket, command: Command, reply: Option<oneshot::Sender<Answer>>, attached: Attached },
+    Command { ticket: Ticket, command: Box<Command>, reply: Option<oneshot::Sender<Answer>>, attached: Attached },
     /// Whoever waited for this answer has gone.
     Abandoned(Ticket),
     /// End now.
@@ -65,7 +65,7 @@ impl Handle {
     async fn ask_with(self: &Arc<Self>, command: Command, attached: Attached) -> Result<Answer, Closed> {
         let ticket = Ticket(self.next_id());
         let (reply, answer) = oneshot::channel();
-        let call = Call::Command { ticket, command, reply: Some(reply), attached };
+        let call = Call::Command { ticket, command: Box::new(command), reply: Some(reply), attached };
         self.calls.send(call).await.map_err(|_| Closed)?;
         let mut guard = Guard { handle: self, ticket: Some(ticket) };
         let answer = answer.await.map_err(|_| Closed);
@@ -73,10 +73,17 @@ impl Handle {
         answer
     }
 
+    /// Has a command done and waits only for room in the queue.
+    pub(crate) async fn post(&self, command: Command) -> Result<(), Closed> {
+        let ticket = Ticket(self.next_id());
+        let call = Call::Command { ticket, command: Box::new(command), reply: None, attached: Attached::Nothing };
+        self.calls.send(call).await.map_err(|_| Closed)
+    }
+
     /// Has a command done without waiting: for destructors.
     pub(crate) fn tell(self: &Arc<Self>, command: Command) {
         let ticket = Ticket(self.next_id());
-        self.send(Call::Command { ticket, command, reply: None, attached: Attached::Nothing });
+        self.send(Call::Command { ticket, command: Box::new(command), reply: None, attached: Attached::Nothing });
     }
 
     /// Sends a call from where nothing can wait. A full queue is waited for in a task.

@@ -1,6 +1,6 @@
 //! Where publishers and the signer meet: frames are built in the publishers' tasks, and signed in a task of their own.
 
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use libp2p::identity::Keypair;
@@ -13,7 +13,7 @@ use crate::mesh::outgoing::{Appended, Draft, Outgoing, Refused};
 use crate::net::clock::Clock;
 use crate::payload::PayloadError;
 use crate::wire::MeshId;
-use crate::wire::builder;
+use crate::wire::builder::{self, FrameBuilder, Place};
 
 /// The frames of this node that are not signed yet, shared by all its publishers.
 #[derive(Debug)]
@@ -25,12 +25,14 @@ pub(crate) struct Press {
     /// Something was taken out.
     room: Notify,
     closed: AtomicBool,
+    /// Frames that were taken out and are not with the driver yet.
+    signing: AtomicUsize,
 }
 
 impl Press {
     pub(crate) fn new(outgoing: Outgoing, clock: Clock) -> Self {
-        let closed = AtomicBool::new(false);
-        Self { outgoing: Mutex::new(outgoing), clock, ready: Notify::new(), room: Notify::new(), closed }
+        let (closed, signing) = (AtomicBool::new(false), AtomicUsize::new(0));
+        Self { outgoing: Mutex::new(outgoing), clock, ready: Notify::new(), room: Notify::new(), closed, signing }
     }
 
     /// Appends a message, as soon as there is room.
@@ -67,9 +69,27 @@ impl Press {
         self.room.notify_waiters();
     }
 
-    /// Whether everything that was appended has been signed.
-    pub(crate) fn is_empty(&self) -> bool {
-        self.outgoing().is_empty()
+    /// Waits until everything that was appended has been signed and handed to the driver.
+    pub(crate) async fn drained(&self) {
+        loop {
+            let room = self.room.notified();
+            tokio::pin!(room);
+            room.as_mut().enable();
+            if self.outgoing().is_empty() && self.signing.load(Ordering::Acquire) == 0 {
+                return;
+            }
+            room.await;
+        }
+    }
+
+    /// The next frame to sign.
+    fn take(&self) -> Option<(Place, FrameBuilder)> {
+        let mut outgoing = self.outgoing();
+        let taken = outgoing.take()?;
+        self.signing.store(1, Ordering::Release);
+        drop(outgoing);
+        self.room.notify_waiters();
+        Some(taken)
     }
 
     fn outgoing(&self) -> MutexGuard<'_, Outgoing> {
@@ -108,19 +128,20 @@ impl Signer {
     async fn frames(&mut self) -> Result<(), Closed> {
         loop {
             let slot = self.done.reserve().await.map_err(|_| Closed)?;
-            let Some((place, builder)) = self.press.outgoing().take() else { return Ok(()) };
-            self.press.room.notify_waiters();
+            let Some((place, builder)) = self.press.take() else { return Ok(()) };
             match builder.sign(place, self.mesh, &self.key) {
                 Ok(frame) => slot.send(Input::Frame { frame: Arc::new(frame), via: Via::Own }),
                 Err(reason) => error!(%reason, "cannot sign a frame"),
             }
+            self.press.signing.store(0, Ordering::Release);
+            self.press.room.notify_waiters();
         }
     }
 
     fn sign(&self, wanted: Unsigned) -> Result<Signed, Box<dyn std::error::Error + Send + Sync>> {
         Ok(match wanted {
             Unsigned::Head { place, time } => Signed::Head(Arc::new(builder::head(place, time, self.mesh, &self.key)?)),
-            Unsigned::Record(record) => Signed::Record(record.sign(self.mesh, &self.key)?),
+            Unsigned::Record(record) => Signed::Record(Box::new(record.sign(self.mesh, &self.key)?)),
             Unsigned::Again { frame, attempt } => {
                 Signed::Again(Arc::new(builder::again(&frame, attempt, self.mesh, &self.key)?))
             }

@@ -185,6 +185,7 @@ fn write_locked(path: &Path, card: &Card) -> Result<(PathBuf, File), RegistryErr
 }
 
 /// Gives a locked file its name, in place of a dead process's if there is one.
+#[expect(clippy::disallowed_methods, reason = "another process is about to end; nothing tells when")]
 fn place(aside: &Path, path: &Path) -> Result<(), RegistryError> {
     for _ in 0..ATTEMPTS {
         match fs::hard_link(aside, path) {

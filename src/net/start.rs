@@ -3,11 +3,8 @@
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64};
-use std::time::Duration;
 
-use futures::StreamExt;
 use libp2p::multiaddr::Protocol;
-use libp2p::swarm::SwarmEvent;
 use libp2p::{Multiaddr, PeerId, Swarm};
 use tokio::sync::{broadcast, mpsc, watch};
 use tracing::{info, warn};
@@ -25,11 +22,13 @@ use crate::net::clock::Clock;
 use crate::net::data_dir::{DataDir, Slot};
 use crate::net::driver::{Desks, Driver};
 use crate::net::handle::Handle;
+use crate::net::listen::{self, Listening};
 use crate::net::press::{Press, Signer};
 use crate::net::registry::{self, Card, Registration};
 use crate::net::remembered::Remembered;
 use crate::net::silence::Silence;
 use crate::net::{checker, files, transport, watcher};
+use crate::wire::roster::is_node_name;
 
 /// Calls of the api that may wait for the driver.
 const CALLS: usize = 1_024;
@@ -38,8 +37,6 @@ const INBOX: usize = 64;
 /// Gossip that may wait for its signature to be verified: 128 frames are 8 MiB.
 const UNCHECKED: usize = 128;
 const EVENTS: usize = 256;
-/// How long listeners may take to say where they listen.
-const LISTENING: Duration = Duration::from_secs(5);
 
 /// Starts a node.
 pub(crate) async fn start(config: Config) -> Result<Node, StartError> {
@@ -49,12 +46,18 @@ pub(crate) async fn start(config: Config) -> Result<Node, StartError> {
     let registry = config.local.then_some(found);
     let registry_dir = registry.as_ref().and_then(|found| found.as_ref().ok()).cloned();
     let me = slot.keypair.public().to_peer_id();
+    if !is_node_name(&slot.name) {
+        let name = slot.name.escape_debug();
+        return Err(StartError::Config(format!(
+            "\"{name}\" is no name for a node: use up to 64 bytes, no control characters"
+        )));
+    }
     info!(name = slot.name, peer = %me, mesh = access.name, "starting");
 
     let (behaviour, mdns_off) = Behaviour::new(me, access.id, config.mdns).map_err(std::io::Error::other)?;
     let transport = transport::transport(&slot.keypair, &access)?;
     let mut swarm = Swarm::new(transport, behaviour, me, transport::swarm_config());
-    let listening = listen(&mut swarm, &config.listen).await?;
+    let Listening { addresses: listening, early } = listen::listen(&mut swarm, &config.listen).await?;
 
     let registration = register(registry_dir.as_ref(), &access, &slot, &config, &listening);
     let mdns_off: Vec<String> = mdns_off.iter().map(ToString::to_string).collect();
@@ -110,6 +113,7 @@ pub(crate) async fn start(config: Config) -> Result<Node, StartError> {
         silence: Silence::new(SILENCE),
         registration,
         remembered,
+        early,
         desks: Desks::default(),
     };
     let signer = Signer {
@@ -181,72 +185,6 @@ fn identity(config: &Config, registry: Option<&PathBuf>) -> Result<(MeshAccess, 
     let has_place = config.key.is_none() && !config.short_lived;
     let place = directory.filter(|_| has_place).map(|directory| directory.place(&slot.name));
     Ok((access, slot, place))
-}
-
-/// Opens the listeners and waits until each says where it listens.
-async fn listen(swarm: &mut Swarm<Behaviour>, wanted: &[Multiaddr]) -> Result<Vec<Multiaddr>, StartError> {
-    let (addresses, by_default) = if wanted.is_empty() { (everywhere(), true) } else { (wanted.to_vec(), false) };
-    let mut open = Vec::new();
-    let mut last_failure = None;
-    for address in addresses {
-        match swarm.listen_on(address.clone()) {
-            Ok(id) => open.push((id, address)),
-            // By default a host may lack IPv6, say. What was asked for has to work.
-            Err(error) if by_default => last_failure = Some((address, error.to_string())),
-            Err(error) => return Err(cannot_listen(&address, &error.to_string())),
-        }
-    }
-    let mut listening = Vec::new();
-    let deadline = tokio::time::sleep(LISTENING);
-    tokio::pin!(deadline);
-    while !open.is_empty() {
-        tokio::select! {
-            event = swarm.select_next_some() => match event {
-                SwarmEvent::NewListenAddr { listener_id, address } => {
-                    open.retain(|(id, _)| *id != listener_id);
-                    listening.push(address);
-                }
-                SwarmEvent::ListenerClosed { listener_id, reason: Err(error), .. } => {
-                    let failed = open.iter().position(|(id, _)| *id == listener_id).map(|index| open.swap_remove(index));
-                    match failed {
-                        Some((_, address)) if by_default => last_failure = Some((address, error.to_string())),
-                        Some((_, address)) => return Err(cannot_listen(&address, &error.to_string())),
-                        None => {}
-                    }
-                }
-                _ => {}
-            },
-            () = &mut deadline => break,
-        }
-    }
-    match (listening.is_empty(), last_failure) {
-        (true, Some((address, reason))) => Err(cannot_listen(&address, &reason)),
-        (true, None) => Err(StartError::Listen {
-            address: wanted.iter().map(ToString::to_string).collect::<Vec<_>>().join(", "),
-            reason: "no interface has such an address: check it with `ip address`".to_owned(),
-        }),
-        (false, failure) => {
-            if let Some((address, reason)) = failure {
-                warn!(%address, reason, "cannot listen there");
-            }
-            Ok(listening)
-        }
-    }
-}
-
-fn cannot_listen(address: &Multiaddr, reason: &str) -> StartError {
-    let in_use = reason.contains("in use");
-    let remedy = if in_use { "; another program has that port: choose another, or 0 for any free one" } else { "" };
-    StartError::Listen { address: address.to_string(), reason: format!("{reason}{remedy}") }
-}
-
-/// Every interface, on ports that the system picks.
-fn everywhere() -> Vec<Multiaddr> {
-    let ips = [Protocol::Ip4([0, 0, 0, 0].into()), Protocol::Ip6(std::net::Ipv6Addr::UNSPECIFIED)];
-    let tcp = ips.iter().map(|ip| Multiaddr::empty().with(ip.clone()).with(Protocol::Tcp(0)));
-    let quic = ips.iter().map(|ip| Multiaddr::empty().with(ip.clone()).with(Protocol::Udp(0)).with(Protocol::QuicV1));
-    let quic = quic.filter(|_| cfg!(feature = "quic"));
-    tcp.chain(quic).collect()
 }
 
 fn given(address: &Multiaddr) -> Input {

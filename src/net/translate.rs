@@ -56,8 +56,15 @@ impl Driver {
                 debug!(?gone, ?reason, "a listener closed");
                 self.listening(|addresses| addresses.retain(|known| !gone.contains(known)));
             }
-            // The only wildcard: libp2p's enum is open, and what is not named here needs nothing done.
-            _ => {}
+            SwarmEvent::IncomingConnection { .. }
+            | SwarmEvent::ListenerError { .. }
+            | SwarmEvent::Dialing { .. }
+            | SwarmEvent::NewExternalAddrCandidate { .. }
+            | SwarmEvent::ExternalAddrConfirmed { .. }
+            | SwarmEvent::ExternalAddrExpired { .. }
+            | SwarmEvent::NewExternalAddrOfPeer { .. } => {}
+            // Libp2p's enum is open.
+            event => debug!(?event, "an event that this version does not know"),
         }
     }
 
@@ -80,7 +87,7 @@ impl Driver {
                 self.handle(Input::RoundTrip { peer, time: Span::from(time) });
             }
             BehaviourEvent::Ping(ping::Event { peer, result: Err(failure), .. }) => {
-                debug!(%peer, %failure, "ping failed")
+                debug!(%peer, %failure, "ping failed");
             }
             BehaviourEvent::Gossip(event) => self.gossip_event(event),
             BehaviourEvent::Rpc(event) => self.rpc_event(event),

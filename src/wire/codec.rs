@@ -22,7 +22,7 @@ pub(crate) const MAX_NUMBER: u64 = u64::MAX >> 1;
 
 /// The bytes are not what they should be.
 #[derive(Debug, thiserror::Error)]
-pub enum CodecError {
+pub(crate) enum CodecError {
     /// Cut short, an unknown variant, text that is not UTF-8, a list or a number beyond its limit.
     #[error("malformed: {0}")]
     Malformed(String),
@@ -95,16 +95,16 @@ where
 /// Bincode has no field tags, so this list at the end of every record is how the format grows. A reader that does not
 /// know a tag refuses the record if the tag is below 128, and skips the extension if it is 128 or above.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Extension {
+pub(crate) struct Extension {
     /// What it is.
-    pub tag: u8,
+    pub(crate) tag: u8,
     /// Its bytes.
     #[serde(with = "serde_bytes")]
-    pub value: Vec<u8>,
+    pub(crate) value: Vec<u8>,
 }
 
 /// The extension list at the end of a record. Version 1 defines no tags; `docs/wire.md` reserves some.
-pub type Extensions = Vec<Extension>;
+pub(crate) type Extensions = Vec<Extension>;
 
 /// Extensions from this tag up may be skipped by who does not know them.
 pub(crate) const FIRST_SKIPPED: u8 = 128;
@@ -161,7 +161,7 @@ mod tests {
     #[test]
     fn a_recursive_type_ends_before_the_stack() {
         #[derive(Debug, PartialEq, Serialize, Deserialize)]
-        struct Chain(Option<Box<Chain>>);
+        struct Chain(Option<Box<Self>>);
         let bomb = Bytes::from(vec![1; 1 << 20]);
         assert!(<Bincode as Encoding<Chain>>::decode(&bomb).is_err());
         let chain = (0..50).fold(Chain(None), |chain, _| Chain(Some(Box::new(chain))));

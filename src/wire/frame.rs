@@ -12,7 +12,7 @@ use bytes::Bytes;
 use libp2p_identity::PeerId;
 use serde::{Deserialize, Serialize};
 
-pub(crate) use super::builder::{FrameBuilder, Outbound, Place, head};
+pub(crate) use super::builder::{FrameBuilder, Outbound, Place};
 use super::codec::{self, CodecError, Extensions};
 use super::guard::at_most;
 use super::node_key::{NodeKey, Purpose, SIGNATURE};

@@ -61,7 +61,7 @@ pub(super) fn digest(purpose: Purpose, mesh: MeshId, signed: &[u8]) -> [u8; 32] 
 /// The private key could not sign. Ed25519 keys always can; this is for the other kinds that the type allows.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("this key cannot sign: pombo needs an Ed25519 key")]
-pub struct SignError;
+pub(crate) struct SignError;
 
 /// Signs `signed`: 64 bytes.
 pub(crate) fn sign(key: &Keypair, purpose: Purpose, mesh: MeshId, signed: &[u8]) -> Result<Vec<u8>, SignError> {

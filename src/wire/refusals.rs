@@ -1,10 +1,10 @@
 //! What is refused, case by case: hostile headers, messages and records, and what no builder makes.
 
-use super::builder::again;
+use super::builder::{again, head};
 use super::codec::{self, CodecError, Extension};
 use super::frame::{
     Choice, Entry, Fragment, Frame, FrameBuilder, FrameError, Header, MAX_CHOICES, MAX_CONTENT_TYPES, MAX_FRAGMENTS,
-    MAX_FRAME, MAX_TABLE, MAX_TEXT, Place, gossip_id, head,
+    MAX_FRAME, MAX_TABLE, MAX_TEXT, Place, gossip_id,
 };
 use super::node_key::{Purpose, SIGNATURE};
 use super::properties::{Sent, frame_of, signed, signed_again};
@@ -154,7 +154,7 @@ fn hostile_messages_end_their_frame_and_foreign_ones_are_left_out() {
         for entry in entries {
             codec::encode_into(entry, &mut body).expect("encodes");
         }
-        let tables = |header: &mut super::frame::Header| {
+        let tables = |header: &mut Header| {
             (header.messages, header.topics, header.content_types) =
                 (messages, vec!["orders".into()], vec![String::new()]);
         };

@@ -144,13 +144,18 @@ impl RosterRecord {
         codec::check_extensions(&self.extensions)?;
         codec::check_numbers(&[self.incarnation, self.version, self.time])?;
         let mut groups = self.interests.iter().filter_map(|interest| interest.group.as_ref());
-        if !is_label(&self.name, MAX_NODE_NAME) || !groups.all(|group| is_label(group, MAX_TEXT)) {
+        if !is_node_name(&self.name) || !groups.all(|group| is_label(group, MAX_TEXT)) {
             return Err(RecordError::Text);
         }
         self.interests.iter().try_for_each(|interest| topic::check_pattern(&interest.pattern))?;
         self.services.iter().try_for_each(|service| topic::check_name(service))?;
         Ok(())
     }
+}
+
+/// Whether a node may have that name.
+pub(crate) fn is_node_name(name: &str) -> bool {
+    is_label(name, MAX_NODE_NAME)
 }
 
 /// Labels end up on terminals, where control characters do harm.

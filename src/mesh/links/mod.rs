@@ -230,13 +230,6 @@ impl Links {
         self.settle(now, fx);
     }
 
-    /// That peer does not answer pings any more.
-    pub(crate) fn silent(&mut self, peer: PeerId, fx: &mut Effects) {
-        if self.is_linked(&peer) {
-            fx.push(Output::Disconnect { peer });
-        }
-    }
-
     pub(crate) fn round_trip(&mut self, peer: &PeerId, time: Span) {
         if let Some(link) = self.linked.get_mut(peer) {
             let smoothed = link.round_trip.map_or(time.0, |old| old.0 - old.0 / 8 + time.0 / 8);

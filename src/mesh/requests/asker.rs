@@ -27,7 +27,6 @@ pub(super) struct Asker {
     dials: BTreeSet<PeerId>,
     own: VecDeque<OwnCall>,
     next_call: u64,
-    late: u64,
 }
 
 #[derive(Debug)]
@@ -95,7 +94,6 @@ impl Asker {
             // A restarted node counts from 0 again. At worst its cancel also stops a call of its former life, which
             // nobody waits for.
             next_call: 0,
-            late: 0,
         }
     }
 
@@ -129,8 +127,8 @@ impl Asker {
     ) {
         let from = self.sent_to(ticket, call);
         match (judge(result), from) {
-            (Heard::Answer(_), None) => self.late += 1,
-            (Heard::MayHaveRun | Heard::DidNotRun(_), None) => {}
+            // Nobody waits for it any more.
+            (Heard::Answer(_) | Heard::MayHaveRun | Heard::DidNotRun(_), None) => {}
             (Heard::Answer(reply), Some(from)) => self.answer(ticket, Answer::Reply { from, reply }, fx),
             (Heard::MayHaveRun, Some(_)) => self.answer(ticket, Answer::Failed(AskFailure::Unknown), fx),
             (Heard::DidNotRun(setback), Some(from)) => {
@@ -196,10 +194,6 @@ impl Asker {
 
     pub(super) fn next_own(&mut self) -> Option<OwnCall> {
         self.own.pop_front()
-    }
-
-    pub(super) fn late(&self) -> u64 {
-        self.late
     }
 
     #[cfg(test)]

@@ -165,11 +165,6 @@ impl Requests {
         self.asker.take_dials()
     }
 
-    /// How many replies found that nobody waited for them any more.
-    pub(crate) fn late_replies(&self) -> u64 {
-        self.asker.late()
-    }
-
     /// A provider appears on this node, with room for so many calls at once.
     pub(crate) fn serve(&mut self, provider: ProviderId, service: Arc<str>, room: u32) -> Result<(), TooMany> {
         self.provider.serve(provider, service, room)

@@ -224,7 +224,7 @@ impl Provider {
         self.forget(id, &call);
         self.answer(call.caller, status_only(ReplyStatus::Unanswered), fx);
         call.caller.reply_to = ReplyTo::Nobody;
-        fx.push(Output::Stop { provider: call.provider, call: id });
+        fx.push(Output::Stop { call: id });
         self.open.insert(id, call);
     }
 

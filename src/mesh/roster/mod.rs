@@ -7,7 +7,6 @@
 //! subscribe to, or checks a signature: what comes in was checked before.
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
 
 use bytes::Bytes;
 use libp2p_identity::PeerId;
@@ -38,7 +37,7 @@ mod table;
 mod tests;
 
 pub(crate) use self::known::{Known, Presence};
-pub(crate) use self::limits::{TooLarge, is_node_name};
+pub(crate) use self::limits::TooLarge;
 pub(crate) use self::own::Fit;
 
 /// How long [`Roster::leave`] waits for the neighbours.
@@ -283,10 +282,6 @@ impl Roster {
     /// The nodes that are there and serve this.
     pub(crate) fn providers(&self, service: &str) -> impl Iterator<Item = &Known> {
         self.table.serving(service).filter(|known| known.is_live())
-    }
-
-    pub(crate) fn interests(&self, peer: &PeerId) -> Option<Arc<[Interest]>> {
-        self.get(peer).map(Known::interests)
     }
 
     pub(crate) fn incarnation(&self, peer: &PeerId) -> Option<u64> {

@@ -11,7 +11,9 @@ use crate::mesh::event::{Output, Unsigned};
 use crate::mesh::time::{Mono, Now, Span};
 use crate::wire::codec;
 use crate::wire::node_key::{NodeKey, SIGNATURE};
-use crate::wire::roster::{Interest, MAX_RECORD, RosterRecord, SignedRecord, Stamp};
+use crate::wire::roster::{
+    Interest, MAX_ADDRESSES, MAX_INTERESTS, MAX_RECORD, MAX_SERVICES, RosterRecord, SignedRecord, Stamp,
+};
 
 /// The record is written anew this often, so that others see this node alive.
 const REFRESH: Span = Span::secs(20);
@@ -130,7 +132,7 @@ impl Own {
         if self.left || self.interests == interests {
             return Ok(self.fitted());
         }
-        limits::count("patterns", interests.len(), limits::INTERESTS)?;
+        limits::count("patterns", interests.len(), MAX_INTERESTS)?;
         let before = std::mem::replace(&mut self.interests, interests);
         self.check_bare().inspect_err(|_| self.interests = before)?;
         self.changed(now, fx)
@@ -147,7 +149,7 @@ impl Own {
         if self.left || self.services == services {
             return Ok(self.fitted());
         }
-        limits::count("services", services.len(), limits::SERVICES)?;
+        limits::count("services", services.len(), MAX_SERVICES)?;
         let before = std::mem::replace(&mut self.services, services);
         self.check_bare().inspect_err(|_| self.services = before)?;
         self.changed(now, fx)
@@ -260,7 +262,7 @@ impl Own {
     /// Cuts the addresses, from the last, until the record fits: without some of them this node can still be reached,
     /// without its patterns it would miss messages.
     fn fit(&mut self) {
-        let most = self.addresses.len().min(limits::ADDRESSES);
+        let most = self.addresses.len().min(MAX_ADDRESSES);
         self.room = (0..=most).rev().find(|kept| self.size(*kept) <= MAX_RECORD).unwrap_or(0);
     }
 

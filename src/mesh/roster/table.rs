@@ -9,7 +9,6 @@ use libp2p_identity::PeerId;
 use super::Change;
 use super::digest::Digest;
 use super::known::{FORGET_AFTER, Known, Presence, SUSPECT_AFTER, TOMBSTONE, lag, vouched};
-use super::limits;
 use crate::mesh::time::{Mono, Now, Span};
 use crate::wire::node_key::NodeKey;
 use crate::wire::roster::{SignedRecord, Stamp};
@@ -78,16 +77,12 @@ impl Table {
 
     /// Takes a record. None if it is no news; otherwise what it changed, which may be nothing that matters.
     pub(super) fn take(&mut self, signed: SignedRecord, linked: bool, now: Now) -> Option<Vec<Change>> {
-        if !limits::is_sane(&signed.record) {
-            return None;
-        }
         if self.nodes.contains_key(&signed.node) { self.renew(signed, now) } else { self.meet(signed, linked, now) }
     }
 
     /// Takes a record from an earlier run of this node: known, but not there until it is seen.
     pub(super) fn remember(&mut self, signed: SignedRecord, now: Now) {
-        let worthwhile = limits::is_sane(&signed.record)
-            && !signed.record.left
+        let worthwhile = !signed.record.left
             && lag(&signed.record, now) <= FORGET_AFTER
             && self.nodes.len() < self.max
             && !self.nodes.contains_key(&signed.node);

@@ -356,7 +356,7 @@ impl World {
             Unsigned::Head { place, time } => {
                 Signed::Head(Arc::new(builder::head(place, time, MESH, key).expect("signed")))
             }
-            Unsigned::Record(record) => Signed::Record(record.sign(MESH, key).expect("signed")),
+            Unsigned::Record(record) => Signed::Record(Box::new(record.sign(MESH, key).expect("signed"))),
             Unsigned::Again { frame, attempt } => {
                 Signed::Again(Arc::new(builder::again(&frame, attempt, MESH, key).expect("signed")))
             }

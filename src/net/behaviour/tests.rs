@@ -13,6 +13,7 @@ use tokio::time::timeout;
 use super::*;
 use crate::net::access::MeshAccess;
 use crate::net::transport::{swarm_config, transport};
+use crate::wire::rpc::{Request, Response};
 
 const PATIENCE: Duration = Duration::from_secs(20);
 
@@ -185,7 +186,7 @@ async fn the_largest_frames_arrive_one_after_another() {
 /// More than yamux admits by default, where it would end the connection.
 #[tokio::test]
 async fn a_thousand_exchanges_share_a_connection() {
-    const EXCHANGES: usize = 1000;
+    const EXCHANGES: u64 = 1000;
     for address in ["/ip4/127.0.0.1/tcp/0", "/ip4/127.0.0.1/udp/0/quic-v1"] {
         if address.contains("quic") && !cfg!(feature = "quic") {
             continue;
@@ -195,30 +196,34 @@ async fn a_thousand_exchanges_share_a_connection() {
         let peer = *host.local_peer_id();
         guest.add_peer_address(peer, address);
         for number in 0..EXCHANGES {
-            guest.behaviour_mut().rpc.send_request(&peer, number.to_be_bytes().to_vec());
+            guest.behaviour_mut().rpc.send_request(&peer, Request::Cancel { call: number, extensions: vec![] }.into());
         }
         let (mut asked, mut answered) = (Vec::new(), HashSet::new());
         talk(&mut host, &mut guest, |_, event, swarm| {
             if let BehaviourEvent::Rpc(event) = event {
                 match event {
                     Event::Message { message: Message::Request { request, channel, .. }, .. } => {
-                        asked.push((request, channel));
+                        let Request::Cancel { call, .. } = request.body else { panic!("{request:?}") };
+                        asked.push((call, channel));
                         // None is answered before all are open.
-                        if asked.len() == EXCHANGES {
-                            for (request, channel) in asked.drain(..) {
-                                swarm.behaviour_mut().rpc.send_response(channel, request).unwrap();
+                        if asked.len() as u64 == EXCHANGES {
+                            for (call, channel) in asked.drain(..) {
+                                let answer =
+                                    Response::Injected { taken: 0, listeners: call as u32, extensions: vec![] };
+                                swarm.behaviour_mut().rpc.send_response(channel, answer.into()).unwrap();
                             }
                         }
                     }
                     Event::Message { message: Message::Response { response, .. }, .. } => {
-                        answered.insert(response);
+                        let Response::Injected { listeners, .. } = response.body else { panic!("{response:?}") };
+                        answered.insert(listeners);
                     }
                     Event::ResponseSent { .. } => {}
                     Event::OutboundFailure { error, .. } => panic!("{error}"),
                     Event::InboundFailure { error, .. } => panic!("{error}"),
                 }
             }
-            answered.len() == EXCHANGES
+            answered.len() as u64 == EXCHANGES
         })
         .await;
     }

@@ -23,13 +23,13 @@ pub(super) fn name_of(bytes: [u8; 4]) -> String {
 
 #[cfg(test)]
 mod tests {
-    use std::collections::HashSet;
+    use std::collections::BTreeSet;
 
     use super::*;
 
     #[test]
     fn every_pair_of_words_occurs_and_is_a_valid_name() {
-        let names: HashSet<_> = (0..1600_u32).map(|number| name_of(number.to_le_bytes())).collect();
+        let names: BTreeSet<_> = (0..1600_u32).map(|number| name_of(number.to_le_bytes())).collect();
         assert_eq!(names.len(), 1600);
         assert!(names.iter().all(|name| super::super::check_name("node", name).is_ok()));
     }

@@ -169,6 +169,7 @@ fn rise(path: &Path) -> Result<u64, DataDirError> {
 }
 
 /// Milliseconds since 1970; 0 for a clock that stands before it.
+#[expect(clippy::disallowed_methods, reason = "an incarnation is made from the clock, before there is a node to ask")]
 fn wall_clock() -> u64 {
     let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     u64::try_from(since.as_millis()).unwrap_or(u64::MAX - 1)

@@ -43,7 +43,7 @@ fn whoever_comes_first_makes_the_secret_and_all_read_the_same() {
     assert!(all.iter().all(|mesh| *mesh == all[0]));
     assert_eq!(dir.mesh("home").unwrap(), all[0]);
     assert_ne!(dir.mesh("other").unwrap().id, all[0].id);
-    let left: Vec<_> = fs::read_dir(dir.path().join("mesh/home")).unwrap().collect();
+    let left: Vec<_> = fs::read_dir(dir.root.join("mesh/home")).unwrap().collect();
     assert_eq!(left.len(), 1, "{left:?}");
 }
 
@@ -53,10 +53,10 @@ fn only_the_owner_may_read_what_is_here() {
     dir.mesh("home").unwrap();
     let slot = dir.claim(Some("a")).unwrap();
     for path in ["", "mesh", "mesh/home", "nodes", "nodes/a"] {
-        assert_eq!(mode(&dir.path().join(path)), 0o700, "{path}");
+        assert_eq!(mode(&dir.root.join(path)), 0o700, "{path}");
     }
     for path in ["mesh/home/secret", "nodes/a/key", "nodes/a/incarnation", "nodes/a/lock"] {
-        assert_eq!(mode(&dir.path().join(path)), 0o600, "{path}");
+        assert_eq!(mode(&dir.root.join(path)), 0o600, "{path}");
     }
     drop(slot);
 }
@@ -65,7 +65,7 @@ fn only_the_owner_may_read_what_is_here() {
 fn the_open_mesh_touches_no_disk() {
     let (_temp, dir) = temp();
     assert!(dir.mesh("open").unwrap().is_open());
-    assert!(!dir.path().join("mesh").exists());
+    assert!(!dir.root.join("mesh").exists());
 }
 
 #[test]
@@ -82,7 +82,7 @@ fn a_name_cannot_leave_the_directory() {
 fn a_secret_that_is_none_is_refused_with_its_path() {
     let (_temp, dir) = temp();
     dir.mesh("home").unwrap();
-    let path = dir.path().join("mesh/home/secret");
+    let path = dir.root.join("mesh/home/secret");
     for text in [String::new(), "00".to_owned(), "g".repeat(64), "0".repeat(1_000_000)] {
         fs::write(&path, text).unwrap();
         let error = dir.mesh("home").unwrap_err();
@@ -105,7 +105,7 @@ fn a_node_keeps_its_key_and_its_incarnation_rises() {
         last = slot.incarnation;
     }
     // A clock that went back.
-    fs::write(dir.path().join("nodes").join(&name).join("incarnation"), (u64::MAX - 5).to_string()).unwrap();
+    fs::write(dir.root.join("nodes").join(&name).join("incarnation"), (u64::MAX - 5).to_string()).unwrap();
     assert_eq!(dir.claim(Some(&name)).unwrap().incarnation, u64::MAX - 4);
 }
 
@@ -114,7 +114,7 @@ fn an_incarnation_that_cannot_rise_is_refused() {
     let (_temp, dir) = temp();
     drop(dir.claim(Some("a")).unwrap());
     for text in ["", "x", "-1", &u64::MAX.to_string()] {
-        fs::write(dir.path().join("nodes/a/incarnation"), text).unwrap();
+        fs::write(dir.root.join("nodes/a/incarnation"), text).unwrap();
         assert!(matches!(dir.claim(Some("a")), Err(DataDirError::BadIncarnation { .. })), "{text}");
     }
 }

@@ -4,6 +4,7 @@ use std::net::TcpListener;
 
 use futures::StreamExt;
 use futures::future::join_all;
+use libp2p::swarm::dial_opts::DialOpts;
 use libp2p::swarm::{DialError, ListenError, NetworkBehaviour, SwarmEvent, dummy};
 use libp2p::{Multiaddr, Swarm, TransportError, ping};
 use tokio::time::{Instant, timeout};
@@ -187,7 +188,7 @@ async fn one_good_address_among_bad_ones_is_enough() {
     let free = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
     let dead = format!("/ip4/127.0.0.1/tcp/{free}").parse().unwrap();
     let peer = *host.local_peer_id();
-    let dial = libp2p::swarm::dial_opts::DialOpts::peer_id(peer).addresses(vec![dead, good.clone()]).build();
+    let dial = DialOpts::peer_id(peer).addresses(vec![dead, good.clone()]).build();
     guest.dial(dial).unwrap();
     let connected = async {
         loop {

@@ -5,8 +5,9 @@ use libp2p_identity::{Keypair, PeerId};
 
 use crate::Headers;
 use crate::wire::MeshId;
+use crate::wire::builder::head;
 use crate::wire::codec::Extension;
-use crate::wire::frame::{Channel, Choice, Fragment, Frame, FrameBuilder, Outbound, Place, Stream, head, shard_of};
+use crate::wire::frame::{Channel, Choice, Fragment, Frame, FrameBuilder, Outbound, Place, Stream, shard_of};
 use crate::wire::node_key::NodeKey;
 use crate::wire::roster::{Interest, RosterRecord, SignedRecord, Stamp};
 use crate::wire::rpc::{Call, Position, Reply, ReplyStatus, Request, Response, StreamRef, Summary};

@@ -264,7 +264,6 @@ fn the_deadline_before_sending_and_after() {
     assert!(rig.requests.is_idle());
     rig.respond_status(rpc, ReplyStatus::Ok);
     assert!(rig.outputs().is_empty());
-    assert_eq!(rig.requests.late_replies(), 1);
 }
 
 #[test]
@@ -276,7 +275,7 @@ fn no_time_at_all_sends_nothing_and_too_much_is_cut() {
     rig.ask_with(ask("svc", Span(1)));
     assert_eq!(rig.sent().2.timeout, 1, "less than a millisecond is not none");
     rig.ask_with(ask("svc", Span(u64::MAX)));
-    assert_eq!(rig.sent().2.timeout, MAX_TIMEOUT.as_millis());
+    assert_eq!(rig.sent().2.timeout, MAX_TIMEOUT.0 / 1_000);
 }
 
 #[test]
@@ -295,7 +294,6 @@ fn an_asker_that_goes_cancels() {
     assert!(rig.requests.is_idle());
     rig.respond_status(rpc, ReplyStatus::Ok);
     assert!(rig.outputs().is_empty());
-    assert_eq!(rig.requests.late_replies(), 1);
 
     rig.book.nodes.get_mut(&one).expect("there").linked = false;
     let ticket = rig.ask();

@@ -92,7 +92,7 @@ fn a_cancel_stops_the_handler_and_keeps_its_room_until_it_is_done() {
     assert!(
         matches!(outputs.as_slice(), [
         Output::Reply { to: InboundId(1), .. },
-        Output::Stop { provider: ProviderId(1), call },
+        Output::Stop { call },
         Output::Reply { to: InboundId(9), response: Response::Done { .. } },
     ] if *call == id),
         "{outputs:?}"

@@ -34,25 +34,6 @@ fn records_about_ourselves_are_outbid_or_reported() {
 }
 
 #[test]
-fn absurd_content_is_refused() {
-    let mut bench = Bench::linked(&[1]);
-    let good = record(10, 1, 1, 0);
-    let absurd = [
-        RosterRecord { name: "n".repeat(65), ..good.clone() },
-        RosterRecord { name: "a\u{1b}[2J".into(), ..good.clone() },
-        RosterRecord { addresses: vec!["/ip4/1.2.3.4/tcp/1".parse().expect("good"); 65], ..good.clone() },
-        RosterRecord { interests: vec![interest("t"); 1_025], ..good.clone() },
-        RosterRecord { services: vec!["s".into(); 257], ..good.clone() },
-        RosterRecord { interests: vec![Interest { pattern: "t".into(), group: Some("\n".into()) }], ..good.clone() },
-    ];
-    for record in absurd {
-        assert_eq!(bench.push(1, vec![signed(10, record)]), []);
-        assert!(bench.roster.get(&peer(10)).is_none());
-    }
-    assert_eq!(bench.push(1, vec![signed(10, good)]), [Change::Joined(peer(10))]);
-}
-
-#[test]
 fn a_minute_unseen_is_suspect_a_day_is_forgotten() {
     let mut bench = Bench::linked(&[1]);
     bench.push(1, vec![signed(10, record(10, 1, 1, 0))]);
@@ -193,9 +174,9 @@ fn queries_see_the_live_ones() {
     assert_eq!(providers, both);
     assert_eq!(bench.roster.find(&NodeName::Name("node-10".into())).map(Known::peer), Some(peer(10)));
     assert_eq!(bench.roster.by_name("node-12").count(), 0);
-    let before = bench.roster.interests(&peer(10)).expect("known");
+    let before = bench.roster.get(&peer(10)).expect("known").interests();
     bench.push(1, vec![signed(10, RosterRecord { name: "ten".into(), services: vec![], ..record(10, 1, 2, 0) })]);
-    assert!(Arc::ptr_eq(&before, &bench.roster.interests(&peer(10)).expect("known")), "built once");
+    assert!(std::sync::Arc::ptr_eq(&before, &bench.roster.get(&peer(10)).expect("known").interests()), "built once");
     assert_eq!(bench.roster.by_name("node-10").count(), 0);
     assert_eq!(bench.roster.by_name("ten").count(), 1);
     assert_eq!(bench.roster.providers("shop.price").map(Known::peer).collect::<Vec<_>>(), [peer(11)]);

@@ -1,0 +1,111 @@
+//! Opening the listeners of a node that starts.
+
+use std::time::Duration;
+
+use futures::StreamExt;
+use libp2p::core::transport::ListenerId;
+use libp2p::multiaddr::Protocol;
+use libp2p::swarm::SwarmEvent;
+use libp2p::{Multiaddr, Swarm};
+use tracing::warn;
+
+use crate::error::StartError;
+use crate::net::behaviour::{Behaviour, BehaviourEvent};
+
+/// How long listeners may take to say where they listen.
+const PATIENCE: Duration = Duration::from_secs(5);
+/// How long the others may take, if nobody asked for them, when one of them has.
+const STRAGGLERS: Duration = Duration::from_millis(250);
+
+/// Where a node listens.
+pub(crate) struct Listening {
+    pub(crate) addresses: Vec<Multiaddr>,
+    /// What happened meanwhile, for the driver.
+    pub(crate) early: Vec<SwarmEvent<BehaviourEvent>>,
+}
+
+/// Listeners that are being opened.
+struct Opening {
+    /// Those that have not said yet where they listen.
+    open: Vec<(ListenerId, Multiaddr)>,
+    /// Nobody asked for these addresses: one that works is enough.
+    by_default: bool,
+    last_failure: Option<(Multiaddr, String)>,
+}
+
+/// Opens the listeners and waits until each says where it listens.
+pub(crate) async fn listen(swarm: &mut Swarm<Behaviour>, wanted: &[Multiaddr]) -> Result<Listening, StartError> {
+    let by_default = wanted.is_empty();
+    let mut opening = Opening { open: Vec::new(), by_default, last_failure: None };
+    for address in if by_default { everywhere() } else { wanted.to_vec() } {
+        match swarm.listen_on(address.clone()) {
+            Ok(id) => opening.open.push((id, address)),
+            Err(error) => opening.failed(address, error.to_string())?,
+        }
+    }
+    let mut listening = Listening { addresses: Vec::new(), early: Vec::new() };
+    let mut deadline = tokio::time::Instant::now() + PATIENCE;
+    while !opening.open.is_empty() {
+        let Ok(event) = tokio::time::timeout_at(deadline, swarm.select_next_some()).await else { break };
+        if let SwarmEvent::NewListenAddr { listener_id, address } = event {
+            opening.open.retain(|(id, _)| *id != listener_id);
+            listening.addresses.push(address);
+            if by_default {
+                deadline = deadline.min(tokio::time::Instant::now() + STRAGGLERS);
+            }
+        } else if let SwarmEvent::ListenerClosed { listener_id, reason: Err(error), .. } = event {
+            opening.closed(listener_id, &error.to_string())?;
+        } else {
+            listening.early.push(event);
+        }
+    }
+    opening.end(listening, wanted)
+}
+
+impl Opening {
+    fn closed(&mut self, listener: ListenerId, reason: &str) -> Result<(), StartError> {
+        match self.open.iter().position(|(id, _)| *id == listener) {
+            Some(index) => {
+                let (_, address) = self.open.swap_remove(index);
+                self.failed(address, reason.to_owned())
+            }
+            None => Ok(()),
+        }
+    }
+
+    /// By default a host may lack IPv6, say. What was asked for has to work.
+    fn failed(&mut self, address: Multiaddr, reason: String) -> Result<(), StartError> {
+        if !self.by_default {
+            return Err(cannot_listen(&address, &reason));
+        }
+        warn!(%address, reason, "cannot listen there");
+        self.last_failure = Some((address, reason));
+        Ok(())
+    }
+
+    fn end(self, listening: Listening, wanted: &[Multiaddr]) -> Result<Listening, StartError> {
+        match (listening.addresses.is_empty(), self.last_failure) {
+            (false, _) => Ok(listening),
+            (true, Some((address, reason))) => Err(cannot_listen(&address, &reason)),
+            (true, None) => Err(StartError::Listen {
+                address: wanted.iter().map(ToString::to_string).collect::<Vec<_>>().join(", "),
+                reason: "no interface has such an address: check it with `ip address`".to_owned(),
+            }),
+        }
+    }
+}
+
+fn cannot_listen(address: &Multiaddr, reason: &str) -> StartError {
+    let in_use = reason.contains("in use");
+    let remedy = if in_use { "; another program has that port: choose another, or 0 for any free one" } else { "" };
+    StartError::Listen { address: address.to_string(), reason: format!("{reason}{remedy}") }
+}
+
+/// Every interface, on ports that the system picks.
+fn everywhere() -> Vec<Multiaddr> {
+    let ips = [Protocol::Ip4([0, 0, 0, 0].into()), Protocol::Ip6(std::net::Ipv6Addr::UNSPECIFIED)];
+    let tcp = ips.iter().map(|ip| Multiaddr::empty().with(ip.clone()).with(Protocol::Tcp(0)));
+    let quic = ips.iter().map(|ip| Multiaddr::empty().with(ip.clone()).with(Protocol::Udp(0)).with(Protocol::QuicV1));
+    let quic = quic.filter(|_| cfg!(feature = "quic"));
+    tcp.chain(quic).collect()
+}
