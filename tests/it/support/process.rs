@@ -107,6 +107,10 @@ impl Drop for Process {
         // It may have ended by itself.
         let _ = self.child.kill();
         let _ = self.child.wait();
+        if thread::panicking() {
+            // What the others had to say helps to see why a test failed.
+            eprintln!("{self}\n");
+        }
         // What it started may hold its pipes open: its readers end when they do, and nobody waits for them.
         self.readers.clear();
     }

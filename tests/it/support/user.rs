@@ -65,6 +65,9 @@ impl User {
         command.env("PATH", format!("{}:{path}", binary.parent().unwrap().display()));
         command.env("HOME", self.dir()).env("XDG_RUNTIME_DIR", &self.runtime);
         command.env("XDG_DATA_HOME", self.dir().join("data"));
+        if let Ok(filter) = std::env::var("POMBO_LOG") {
+            command.env("POMBO_LOG", filter);
+        }
         if !self.mdns {
             command.env("POMBO_NO_MDNS", "1");
         }
