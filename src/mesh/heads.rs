@@ -40,12 +40,12 @@ impl Heads {
         self.streams.values().filter_map(Last::due).min()
     }
 
-    /// The places to repeat now.
-    pub(crate) fn due(&mut self, now: Mono) -> Vec<Place> {
+    /// The places to repeat now, each with whether it is for the last time.
+    pub(crate) fn due(&mut self, now: Mono) -> Vec<(Place, bool)> {
         let mut places = Vec::new();
         for last in self.streams.values_mut().filter(|last| last.due().is_some_and(|due| due <= now)) {
             last.told += 1;
-            places.push(last.place);
+            places.push((last.place, last.due().is_none()));
         }
         self.streams.retain(|_, last| last.due().is_some());
         places
@@ -70,9 +70,9 @@ mod tests {
         heads.moved(place(2), Mono(60_000));
         let mut told = Vec::new();
         while let Some(at) = heads.next_timeout() {
-            told.extend(heads.due(at).iter().map(|place| (at, place.sequence)));
+            told.extend(heads.due(at).iter().map(|(place, last)| (at, place.sequence, *last)));
         }
-        assert_eq!(told, [(Mono(110_000), 2), (Mono(1_060_000), 2), (Mono(10_060_000), 2)]);
+        assert_eq!(told, [(Mono(110_000), 2, false), (Mono(1_060_000), 2, false), (Mono(10_060_000), 2, true)]);
         assert!(heads.streams.is_empty());
     }
 }

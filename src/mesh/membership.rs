@@ -264,7 +264,7 @@ impl Mesh {
     }
 
     /// A comparison with a neighbour got an answer.
-    pub(super) fn compared(&mut self, peer: PeerId) {
+    pub(super) fn compared(&mut self, peer: PeerId, now: Now) {
         let of_peer = |asked: &Asked| match asked {
             Asked::Digest { peer: other } | Asked::Fetch { peer: other } => *other == peer,
             Asked::Call { .. }
@@ -275,7 +275,10 @@ impl Mesh {
             | Asked::Told => false,
         };
         if self.links.is_linked(&peer) && !self.fx.is_asking(of_peer) {
-            self.told.insert(peer);
+            if self.told.insert(peer) {
+                // Whoever comes back from somewhere else missed what happened here.
+                self.tell_positions(peer, None, Asked::Told, now);
+            }
         }
     }
 

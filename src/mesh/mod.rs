@@ -300,7 +300,7 @@ impl Mesh {
                 let changes = self.roster.on_response(id, &asked, result, now, &mut self.fx);
                 self.roster_changed(changes, now);
                 if let Asked::Digest { peer } | Asked::Fetch { peer } = asked {
-                    self.compared(peer);
+                    self.compared(peer, now);
                 }
             }
             Asked::Inject { batch } => {

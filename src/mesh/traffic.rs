@@ -268,7 +268,7 @@ impl Mesh {
 
     /// Tells a neighbour where the streams stand that it listens to, of everybody or of one node. Says whether there was
     /// anything to tell.
-    fn tell_positions(&mut self, to: PeerId, of: Option<PeerId>, asked: Asked, now: Now) -> bool {
+    pub(super) fn tell_positions(&mut self, to: PeerId, of: Option<PeerId>, asked: Asked, now: Now) -> bool {
         let active_since = Mono(now.mono.0.saturating_sub(ACTIVE.0));
         let mut positions = Vec::new();
         for shard in self.known.shards_of(&to).iter() {
@@ -302,20 +302,28 @@ impl Mesh {
         linked.into_iter().filter(|peer| self.tell_positions(*peer, Some(me), Asked::LastHeads, now)).count()
     }
 
-    fn repeat(&mut self, places: Vec<Place>, now: Now) {
-        for place in places {
-            if place.stream.node == self.me {
+    /// Repeats where streams stand.
+    fn repeat(&mut self, places: Vec<(Place, bool)>, now: Now) {
+        for (place, for_the_last_time) in places {
+            let own = place.stream.node == self.me;
+            if own {
                 self.fx.push(Output::Sign(Unsigned::Head { place, time: now.wall.0 }));
-                continue;
             }
-            // Handed over by a short-lived node. We cannot sign for it, but we have its frames.
-            let Some(stream) = StreamRef::of(&place.stream) else { continue };
-            let positions = vec![Position { stream, sequence: place.sequence, count: place.count }];
-            let readers: Vec<_> = self.known.readers(place.stream.shard()).collect();
-            for peer in readers {
-                let request = Request::Heads { positions: positions.clone(), extensions: Vec::new() };
-                self.fx.ask(peer, request, Asked::Told);
+            // What short-lived nodes handed over we cannot sign for, but we have their frames. And the last head of our own
+            // does not depend on gossip, which may have lost every one before.
+            if !own || for_the_last_time {
+                self.tell_place(&place);
             }
+        }
+    }
+
+    fn tell_place(&mut self, place: &Place) {
+        let Some(stream) = StreamRef::of(&place.stream) else { return };
+        let positions = vec![Position { stream, sequence: place.sequence, count: place.count }];
+        let readers: Vec<_> = self.known.readers(place.stream.shard()).collect();
+        for peer in readers {
+            let request = Request::Heads { positions: positions.clone(), extensions: Vec::new() };
+            self.fx.ask(peer, request, Asked::Told);
         }
     }
 
