@@ -12,9 +12,10 @@ use super::event::{
 };
 use super::links::Links;
 use super::requests;
-use super::roster::{Change, Presence, Roster};
+use super::roster::{Change, Fit, Presence, Roster};
 use super::routes::{RemoteNode, Routes};
 use super::shards::ShardSet;
+use super::subscriptions::Detail;
 use super::time::{Mono, Now, Span};
 use crate::wire::roster::SignedRecord;
 use crate::wire::rpc::Response;
@@ -191,10 +192,19 @@ impl Mesh {
         }
     }
 
-    /// False if the roster record has no room for them.
+    /// Says what this node listens to, as exactly as there is room in the roster record beside its addresses. False if
+    /// there is none at all.
     fn interests_changed(&mut self, now: Now) -> bool {
         self.routes_stale = true;
-        self.roster.set_interests(self.subscriptions.interests(), now, &mut self.fx).is_ok()
+        let mut fits = false;
+        for detail in Detail::ALL {
+            let said = self.roster.set_interests(self.subscriptions.interests(detail), now, &mut self.fx);
+            fits = said.is_ok();
+            if said == Ok(Fit::Whole) {
+                break;
+            }
+        }
+        fits
     }
 
     pub(super) fn services_changed(&mut self, ticket: Option<Ticket>, now: Now) {
@@ -345,7 +355,8 @@ impl Mesh {
     }
 
     pub(super) fn status(&self) -> Status {
-        let patterns = self.subscriptions.interests().into_iter().map(|one| (one.pattern, one.group)).collect();
+        let patterns =
+            self.subscriptions.interests(Detail::Exact).into_iter().map(|one| (one.pattern, one.group)).collect();
         let node = PeerStatus {
             peer: self.me,
             name: self.name.clone(),

@@ -20,6 +20,30 @@ pub(crate) struct Subscriptions {
     all: BTreeMap<SubscriberId, Subscription>,
 }
 
+/// How exactly the roster says what this node listens to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Detail {
+    /// The patterns as they are.
+    Exact,
+    /// Everything with the same first token. It is in the same shard anyway.
+    FirstToken,
+    /// Everything.
+    Nothing,
+}
+
+impl Detail {
+    /// From the longest record to the shortest.
+    pub(crate) const ALL: [Self; 3] = [Self::Exact, Self::FirstToken, Self::Nothing];
+
+    fn of(self, pattern: &str) -> Vec<String> {
+        match (self, pattern.split_once('.')) {
+            (Self::Exact, _) | (Self::FirstToken, None) => vec![pattern.to_owned()],
+            (Self::FirstToken, Some((first, _))) => vec![format!("{first}.>")],
+            (Self::Nothing, _) => vec![">".to_owned()],
+        }
+    }
+}
+
 #[derive(Debug)]
 struct Subscription {
     local: LocalSubscriber,
@@ -47,14 +71,17 @@ impl Subscriptions {
     }
 
     /// What this node says of them in the roster: each pattern and group once.
-    pub(crate) fn interests(&self) -> Vec<Interest> {
+    ///
+    /// Less detail makes a shorter record, and costs this node messages that it throws away; none is lost by it. A group's
+    /// patterns are always exact: a publisher who took it for a listener would send a message to nobody.
+    pub(crate) fn interests(&self, detail: Detail) -> Vec<Interest> {
         let each = |Subscription { local, .. }: &'_ Subscription| -> Vec<Interest> {
             let group = local.group.as_ref().map(ToString::to_string);
-            local
-                .patterns
-                .iter()
-                .map(|pattern| Interest { pattern: pattern.to_string(), group: group.clone() })
-                .collect()
+            let patterns = local.patterns.iter().flat_map(|pattern| match group {
+                Some(_) => vec![pattern.to_string()],
+                None => detail.of(pattern),
+            });
+            patterns.map(|pattern| Interest { pattern, group: group.clone() }).collect()
         };
         let mut interests: Vec<_> = self.all.values().flat_map(each).collect();
         interests.sort_unstable();
@@ -131,4 +158,39 @@ pub(crate) fn is_for(
 fn is_chosen_here(subscriber: SubscriberId, siblings: &[SubscriberId], id: MessageId) -> bool {
     choose(id, siblings.iter().map(|sibling| sibling.0.to_be_bytes()))
         .is_none_or(|index| siblings.get(index) == Some(&subscriber))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn subscribed(patterns: &[&str], group: Option<&str>) -> Subscriptions {
+        let mut subscriptions = Subscriptions::default();
+        let patterns = patterns.iter().map(|pattern| (*pattern).into()).collect();
+        subscriptions.add(SubscriberId(1), patterns, group.map(Into::into));
+        subscriptions
+    }
+
+    fn said(subscriptions: &Subscriptions, detail: Detail) -> Vec<String> {
+        subscriptions.interests(detail).into_iter().map(|interest| interest.pattern).collect()
+    }
+
+    #[test]
+    fn with_less_detail_more_is_asked_for_and_never_less() {
+        let subscriptions = subscribed(&["a.b", "a.c.d", "b", "c.>", "*.x"], None);
+        assert_eq!(said(&subscriptions, Detail::FirstToken), ["*.>", "a.>", "b", "c.>"]);
+        assert_eq!(said(&subscriptions, Detail::Nothing), [">"]);
+        for topic in ["a.b", "a.c.d", "b", "c.d.e", "y.x"] {
+            for detail in Detail::ALL {
+                let said = said(&subscriptions, detail);
+                assert!(said.iter().any(|pattern| topic::matches(pattern, topic)), "{topic} with {detail:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn what_a_group_listens_to_stays_exact() {
+        let subscriptions = subscribed(&["a.b", "c.d"], Some("workers"));
+        Detail::ALL.iter().for_each(|detail| assert_eq!(said(&subscriptions, *detail), ["a.b", "c.d"]));
+    }
 }
