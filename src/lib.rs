@@ -2,6 +2,8 @@
 #![warn(clippy::print_stdout, clippy::print_stderr)]
 // In a test what is not expected fails it, whatever it is; and a seed that fails has to be printed.
 #![cfg_attr(test, allow(clippy::wildcard_enum_match_arm, clippy::print_stderr))]
+// Without the net nobody uses the mesh: then this only checks that it stands alone.
+#![cfg_attr(not(feature = "net"), allow(dead_code, unused_imports))]
 
 #[cfg(feature = "net")]
 pub use api::{
