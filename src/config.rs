@@ -12,6 +12,15 @@ use serde::{Deserialize, Serialize};
 /// let config = Config { name: Some("shop".into()), mdns: false, ..Config::default() };
 /// assert!(config.local);
 /// ```
+///
+/// From a file, where what is left out has its default and what is unknown is an error:
+///
+/// ```
+/// let text = r#"{ "name": "shop", "mesh": { "named": "market" }, "listen": ["/ip4/0.0.0.0/tcp/7662"] }"#;
+/// let config: pombo::Config = serde_json::from_str(text)?;
+/// assert!(config.mdns && config.listen.len() == 1);
+/// # Ok::<(), serde_json::Error>(())
+/// ```
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Config {
@@ -33,8 +42,9 @@ pub struct Config {
     pub key: Option<PathBuf>,
     /// The data directory. Without one: `$XDG_DATA_HOME/pombo`.
     pub data_dir: Option<PathBuf>,
-    /// Whether this node exists for one errand only: its key is in memory, it is in nobody's roster unless it subscribes
-    /// or serves, and a publication returns when neighbours have confirmed that they took it over.
+    /// Whether this node exists for one errand only: its key is in memory unless `key` is given, it is in nobody's
+    /// roster unless it subscribes or serves, and a publication returns when neighbours have confirmed that they took
+    /// it over.
     pub short_lived: bool,
     /// The bounds that it keeps.
     pub limits: Limits,
@@ -59,6 +69,14 @@ impl Default for Config {
 }
 
 /// Which mesh a node belongs to.
+///
+/// ```
+/// use pombo::MeshChoice;
+/// assert_eq!(MeshChoice::default(), MeshChoice::Default);
+/// assert_eq!(serde_json::from_str::<MeshChoice>(r#"{ "named": "market" }"#)?, MeshChoice::Named("market".to_owned()));
+/// assert_eq!(serde_json::from_str::<MeshChoice>(r#""open""#)?, MeshChoice::Open);
+/// # Ok::<(), serde_json::Error>(())
+/// ```
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum MeshChoice {
@@ -66,17 +84,26 @@ pub enum MeshChoice {
     /// and made in the data directory if it is not there.
     #[default]
     Default,
-    /// The private mesh of that name in the data directory; made if it is not there.
+    /// The private mesh of that name in the data directory; made if it is not there. 1 to 32 characters
+    /// `A-Z a-z 0-9 _ -`; the name `open` stands for [`Open`](Self::Open).
     Named(String),
     /// The well-known mesh that anybody on the network may join.
     Open,
 }
 
 /// The bounds that a node keeps. Sizes in bytes.
+///
+/// ```
+/// use pombo::{Config, Limits};
+/// let limits = Limits { mailbox: 64 * 1024 * 1024, links: 8, ..Limits::default() };
+/// let config = Config { limits, ..Config::default() };
+/// assert_eq!(config.limits.message, 1024 * 1024);
+/// ```
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Limits {
-    /// The largest payload of a message, request or reply. 1 MiB.
+    /// The largest payload of a message, request or reply. 1 MiB. To be the same on all nodes: a message larger than
+    /// the receiver's may be dropped there.
     pub message: usize,
     /// Patterns that this node may subscribe to. 1,024.
     pub patterns: usize,

@@ -40,6 +40,11 @@ pub enum Outcome {
 
 impl Outcome {
     /// All of them, in the order of their exit codes.
+    ///
+    /// ```
+    /// use pombo::Outcome;
+    /// assert!(Outcome::ALL.into_iter().zip(0..).all(|(outcome, code)| outcome.exit_code() == code));
+    /// ```
     pub const ALL: [Self; 11] = [
         Self::Ok,
         Self::Failed,
@@ -55,6 +60,11 @@ impl Outcome {
     ];
 
     /// What the `pombo` command exits with.
+    ///
+    /// ```
+    /// use pombo::Outcome;
+    /// assert_eq!((Outcome::Ok.exit_code(), Outcome::Refused.exit_code()), (0, 5));
+    /// ```
     pub const fn exit_code(self) -> u8 {
         match self {
             Self::Ok => 0,
@@ -71,7 +81,11 @@ impl Outcome {
         }
     }
 
-    /// Its word.
+    /// Its word: lower case, `-` between two.
+    ///
+    /// ```
+    /// assert_eq!(pombo::Outcome::NoNode.as_str(), "no-node");
+    /// ```
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::Ok => "ok",
@@ -89,6 +103,10 @@ impl Outcome {
     }
 
     /// What it means, in one line.
+    ///
+    /// ```
+    /// assert_eq!(pombo::Outcome::Refused.meaning(), "the other side answered with an error");
+    /// ```
     pub const fn meaning(self) -> &'static str {
         match self {
             Self::Ok => "done",
@@ -113,11 +131,30 @@ impl std::fmt::Display for Outcome {
 }
 
 /// The node is no longer running.
+///
+/// ```
+/// # async fn f(node: pombo::Node) {
+/// if let Err(pombo::Closed) = node.ready(1).await {
+///     println!("the node left while we waited for others");
+/// }
+/// # }
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("this node has been shut down")]
 pub struct Closed;
 
 /// A node could not start.
+///
+/// ```no_run
+/// # use pombo::{Node, StartError};
+/// # async fn f(address: pombo::Multiaddr) -> Result<Node, StartError> {
+/// match Node::builder().name("shop").listen(address).start().await {
+///     // Any other port will do.
+///     Err(StartError::Listen { .. }) => Node::builder().name("shop").start().await,
+///     other => other,
+/// }
+/// # }
+/// ```
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum StartError {
@@ -142,6 +179,14 @@ pub enum StartError {
 
 impl StartError {
     /// Its class.
+    ///
+    /// ```
+    /// use std::process::ExitCode;
+    /// fn give_up(error: &pombo::StartError) -> ExitCode {
+    ///     eprintln!("{error}");
+    ///     ExitCode::from(error.outcome().exit_code())
+    /// }
+    /// ```
     pub fn outcome(&self) -> Outcome {
         match self {
             Self::Config(_) => Outcome::Usage,
@@ -151,6 +196,19 @@ impl StartError {
 }
 
 /// A message was not published.
+///
+/// ```
+/// # use pombo::{Node, PublishError, Topic};
+/// # const ORDERS: Topic<String> = Topic::new("orders.eu");
+/// # async fn f(node: Node) -> Result<(), PublishError> {
+/// match node.publish(ORDERS, &"pigeons".to_owned()).min_peers(2).await {
+///     Ok(published) => println!("{}", published.id),
+///     Err(PublishError::Nobody { found, wanted, .. }) => println!("{found} of {wanted} listen: not published"),
+///     Err(other) => return Err(other),
+/// }
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum PublishError {
@@ -193,6 +251,12 @@ pub enum PublishError {
 
 impl PublishError {
     /// Its class.
+    ///
+    /// ```
+    /// use pombo::{Outcome, PublishError};
+    /// assert_eq!(PublishError::TooLarge { size: 2_000_000, limit: 1_048_576 }.outcome(), Outcome::Rejected);
+    /// assert_eq!(PublishError::Unconfirmed.outcome(), Outcome::Unknown);
+    /// ```
     pub fn outcome(&self) -> Outcome {
         match self {
             Self::TooLarge { .. } | Self::Headers { .. } | Self::Encode(_) => Outcome::Rejected,
@@ -204,6 +268,19 @@ impl PublishError {
 }
 
 /// A subscription or a service was not set up.
+///
+/// ```
+/// # use pombo::{Node, SubscribeError, Topic};
+/// # const ORDERS: Topic<String> = Topic::new("orders.eu");
+/// # async fn f(node: Node) -> Result<(), SubscribeError> {
+/// match node.subscribe(ORDERS).group("the packers").await {
+///     Ok(orders) => println!("{orders:?}"),
+///     Err(SubscribeError::Name(misspelt)) => println!("{misspelt}"),
+///     Err(other) => return Err(other),
+/// }
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum SubscribeError {
@@ -231,6 +308,11 @@ pub enum SubscribeError {
 
 impl SubscribeError {
     /// Its class.
+    ///
+    /// ```
+    /// use pombo::{Outcome, SubscribeError};
+    /// assert_eq!(SubscribeError::Nobody { wanted: 2, found: 1 }.outcome(), Outcome::Nobody);
+    /// ```
     pub fn outcome(&self) -> Outcome {
         match self {
             Self::Name(_) | Self::TooMany { .. } => Outcome::Rejected,
@@ -241,6 +323,17 @@ impl SubscribeError {
 }
 
 /// What a subscriber gets in place of a message. The stream goes on after it.
+///
+/// ```
+/// # use pombo::RecvError;
+/// fn tell(error: &RecvError) {
+///     match error {
+///         RecvError::Lagged { missed, exact: true } => println!("missed {missed}"),
+///         RecvError::Lagged { missed, exact: false } => println!("missed {missed} or fewer"),
+///         other => println!("{other}"),
+///     }
+/// }
+/// ```
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum RecvError {
@@ -265,6 +358,20 @@ pub enum RecvError {
 }
 
 /// A request has no answer.
+///
+/// ```
+/// # use pombo::{Node, RequestError, Service};
+/// # const BOOK: Service<String, u64> = Service::new("shop.book");
+/// # async fn f(node: Node) -> Result<(), RequestError> {
+/// match node.request(BOOK, &"pigeons".to_owned()).await {
+///     Ok(number) => println!("booked as {}", *number),
+///     Err(RequestError::Refused { message, .. }) => println!("not booked: {message}"),
+///     Err(RequestError::Unknown { .. }) => println!("perhaps booked: look before you ask again"),
+///     Err(other) => return Err(other),
+/// }
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum RequestError {
@@ -349,6 +456,16 @@ pub enum RequestError {
 
 impl RequestError {
     /// Its class.
+    ///
+    /// ```
+    /// use pombo::{Outcome, RequestError};
+    /// // Whether it certainly did not run, so that asking again does not make it run twice.
+    /// fn did_not_run(error: &RequestError) -> bool {
+    ///     matches!(error.outcome(), Outcome::Nobody | Outcome::NoNode | Outcome::Busy | Outcome::Rejected)
+    /// }
+    /// assert!(did_not_run(&RequestError::Busy { service: "shop.book".to_owned() }));
+    /// assert!(!did_not_run(&RequestError::Unknown { service: "shop.book".to_owned() }));
+    /// ```
     pub fn outcome(&self) -> Outcome {
         match self {
             Self::Nobody { .. } | Self::NotSent { .. } => Outcome::Nobody,

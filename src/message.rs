@@ -22,6 +22,15 @@ use crate::wire::MessageId;
 /// # Ok(())
 /// # }
 /// ```
+///
+/// What came with it:
+///
+/// ```
+/// fn log<T: std::fmt::Debug>(message: &pombo::Message<T>) {
+///     println!("{:?} {} on {} from {}", message.time(), message.id(), message.topic(), message.source());
+///     println!("tenant {:?}, {}: {:?}", message.headers().get("tenant"), message.content_type(), **message);
+/// }
+/// ```
 #[derive(Clone, Debug)]
 pub struct Message<T> {
     pub(crate) topic: Arc<str>,
@@ -65,6 +74,12 @@ impl<T> Message<T> {
     }
 
     /// The payload, taken out.
+    ///
+    /// ```
+    /// fn keep(orders: &mut Vec<String>, order: pombo::Message<String>) {
+    ///     orders.push(order.into_payload());
+    /// }
+    /// ```
     pub fn into_payload(self) -> T {
         self.payload
     }
@@ -80,6 +95,9 @@ impl<T> Deref for Message<T> {
 
 /// Names and values that travel beside a payload, in the order in which they were added.
 ///
+/// Any number can be added here; a message or request with more than [`MAX_COUNT`](Self::MAX_COUNT) or
+/// [`MAX_BYTES`](Self::MAX_BYTES) is not sent.
+///
 /// ```
 /// let headers: pombo::Headers = [("tenant", "acme")].into_iter().collect();
 /// assert_eq!(headers.get("tenant"), Some("acme"));
@@ -94,21 +112,46 @@ impl Headers {
     pub const MAX_BYTES: usize = 16 * 1024;
 
     /// Adds one. A name that is there already stays; [`get`](Self::get) finds the first.
+    ///
+    /// ```
+    /// let mut headers = pombo::Headers::default();
+    /// headers.add("tag", "red");
+    /// headers.add("tag", "round");
+    /// assert_eq!((headers.len(), headers.get("tag")), (2, Some("red")));
+    /// ```
     pub fn add(&mut self, name: impl Into<String>, value: impl Into<String>) {
         self.0.push((name.into(), value.into()));
     }
 
-    /// The first value of that name.
+    /// The first value of that name. Upper and lower case are different.
+    ///
+    /// ```
+    /// let headers: pombo::Headers = [("tenant", "acme")].into_iter().collect();
+    /// assert_eq!((headers.get("tenant"), headers.get("Tenant")), (Some("acme"), None));
+    /// ```
     pub fn get(&self, name: &str) -> Option<&str> {
         self.iter().find(|(found, _)| *found == name).map(|(_, value)| value)
     }
 
-    /// All of them.
+    /// All of them, as name and value.
+    ///
+    /// ```
+    /// let headers: pombo::Headers = [("tag", "red"), ("tag", "round")].into_iter().collect();
+    /// let tags: Vec<&str> = headers.iter().filter(|(name, _)| *name == "tag").map(|(_, value)| value).collect();
+    /// assert_eq!(tags, ["red", "round"]);
+    /// ```
     pub fn iter(&self) -> impl Iterator<Item = (&str, &str)> {
         self.0.iter().map(|(name, value)| (name.as_str(), value.as_str()))
     }
 
     /// Whether there are none.
+    ///
+    /// ```
+    /// let mut headers = pombo::Headers::default();
+    /// assert!(headers.is_empty());
+    /// headers.add("tenant", "acme");
+    /// assert_eq!(headers.len(), 1);
+    /// ```
     pub fn is_empty(&self) -> bool {
         self.0.is_empty()
     }

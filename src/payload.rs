@@ -49,24 +49,66 @@ pub trait Encoding<T> {
 }
 
 /// The default encoding: compact and fast, for programs that share the Rust types.
+///
+/// There are no field names in it: both ends need the same fields in the same order, and what reads itself from any
+/// format, such as an untagged enum or `serde_json::Value`, cannot be read back. [`Json`] can.
+///
+/// ```
+/// use pombo::{Bincode, Encoding};
+/// let payload = Bincode::encode(&(7_u64, "pigeons".to_owned()))?;
+/// let (id, item): (u64, String) = Bincode::decode(&payload)?;
+/// assert_eq!((id, item.as_str()), (7, "pigeons"));
+/// # Ok::<(), pombo::PayloadError>(())
+/// ```
 #[derive(Clone, Copy, Debug)]
 pub enum Bincode {}
 
 /// JSON, for topics that other languages or people read.
+///
+/// ```
+/// use pombo::{Encoding, Json, Topic};
+/// pub const PRICES: Topic<Vec<u64>, Json> = Topic::new("shop.prices");
+///
+/// assert_eq!(Json::encode(&vec![250, 99_000])?, "[250,99000]");
+/// # Ok::<(), pombo::PayloadError>(())
+/// ```
 #[derive(Clone, Copy, Debug)]
 pub enum Json {}
 
 /// The bytes as they are.
+///
+/// ```
+/// use bytes::Bytes;
+/// use pombo::{Raw, RawTopic, Topic};
+/// const PICTURES: Topic<Bytes, Raw> = Topic::new("camera.pictures");
+/// const THE_SAME: RawTopic = Topic::new("camera.pictures");
+/// ```
 #[derive(Clone, Copy, Debug)]
 pub enum Raw {}
 
 /// A value could not be encoded, or a payload not be decoded.
+///
+/// ```
+/// use pombo::{Bincode, Encoding};
+/// let error = <Bincode as Encoding<String>>::decode(&"no bincode".into()).err();
+/// println!("{}", error.ok_or("it was decoded")?);
+/// # Ok::<(), &str>(())
+/// ```
 #[derive(Debug, thiserror::Error)]
 #[error("{0}")]
 pub struct PayloadError(Box<dyn std::error::Error + Send + Sync>);
 
 impl PayloadError {
-    /// Wraps the reason.
+    /// Wraps the reason: an error, or a text.
+    ///
+    /// ```
+    /// use pombo::PayloadError;
+    /// fn celsius(payload: &[u8]) -> Result<f32, PayloadError> {
+    ///     let kelvin = f32::from_be_bytes(payload.try_into().map_err(PayloadError::new)?);
+    ///     if kelvin < 0.0 { Err(PayloadError::new("colder than can be")) } else { Ok(kelvin - 273.15) }
+    /// }
+    /// assert!(celsius(&[0; 3]).is_err() && celsius(&(-1.0_f32).to_be_bytes()).is_err());
+    /// ```
     pub fn new(reason: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> Self {
         Self(reason.into())
     }

@@ -10,9 +10,21 @@ use std::sync::Arc;
 use crate::payload::{Bincode, Raw};
 
 /// The longest topic, pattern or service name, in bytes.
+///
+/// ```
+/// use pombo::{MAX_NAME, RawTopic};
+/// assert!(RawTopic::parse(&"a".repeat(MAX_NAME)).is_ok());
+/// assert!(RawTopic::parse(&"a".repeat(MAX_NAME + 1)).is_err());
+/// ```
 pub const MAX_NAME: usize = 256;
 
 /// Why a text is no topic, pattern or service name.
+///
+/// ```
+/// use pombo::{NameError, RawTopic};
+/// let error = RawTopic::parse("orders..created").err();
+/// assert_eq!(error, Some(NameError::EmptyToken { name: "orders..created".to_owned(), position: 2 }));
+/// ```
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum NameError {
@@ -167,6 +179,11 @@ impl<T, E> Topic<T, E> {
     ///
     /// If `name` is no topic name. In a `const` that is an error of the compiler. For names that are known only at run
     /// time there is [`Topic::parse`].
+    ///
+    /// ```
+    /// use pombo::{Json, Topic};
+    /// const ORDERS: Topic<u64, Json> = Topic::new("orders.eu.created");
+    /// ```
     pub const fn new(name: &'static str) -> Self {
         assert!(
             is_exact(name.as_bytes()),
@@ -191,12 +208,21 @@ impl<T, E> Topic<T, E> {
     }
 
     /// The name.
+    ///
+    /// ```
+    /// assert_eq!(pombo::RawTopic::new("orders.eu").name(), "orders.eu");
+    /// ```
     pub fn name(&self) -> &str {
         self.name.as_str()
     }
 }
 
 /// A topic for bytes that pombo passes on as they are.
+///
+/// ```
+/// let topic: pombo::RawTopic = "camera.pictures".parse()?;
+/// # Ok::<(), pombo::NameError>(())
+/// ```
 pub type RawTopic = Topic<bytes::Bytes, Raw>;
 
 impl<T, E> Clone for Topic<T, E> {
@@ -242,6 +268,11 @@ pub struct Pattern<T, E = Bincode> {
 }
 
 /// A pattern for bytes that pombo passes on as they are.
+///
+/// ```
+/// let everything: pombo::RawPattern = ">".parse()?;
+/// # Ok::<(), pombo::NameError>(())
+/// ```
 pub type RawPattern = Pattern<bytes::Bytes, Raw>;
 
 impl<T, E> Pattern<T, E> {
@@ -250,17 +281,37 @@ impl<T, E> Pattern<T, E> {
     /// # Errors
     ///
     /// [`NameError`] names the token that is wrong.
+    ///
+    /// ```
+    /// use pombo::{Json, NameError, Pattern};
+    /// let prices = Pattern::<u64, Json>::parse("shop.*.price")?;
+    /// assert!(matches!(Pattern::<u64>::parse("shop.>.price"), Err(NameError::RestNotLast { .. })));
+    /// # Ok::<(), NameError>(())
+    /// ```
     pub fn parse(text: &str) -> Result<Self, NameError> {
         check_pattern(text)?;
         Ok(Self { text: text.into(), types: PhantomData })
     }
 
     /// Its text.
+    ///
+    /// ```
+    /// use pombo::{Pattern, Topic};
+    /// const ORDERS: Topic<u64> = Topic::new("orders.eu");
+    /// assert_eq!(Pattern::from(ORDERS).as_str(), "orders.eu");
+    /// ```
     pub fn as_str(&self) -> &str {
         &self.text
     }
 
-    /// Whether a message on `topic` is meant.
+    /// Whether a message on `topic` is meant, which is taken to be a topic's name.
+    ///
+    /// ```
+    /// let pattern = pombo::RawPattern::parse("orders.>")?;
+    /// let topics = ["orders", "orders.eu", "orders.eu.created"];
+    /// assert_eq!(topics.map(|topic| pattern.matches(topic)), [false, true, true]);
+    /// # Ok::<(), pombo::NameError>(())
+    /// ```
     pub fn matches(&self, topic: &str) -> bool {
         matches(&self.text, topic)
     }
@@ -332,6 +383,8 @@ type Types<Q, R, E> = PhantomData<fn() -> (Q, R, E)>;
 
 /// A service: its name and the types of question and answer.
 ///
+/// Both travel as [`Bincode`] unless the third parameter says otherwise, as with [`Topic`].
+///
 /// ```
 /// use pombo::Service;
 /// pub const UPPER: Service<String, String> = Service::new("text.upper");
@@ -342,6 +395,11 @@ pub struct Service<Q, R, E = Bincode> {
 }
 
 /// A service whose questions and answers are bytes that pombo passes on as they are.
+///
+/// ```
+/// let service: pombo::RawService = "text.upper".parse()?;
+/// # Ok::<(), pombo::NameError>(())
+/// ```
 pub type RawService = Service<bytes::Bytes, bytes::Bytes, Raw>;
 
 impl<Q, R, E> Service<Q, R, E> {
@@ -350,6 +408,11 @@ impl<Q, R, E> Service<Q, R, E> {
     /// # Panics
     ///
     /// If `name` breaks the rules of [`Topic::new`]. In a `const` that is an error of the compiler.
+    ///
+    /// ```
+    /// use pombo::{Json, Service};
+    /// const PRICE: Service<String, Option<u64>, Json> = Service::new("shop.price");
+    /// ```
     pub const fn new(name: &'static str) -> Self {
         assert!(
             is_exact(name.as_bytes()),
@@ -363,11 +426,20 @@ impl<Q, R, E> Service<Q, R, E> {
     /// # Errors
     ///
     /// [`NameError`] names the token that is wrong.
+    ///
+    /// ```
+    /// use pombo::{NameError, RawService};
+    /// assert!(matches!(RawService::parse("text upper"), Err(NameError::BadCharacter { character: ' ', .. })));
+    /// ```
     pub fn parse(name: &str) -> Result<Self, NameError> {
         Ok(Self { name: Name::parse(name)?, types: PhantomData })
     }
 
     /// The name.
+    ///
+    /// ```
+    /// assert_eq!(pombo::RawService::new("text.upper").name(), "text.upper");
+    /// ```
     pub fn name(&self) -> &str {
         self.name.as_str()
     }

@@ -17,6 +17,32 @@ use crate::net;
 /// # Ok(())
 /// # }
 /// ```
+///
+/// All options, on three nodes:
+///
+/// ```no_run
+/// use pombo::{Config, Limits, MeshChoice, Node};
+///
+/// # async fn f() -> Result<(), Box<dyn std::error::Error>> {
+/// let shop = Node::builder()
+///     .name("shop")
+///     .mesh(MeshChoice::Named("market".to_owned()))
+///     .listen("/ip4/0.0.0.0/tcp/7662".parse()?)
+///     .peer("/ip4/192.168.1.20/tcp/7662".parse()?)
+///     .mdns(false)
+///     .local(true)
+///     .relay(true)
+///     .data_dir("/var/lib/shop")
+///     .start()
+///     .await?;
+///
+/// let errand = Node::builder().open().key("/etc/errand/key").short_lived(true).start().await?;
+///
+/// let limits = Limits { message: 64 * 1024, ..Limits::default() };
+/// let small = Node::builder().config(Config { limits, ..Config::default() }).start().await?;
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Clone, Debug, Default)]
 #[must_use = "a node starts only with `start`"]
 pub struct Builder {
@@ -31,12 +57,14 @@ impl Builder {
     }
 
     /// The node's name, of 1 to 32 characters `A-Z a-z 0-9 _ -`. It is also the name of its place in the data directory.
+    ///
+    /// Without it, the name of the first place there that no process holds; one is made if there is none.
     pub fn name(mut self, name: impl Into<String>) -> Self {
         self.config.name = Some(name.into());
         self
     }
 
-    /// Which mesh it belongs to.
+    /// Which mesh it belongs to. [`MeshChoice::Default`] without this.
     pub fn mesh(mut self, mesh: MeshChoice) -> Self {
         self.config.mesh = mesh;
         self
@@ -48,12 +76,16 @@ impl Builder {
     }
 
     /// Listens on this address. May be given several times; without any, on every interface.
+    ///
+    /// Port 0 stands for one that the system picks. An address that cannot be opened fails the start.
     pub fn listen(mut self, address: Multiaddr) -> Self {
         self.config.listen.push(address);
         self
     }
 
     /// Dials this address, and again while there is no link to it. May be given several times.
+    ///
+    /// The address may end with `/p2p/` and a peer id; it is then dialled for that node only.
     pub fn peer(mut self, address: Multiaddr) -> Self {
         self.config.peers.push(address);
         self
@@ -78,12 +110,15 @@ impl Builder {
     }
 
     /// The key file, made if it is not there.
+    ///
+    /// It takes the place of the node's directory in the data directory. One process at a time can hold it; its lock
+    /// and the number of its last start are kept in files beside it. A key file that others may read fails the start.
     pub fn key(mut self, path: impl Into<PathBuf>) -> Self {
         self.config.key = Some(path.into());
         self
     }
 
-    /// The data directory, made if it is not there.
+    /// The data directory, made if it is not there. `$XDG_DATA_HOME/pombo` or `~/.local/share/pombo` without this.
     pub fn data_dir(mut self, path: impl Into<PathBuf>) -> Self {
         self.config.data_dir = Some(path.into());
         self
@@ -97,7 +132,8 @@ impl Builder {
 
     /// Starts the node. When this returns, it listens and looks for others.
     ///
-    /// Must be called within a tokio runtime.
+    /// Must be called within a tokio runtime, on which the node then runs. Dropping the future before it is done starts
+    /// nothing.
     ///
     /// # Errors
     ///

@@ -21,6 +21,25 @@ use crate::wire::rpc::{Reply, ReplyStatus};
 /// A request that waits for its answer. Dereferences to the question.
 ///
 /// Dropping it unanswered tells the asker at once that there will be no answer.
+///
+/// ```
+/// # use futures::StreamExt;
+/// # use pombo::{Node, Service};
+/// # const UPPER: Service<String, String> = Service::new("text.upper");
+/// # async fn f(node: Node) -> Result<(), Box<dyn std::error::Error>> {
+/// let mut requests = node.serve(UPPER).await?;
+/// while let Some(request) = requests.next().await {
+///     println!("{} sent {}, waits {:?}", request.source(), request.content_type(), request.timeout());
+///     if request.headers().get("tenant").is_none() {
+///         request.refuse("whose request is this?").await?;
+///     } else {
+///         let answer = request.to_uppercase();
+///         request.respond(&answer).await?;
+///     }
+/// }
+/// # Ok(())
+/// # }
+/// ```
 pub struct Incoming<Q, R, E> {
     open: OpenCall,
     gone: Arc<Notify>,
@@ -110,7 +129,7 @@ impl<Q, R, E: Encoding<Q> + Encoding<R>> Incoming<Q, R, E> {
         self.source
     }
 
-    /// How long the asker still waited when the request came.
+    /// How long the asker still waited when the request came. At most 24 hours.
     pub fn timeout(&self) -> Duration {
         self.timeout
     }
@@ -127,6 +146,9 @@ impl<Q, R, E: Encoding<Q> + Encoding<R>> Incoming<Q, R, E> {
 
     /// Answers.
     ///
+    /// Returns when the node has the answer, and does not tell whether the asker got it. If nobody waits any more, the
+    /// answer is dropped and this is `Ok`.
+    ///
     /// # Errors
     ///
     /// If the answer cannot be encoded or is larger than a message may be; the asker is then told so. Or if the node is gone.
@@ -136,7 +158,7 @@ impl<Q, R, E: Encoding<Q> + Encoding<R>> Incoming<Q, R, E> {
         result
     }
 
-    /// Answers with an error.
+    /// Answers with an error: the asker gets [`RequestError::Refused`](crate::RequestError::Refused) with this text.
     ///
     /// # Errors
     ///
@@ -147,6 +169,21 @@ impl<Q, R, E: Encoding<Q> + Encoding<R>> Incoming<Q, R, E> {
     }
 
     /// Waits until nobody wants the answer any more: the asker cancelled, its time ran out, or it is gone.
+    ///
+    /// Work that goes on regardless does no harm: its answer is dropped. Until the request is answered or dropped, it
+    /// counts against [`concurrency`](crate::Serve::concurrency).
+    ///
+    /// ```
+    /// # use pombo::{Bincode, Incoming, PayloadError};
+    /// # async fn look_up(word: &str) -> u64 { 0 }
+    /// # async fn f(request: Incoming<String, u64, Bincode>) -> Result<(), PayloadError> {
+    /// tokio::select! {
+    ///     found = look_up(&request) => request.respond(&found).await?,
+    ///     () = request.cancelled() => println!("{} does not wait any more", request.source()),
+    /// }
+    /// # Ok(())
+    /// # }
+    /// ```
     pub async fn cancelled(&self) {
         self.gone.notified().await;
     }

@@ -24,7 +24,8 @@ const LAST_FRAMES: Duration = Duration::from_secs(1);
 
 /// A running peer of a mesh. Cheap to clone; every clone is the same node.
 ///
-/// The node ends when the last clone and everything made from it is dropped, or after [`leave`](Node::leave).
+/// The node ends when the last clone and everything made from it is dropped, or after [`leave`](Node::leave). Dropped,
+/// it says goodbye in the background; a runtime that ends with `main` cuts that off, and `leave` waits for it.
 ///
 /// ```no_run
 /// use futures::StreamExt;
@@ -40,6 +41,34 @@ const LAST_FRAMES: Duration = Duration::from_secs(1);
 /// if let Some(greeting) = greetings.next().await {
 ///     println!("{}", *greeting?);
 /// }
+/// # Ok(())
+/// # }
+/// ```
+///
+/// Two nodes of one process, which talk over loopback and nothing else:
+///
+/// ```
+/// use futures::StreamExt;
+/// use pombo::{MeshChoice, Multiaddr, Node, Topic};
+///
+/// const GREETINGS: Topic<String> = Topic::new("demo.greetings");
+///
+/// # #[tokio::main]
+/// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// let data = tempfile::tempdir()?;
+/// let loopback: Multiaddr = "/ip4/127.0.0.1/tcp/0".parse()?;
+/// let mesh = MeshChoice::Named("demo".to_owned());
+/// let builder = Node::builder().mesh(mesh).data_dir(data.path()).mdns(false).local(false).listen(loopback);
+/// let speaker = builder.clone().name("speaker").start().await?;
+/// let listener = builder.name("listener").peer(speaker.addresses()[0].clone()).start().await?;
+///
+/// let mut greetings = listener.subscribe(GREETINGS).await?;
+/// let published = speaker.publish(GREETINGS, &"hello".to_owned()).min_peers(1).await?;
+/// assert_eq!(published.listeners, 1);
+///
+/// let greeting = greetings.next().await.ok_or("the node has ended")??;
+/// assert_eq!(*greeting, "hello");
+/// assert_eq!((greeting.source(), greeting.id()), (speaker.peer_id(), published.id));
 /// # Ok(())
 /// # }
 /// ```
@@ -62,6 +91,13 @@ pub(crate) struct About {
 }
 
 /// The mesh that a node belongs to.
+///
+/// ```
+/// # fn f(node: &pombo::Node) {
+/// let mesh = node.mesh();
+/// println!("mesh {} ({}), {}", mesh.name, mesh.id, if mesh.open { "open" } else { "private" });
+/// # }
+/// ```
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct MeshInfo {
@@ -74,6 +110,17 @@ pub struct MeshInfo {
 }
 
 /// One way in which a node finds others.
+///
+/// ```
+/// # fn f(node: &pombo::Node) {
+/// for way in node.discovery() {
+///     match &way.off {
+///         None => println!("{:?}: {}", way.by, way.detail),
+///         Some(reason) => println!("{:?} is off: {reason}", way.by),
+///     }
+/// }
+/// # }
+/// ```
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Discovery {
@@ -86,32 +133,51 @@ pub struct Discovery {
 }
 
 impl Node {
-    /// Sets up a node.
+    /// Sets up a node. [`Builder`] has an example of all options.
     pub fn builder() -> Builder {
         Builder::default()
     }
 
-    /// This node's id.
+    /// This node's id, made of its key: started again with the same name or key file, the node has the same.
+    ///
+    /// ```
+    /// # fn f(node: &pombo::Node) {
+    /// println!("{} is {}", node.name(), node.peer_id());
+    /// # }
+    /// ```
     pub fn peer_id(&self) -> PeerId {
         self.handle.me
     }
 
-    /// Its name.
+    /// Its name. Names are for people: two nodes of a mesh may have the same.
     pub fn name(&self) -> &str {
         &self.about.name
     }
 
-    /// Its mesh.
+    /// Its mesh. [`MeshInfo`] has an example.
     pub fn mesh(&self) -> &MeshInfo {
         &self.about.mesh
     }
 
     /// The addresses that it listens on at the moment.
+    ///
+    /// They have no peer id, and can be given to another node as they are:
+    ///
+    /// ```
+    /// # async fn f(node: pombo::Node) -> Result<(), pombo::StartError> {
+    /// let mut other = pombo::Node::builder();
+    /// for address in node.addresses() {
+    ///     other = other.peer(address);
+    /// }
+    /// let other = other.start().await?;
+    /// # Ok(())
+    /// # }
+    /// ```
     pub fn addresses(&self) -> Vec<Multiaddr> {
         self.about.addresses.borrow().clone()
     }
 
-    /// The ways in which it finds others.
+    /// The ways in which it finds others, those that are off too. [`Discovery`] has an example.
     pub fn discovery(&self) -> &[Discovery] {
         &self.about.discovery
     }
@@ -119,7 +185,11 @@ impl Node {
     /// Publishes a value to whoever subscribes to the topic now. Await it.
     ///
     /// `Ok` says that the message is on its way, and to how many: it is queued for every listener known here. A
-    /// listener that loses it nevertheless is told so in its stream.
+    /// listener that loses it nevertheless is told so in its stream. While [`Limits::outgoing`] is used up, it waits
+    /// for room.
+    ///
+    /// The value is encoded at once; an error of that comes when this is awaited. Dropping the future while it waits
+    /// for listeners or for room publishes nothing; once it does not, the message is on its way.
     ///
     /// ```
     /// # use pombo::{Node, Topic};
@@ -134,14 +204,15 @@ impl Node {
         Publish::new(self, topic, value)
     }
 
-    /// The hot path: publishes many values on one topic.
+    /// The hot path: publishes many values on one topic. [`Publisher`] has an example.
     pub fn publisher<T, E: Encoding<T>>(&self, topic: Topic<T, E>) -> Publisher<T, E> {
         Publisher::new(self.clone(), topic)
     }
 
     /// Subscribes to a topic or a pattern. Await it to get a stream of messages.
     ///
-    /// When it returns, the subscription is in force on this node, and its neighbours have heard of it.
+    /// When it returns, the subscription is in force on this node, and its neighbours have heard of it. What was
+    /// published before is not received.
     ///
     /// ```
     /// # use futures::StreamExt;
@@ -163,6 +234,10 @@ impl Node {
 
     /// Calls a service, whichever node serves it. Await it to get the answer.
     ///
+    /// If nobody is known to serve it, it ends at once; a node that has just started looks around first
+    /// ([`settled`](Node::settled)). A provider that is busy or cannot be reached is followed by another; a request
+    /// that may have run is not sent again. Dropping the future cancels the request at the provider.
+    ///
     /// ```
     /// # use pombo::{Node, Service};
     /// # use std::time::Duration;
@@ -182,6 +257,8 @@ impl Node {
 
     /// Serves a service. Await it to get a stream of requests, or give it a function [`with`](Serve::with).
     ///
+    /// When it returns, the service is served here, and the neighbours have heard of it.
+    ///
     /// ```
     /// # use pombo::{Node, Refusal, Service};
     /// # const UPPER: Service<String, String> = Service::new("text.upper");
@@ -197,7 +274,19 @@ impl Node {
         Serve::new(self.clone(), service)
     }
 
-    /// What happens in the mesh, from now on. A reader that falls far behind misses the oldest events.
+    /// What happens in the mesh, from this call on. A reader that is more than 256 events behind misses the oldest.
+    ///
+    /// ```
+    /// # use futures::StreamExt;
+    /// # async fn f(node: pombo::Node) {
+    /// let mut events = node.events();
+    /// while let Some(event) = events.next().await {
+    ///     if let pombo::Event::Joined { name, .. } = event {
+    ///         println!("{name} is here");
+    ///     }
+    /// }
+    /// # }
+    /// ```
     pub fn events(&self) -> impl Stream<Item = Event> + Send + Unpin + use<> {
         Events::new(self.handle.events.subscribe())
     }
@@ -207,6 +296,15 @@ impl Node {
     /// # Errors
     ///
     /// If the node is gone.
+    ///
+    /// ```
+    /// # async fn f(node: pombo::Node) -> Result<(), pombo::Closed> {
+    /// let status = node.status().await?;
+    /// let providers = status.peers.iter().filter(|peer| peer.services.iter().any(|name| name == "shop.price"));
+    /// println!("{} nodes know the price", providers.count());
+    /// # Ok(())
+    /// # }
+    /// ```
     pub async fn status(&self) -> Result<Status, Closed> {
         match self.handle.ask(Command::Status).await? {
             Answer::Status(mut status) => {
@@ -219,11 +317,18 @@ impl Node {
         }
     }
 
-    /// Waits until this node is linked to at least `peers` others.
+    /// Waits until this node is linked to at least `peers` others, however long that takes.
     ///
     /// # Errors
     ///
     /// If the node is gone.
+    ///
+    /// ```
+    /// # async fn f(node: pombo::Node) -> Result<(), Box<dyn std::error::Error>> {
+    /// tokio::time::timeout(std::time::Duration::from_secs(5), node.ready(2)).await??;
+    /// # Ok(())
+    /// # }
+    /// ```
     pub async fn ready(&self, peers: usize) -> Result<(), Closed> {
         let linked = |routes: &crate::mesh::routes::Routes| routes.remote.iter().filter(|node| node.linked).count();
         self.handle.wait_for_routes(|routes| linked(routes) >= peers).await
@@ -235,6 +340,16 @@ impl Node {
     /// # Errors
     ///
     /// If the node is gone.
+    ///
+    /// ```
+    /// # async fn f(node: pombo::Node) -> Result<(), pombo::Closed> {
+    /// node.settled().await?;
+    /// if node.status().await?.peers.is_empty() {
+    ///     println!("nobody else is here");
+    /// }
+    /// # Ok(())
+    /// # }
+    /// ```
     pub async fn settled(&self) -> Result<(), Closed> {
         // Asked once, so that publications that follow each other are not put out of order by waiting for the answer.
         if !self.about.settled.load(Ordering::Acquire) {
@@ -247,6 +362,19 @@ impl Node {
     /// Sees what was published out, says goodbye, so that the others see this node go at once, and ends it.
     ///
     /// Waits until direct neighbours have what they listen to, or do not answer; that takes three seconds at most.
+    ///
+    /// All clones end with it: subscribers read what has come and then end, and what needs the node fails with
+    /// [`Closed`].
+    ///
+    /// ```
+    /// # use pombo::{Node, PublishError, Topic};
+    /// # const DONE: Topic<u32> = Topic::new("jobs.done");
+    /// # async fn f(node: Node) -> Result<(), PublishError> {
+    /// node.publish(DONE, &7).await?;
+    /// node.leave().await;
+    /// # Ok(())
+    /// # }
+    /// ```
     pub async fn leave(&self) {
         // Held back only by neighbours that do not keep up.
         drop(tokio::time::timeout(LAST_FRAMES, self.handle.press.drained()).await);

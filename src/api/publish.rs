@@ -23,6 +23,21 @@ use crate::wire::frame::shard_of;
 const PATIENCE: Duration = Duration::from_secs(5);
 
 /// A message that is to be published. Await it.
+///
+/// ```
+/// # use pombo::{Headers, Node, PublishError, RawTopic};
+/// # use std::time::Duration;
+/// # async fn f(node: Node, pictures: RawTopic, picture: bytes::Bytes, trace: Headers) -> Result<(), PublishError> {
+/// node.publish(pictures, &picture)
+///     .header("tenant", "acme")
+///     .headers(trace)
+///     .content_type("image/png")
+///     .min_peers(1)
+///     .timeout(Duration::from_secs(2))
+///     .await?;
+/// # Ok(())
+/// # }
+/// ```
 #[must_use = "a message is published only when this is awaited"]
 pub struct Publish<'n> {
     node: &'n Node,
@@ -35,6 +50,19 @@ pub struct Publish<'n> {
 }
 
 /// A message was published.
+///
+/// ```
+/// # use pombo::{Node, PublishError, Topic};
+/// # const ORDERS: Topic<String> = Topic::new("orders.eu");
+/// # async fn f(node: Node) -> Result<(), PublishError> {
+/// let published = node.publish(ORDERS, &"pigeons".to_owned()).await?;
+/// match published.listeners + published.local {
+///     0 => println!("{} is on its way to nobody", published.id),
+///     _ => println!("{}: {} nodes, {} of them direct", published.id, published.listeners, published.peers),
+/// }
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Published {
@@ -62,7 +90,7 @@ impl<'n> Publish<'n> {
         }
     }
 
-    /// Attaches a header.
+    /// Attaches a header. At most [`Headers::MAX_COUNT`], and [`Headers::MAX_BYTES`] together.
     pub fn header(mut self, name: impl Into<String>, value: impl Into<String>) -> Self {
         self.headers.add(name, value);
         self
@@ -87,6 +115,8 @@ impl<'n> Publish<'n> {
     }
 
     /// How long [`min_peers`](Self::min_peers) waits, and a short-lived node for its neighbours' word. 5 s without this.
+    ///
+    /// Room for the message is waited for regardless.
     pub fn timeout(mut self, timeout: Duration) -> Self {
         self.timeout = timeout;
         self
@@ -180,12 +210,15 @@ async fn confirm(node: &Node, appended: Appended, reach: &Reach, timeout: Durati
 
 /// Publishes values on one topic, fast: who listens is looked up once, until it changes.
 ///
+/// For headers or another content type there is [`Node::publish`].
+///
 /// ```
 /// # use pombo::{Node, Topic};
 /// # const PRICES: Topic<u64> = Topic::new("shop.prices");
 /// # async fn f(node: Node) -> Result<(), pombo::PublishError> {
 /// let prices = node.publisher(PRICES);
 /// prices.ready(1).await?;
+/// println!("{} has a listener", prices.topic());
 /// for price in 1..=1_000 {
 ///     prices.publish(&price).await?;
 /// }
@@ -213,7 +246,8 @@ impl<T, E: Encoding<T>> Publisher<T, E> {
         &self.topic
     }
 
-    /// Publishes a value. Returns when it is queued; a full queue is waited for.
+    /// Publishes a value. Returns when it is queued; a full queue is waited for. On a short-lived node, too, it does
+    /// not wait for the neighbours' word. Dropping the future before it is done publishes nothing.
     ///
     /// # Errors
     ///
@@ -234,7 +268,7 @@ impl<T, E: Encoding<T>> Publisher<T, E> {
         Ok(self.node.handle.press.append(&draft).await?.id)
     }
 
-    /// Waits until that many other nodes listen to the topic.
+    /// Waits until that many other nodes listen to the topic, however long that takes.
     ///
     /// # Errors
     ///

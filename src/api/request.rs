@@ -26,6 +26,22 @@ const PATIENCE: Duration = Duration::from_secs(5);
 /// A request that is to be sent. Await it.
 ///
 /// Dropping the future cancels the request at the provider.
+///
+/// ```
+/// # use pombo::{Node, RequestError, Service};
+/// # use std::time::Duration;
+/// # const DIVIDE: Service<(f64, f64), f64> = Service::new("math.divide");
+/// # async fn f(node: Node) -> Result<(), RequestError> {
+/// let quotient = node
+///     .request(DIVIDE, &(22.0, 7.0))
+///     .to("calculator")
+///     .timeout(Duration::from_secs(2))
+///     .header("tenant", "acme")
+///     .content_type("application/x-pair")
+///     .await?;
+/// # Ok(())
+/// # }
+/// ```
 #[must_use = "a request is sent only when this is awaited"]
 pub struct Ask<'n, R, E> {
     node: &'n Node,
@@ -56,18 +72,22 @@ impl<'n, R, E> Ask<'n, R, E> {
     }
 
     /// Asks this node and no other: its name, or its peer id.
+    ///
+    /// If it is not there or does not serve the service, the request ends with [`RequestError::NoNode`]. Of several
+    /// nodes with that name one is taken.
     pub fn to(mut self, node: impl Into<String>) -> Self {
         self.to = Some(node.into());
         self
     }
 
-    /// How long the answer is waited for. The provider is told. 5 s without this.
+    /// How long the answer is waited for, all providers together. The provider is told. 5 s without this, 24 hours at
+    /// most.
     pub fn timeout(mut self, timeout: Duration) -> Self {
         self.timeout = timeout;
         self
     }
 
-    /// Attaches a header.
+    /// Attaches a header. At most [`Headers::MAX_COUNT`], and [`Headers::MAX_BYTES`] together.
     pub fn header(mut self, name: impl Into<String>, value: impl Into<String>) -> Self {
         self.headers.add(name, value);
         self
@@ -155,6 +175,17 @@ impl<R, E> fmt::Debug for Ask<'_, R, E> {
 }
 
 /// The answer to a request. Dereferences to what the provider answered.
+///
+/// ```
+/// # use pombo::{Node, RequestError, Service};
+/// # const UPPER: Service<String, String> = Service::new("text.upper");
+/// # async fn f(node: Node) -> Result<(), RequestError> {
+/// let reply = node.request(UPPER, &"pombo".to_owned()).await?;
+/// println!("{} from {}: {}, {:?}", *reply, reply.source(), reply.content_type(), reply.headers());
+/// let upper: String = reply.into_payload();
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Clone, Debug)]
 pub struct Reply<R> {
     source: PeerId,

@@ -26,6 +26,16 @@ type Types<Q, R, E> = PhantomData<fn() -> (Q, R, E)>;
 const ROOM: u32 = 64;
 
 /// A service that is to be served. Await it.
+///
+/// ```
+/// # use pombo::{Node, Service, SubscribeError};
+/// # const UPPER: Service<String, String> = Service::new("text.upper");
+/// # async fn f(node: Node) -> Result<(), SubscribeError> {
+/// let by_function = node.serve(UPPER).concurrency(4).with(|text| async move { Ok(text.to_uppercase()) }).await?;
+/// let by_stream = node.serve(UPPER).concurrency(1).await?;
+/// # Ok(())
+/// # }
+/// ```
 #[must_use = "a service is served only when this is awaited"]
 pub struct Serve<Q, R, E> {
     node: Node,
@@ -39,6 +49,8 @@ impl<Q, R, E: Encoding<Q> + Encoding<R>> Serve<Q, R, E> {
     }
 
     /// How many requests may be open here at once; those beyond it are answered `busy`. 64 without this, at least 1.
+    ///
+    /// A service may be served several times on one node; the one with the most room gets the next request.
     pub fn concurrency(mut self, requests: usize) -> Self {
         self.room = u32::try_from(requests).unwrap_or(u32::MAX).max(1);
         self
@@ -47,6 +59,9 @@ impl<Q, R, E: Encoding<Q> + Encoding<R>> Serve<Q, R, E> {
     /// Answers with a function, as many at once as [`concurrency`](Self::concurrency) says.
     ///
     /// When the asker gives up, the function's future is dropped.
+    ///
+    /// Each call of the function runs in a task of its own. If it panics, the asker gets
+    /// [`RequestError::Unknown`](crate::RequestError::Unknown).
     pub fn with<F, A>(self, handler: F) -> ServeWith<Q, R, E, F>
     where
         F: Fn(Q) -> A + Send + Sync + 'static,
@@ -90,6 +105,24 @@ impl<Q, R, E> fmt::Debug for Serve<Q, R, E> {
 }
 
 /// A stream of requests. Dropping it ends the service on this node.
+///
+/// Requests that are open then, those taken out of the stream too, end for their askers with
+/// [`RequestError::Unknown`](crate::RequestError::Unknown). A question that is not of the service's type is refused and
+/// does not show here. The stream ends when the node has ended.
+///
+/// ```
+/// # use futures::StreamExt;
+/// # use pombo::{Node, Service};
+/// # const LENGTH: Service<String, u64> = Service::new("text.length");
+/// # async fn f(node: Node) -> Result<(), Box<dyn std::error::Error>> {
+/// let mut requests = node.serve(LENGTH).await?;
+/// while let Some(request) = requests.next().await {
+///     let length = u64::try_from(request.len())?;
+///     request.respond(&length).await?;
+/// }
+/// # Ok(())
+/// # }
+/// ```
 pub struct Provider<Q, R, E> {
     handle: Arc<Handle>,
     id: ProviderId,
@@ -141,11 +174,17 @@ pub struct Refusal(String);
 
 impl Refusal {
     /// Refuses with this text.
+    ///
+    /// ```
+    /// use pombo::Refusal;
+    /// let refusal = Refusal::new("the shop is closed");
+    /// assert_eq!(refusal.as_str(), "the shop is closed");
+    /// ```
     pub fn new(text: impl Into<String>) -> Self {
         Self(text.into())
     }
 
-    /// The text.
+    /// The text, as the asker gets it.
     pub fn as_str(&self) -> &str {
         &self.0
     }
@@ -165,6 +204,20 @@ impl fmt::Debug for Refusal {
 }
 
 /// A service with its function, to be started. Await it.
+///
+/// ```
+/// # use pombo::{Node, Refusal, Service, SubscribeError};
+/// const DIVIDE: Service<(f64, f64), f64> = Service::new("math.divide");
+///
+/// async fn divide((dividend, divisor): (f64, f64)) -> Result<f64, Refusal> {
+///     if divisor == 0.0 { Err(Refusal::new("cannot divide by zero")) } else { Ok(dividend / divisor) }
+/// }
+///
+/// # async fn f(node: Node) -> Result<(), SubscribeError> {
+/// let dividing = node.serve(DIVIDE).with(divide).await?;
+/// # Ok(())
+/// # }
+/// ```
 #[must_use = "a service is served only when this is awaited"]
 pub struct ServeWith<Q, R, E, F> {
     serve: Serve<Q, R, E>,
@@ -228,6 +281,19 @@ where
 }
 
 /// A service that is being served with a function. Dropping it ends that.
+///
+/// Functions that run then are stopped, and their askers get [`RequestError::Unknown`](crate::RequestError::Unknown).
+///
+/// ```
+/// # use pombo::{Node, Service};
+/// # const UPPER: Service<String, String> = Service::new("text.upper");
+/// # async fn f(node: Node) -> Result<(), Box<dyn std::error::Error>> {
+/// let serving = node.serve(UPPER).with(|text| async move { Ok(text.to_uppercase()) }).await?;
+/// tokio::signal::ctrl_c().await?;
+/// drop(serving);
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Debug)]
 #[must_use = "the service ends when this is dropped"]
 pub struct Serving {

@@ -25,6 +25,21 @@ use crate::topic::{Pattern, check_name};
 const PATIENCE: Duration = Duration::from_secs(5);
 
 /// A subscription that is to be set up. Await it.
+///
+/// ```
+/// # use pombo::{Node, RawPattern};
+/// # use std::time::Duration;
+/// # async fn f(node: Node) -> Result<(), Box<dyn std::error::Error>> {
+/// let orders = node
+///     .subscribe(RawPattern::parse("orders.*.created")?)
+///     .also(RawPattern::parse("returns.>")?)
+///     .group("packers")
+///     .ready(1)
+///     .timeout(Duration::from_secs(2))
+///     .await?;
+/// # Ok(())
+/// # }
+/// ```
 #[must_use = "a subscription is set up only when this is awaited"]
 pub struct Subscribe<T, E> {
     node: Node,
@@ -55,6 +70,8 @@ impl<T, E: Encoding<T>> Subscribe<T, E> {
     }
 
     /// Waits until this node is linked to that many others, who then know of the subscription.
+    ///
+    /// If they do not come in time, it fails with [`SubscribeError::Nobody`] and nothing is subscribed to.
     pub fn ready(mut self, peers: usize) -> Self {
         self.peers = peers;
         self
@@ -108,7 +125,25 @@ impl<T, E> fmt::Debug for Subscribe<T, E> {
 /// A stream of messages. Dropping it ends the subscription.
 ///
 /// Messages of one publisher on one topic come in the order in which they were published. Where some are missing, the
-/// stream has [`RecvError::Lagged`] in their place, and goes on.
+/// stream has [`RecvError::Lagged`] in their place, and goes on. A future of `next` that is dropped loses nothing. When
+/// the node has ended and what had come is read, the stream ends.
+///
+/// ```
+/// # use futures::StreamExt;
+/// # use pombo::{Node, RecvError, SubscribeError, Topic};
+/// # const PRICES: Topic<u64> = Topic::new("shop.prices");
+/// # async fn f(node: Node) -> Result<(), SubscribeError> {
+/// let mut prices = node.subscribe(PRICES).await?;
+/// while let Some(price) = prices.next().await {
+///     match price {
+///         Ok(price) => println!("{}", *price),
+///         Err(RecvError::Lagged { missed, .. }) => println!("{missed} prices were missed"),
+///         Err(other) => println!("{other}"),
+///     }
+/// }
+/// # Ok(())
+/// # }
+/// ```
 pub struct Subscriber<T, E> {
     handle: Arc<Handle>,
     id: SubscriberId,

@@ -103,7 +103,7 @@ impl<T> From<T> for Checked<T> {
     }
 }
 
-/// How somebody was found.
+/// How somebody was found. [`Event`] has an example.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 #[non_exhaustive]
 pub enum FoundBy {
@@ -369,6 +369,17 @@ pub(crate) enum AskFailure {
 }
 
 /// Something that happened in the mesh, as [`Node::events`](crate::Node::events) tells it.
+///
+/// ```
+/// use pombo::{Event, FoundBy};
+/// fn tell(event: &Event) {
+///     match event {
+///         Event::Linked { peer, by: FoundBy::Mdns, .. } => println!("{peer} is on this network"),
+///         Event::Left { name, .. } => println!("{name} left"),
+///         _ => {}
+///     }
+/// }
+/// ```
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Event {
@@ -400,7 +411,7 @@ pub enum Event {
         /// Its name.
         name: String,
     },
-    /// Nobody has heard of this node for a while; nothing is routed to it.
+    /// Nobody has heard of this node for a minute; nothing is routed to it.
     Suspect {
         /// Who.
         peer: PeerId,
@@ -425,6 +436,14 @@ pub enum Event {
 }
 
 /// What a node knows, at one moment.
+///
+/// ```
+/// # fn f(status: &pombo::Status) {
+/// for peer in status.peers.iter().filter(|peer| !peer.suspect) {
+///     println!("{} {:?}, {} links, listens to {:?}", peer.name, peer.round_trip, peer.links, peer.patterns);
+/// }
+/// # }
+/// ```
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct Status {
@@ -432,11 +451,11 @@ pub struct Status {
     pub node: PeerStatus,
     /// The name of its mesh.
     pub mesh: String,
-    /// The others, by name.
+    /// The others, sorted by name. Those that said goodbye are not among them.
     pub peers: Vec<PeerStatus>,
 }
 
-/// What is known of one node.
+/// What is known of one node. [`Status`] has an example.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct PeerStatus {
@@ -448,7 +467,7 @@ pub struct PeerStatus {
     pub addresses: Vec<Multiaddr>,
     /// How many connections there are to it.
     pub links: u32,
-    /// The last round trip.
+    /// The last round trip, if it is linked and one was measured.
     pub round_trip: Option<std::time::Duration>,
     /// How it was found, if it is linked.
     pub found_by: Option<FoundBy>,
@@ -458,6 +477,6 @@ pub struct PeerStatus {
     pub services: Vec<String>,
     /// Whether it passes on what it does not subscribe to.
     pub relay: bool,
-    /// Whether nobody has heard of it for a while.
+    /// Whether nobody has heard of it for a minute. Nothing is routed to it then.
     pub suspect: bool,
 }

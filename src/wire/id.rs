@@ -8,6 +8,11 @@ use serde::{Deserialize, Serialize};
 /// Which mesh: 16 bytes that every member shares and every frame is signed with.
 ///
 /// Printed as 32 hexadecimal digits. The id is no secret: it stands in the names of the gossip topics.
+///
+/// ```
+/// let id = pombo::MeshId([0x0a; 16]);
+/// assert_eq!(id.to_string(), "0a".repeat(16));
+/// ```
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct MeshId(pub [u8; 16]);
 
@@ -55,6 +60,11 @@ impl fmt::Debug for MessageId {
 }
 
 /// The text is no message id: those are 32 hexadecimal digits.
+///
+/// ```
+/// use pombo::{MessageId, ParseIdError};
+/// assert_eq!("0011".parse::<MessageId>(), Err(ParseIdError));
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("not a message id: expected 32 hexadecimal digits")]
 pub struct ParseIdError;
