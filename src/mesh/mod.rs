@@ -100,6 +100,8 @@ pub(crate) struct Mesh {
     settling: Settling,
     /// The linked nodes that have told what they know of the mesh.
     told: BTreeSet<PeerId>,
+    /// The linked nodes that told of themselves over the links that stand.
+    heard: BTreeSet<PeerId>,
     /// Commands that are answered when the neighbours have this version of our record.
     announcing: Vec<(u64, Ticket)>,
     leaving: Option<Leaving>,
@@ -136,6 +138,7 @@ impl Mesh {
             claims: Claims::default(),
             settling: Settling::new(settings.looks_local, settings.looks_further, now.mono),
             told: BTreeSet::new(),
+            heard: BTreeSet::new(),
             announcing: Vec::new(),
             leaving: None,
             left: false,

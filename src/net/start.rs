@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64};
 use libp2p::multiaddr::Protocol;
 use libp2p::{Multiaddr, PeerId, Swarm};
 use tokio::sync::{broadcast, mpsc, watch};
-use tracing::{info, warn};
+use tracing::{Instrument, info, info_span, warn};
 
 use crate::api::node::About;
 use crate::api::{Discovery, MeshInfo, Node};
@@ -138,8 +138,9 @@ pub(crate) async fn start(config: Config) -> Result<Node, StartError> {
         settled: AtomicBool::new(false),
     };
     // The slot's lock is held for as long as the driver runs.
+    let span = info_span!("node", name = slot.name, peer = %me);
     spawn(async move {
-        driver.run().await;
+        driver.run().instrument(span).await;
         drop(slot);
     });
     let runtime = tokio::runtime::Handle::current();
