@@ -199,7 +199,7 @@ impl Node {
 
     /// What happens in the mesh, from now on. A reader that falls far behind misses the oldest events.
     pub fn events(&self) -> impl Stream<Item = Event> + Send + Unpin + use<> {
-        Events::new(self.handle.events.subscribe())
+        Events::new(self.handle.events.upgrade().map(|events| events.subscribe()))
     }
 
     /// What this node knows of itself and the others.
@@ -264,11 +264,13 @@ struct Events {
 }
 
 impl Events {
-    fn new(receiver: broadcast::Receiver<Event>) -> Self {
-        let next = |mut receiver: broadcast::Receiver<Event>| async move {
+    /// None if the node is gone: nothing happens any more.
+    fn new(receiver: Option<broadcast::Receiver<Event>>) -> Self {
+        let next = |receiver: Option<broadcast::Receiver<Event>>| async move {
+            let mut receiver = receiver?;
             loop {
                 match receiver.recv().await {
-                    Ok(event) => return Some((event, receiver)),
+                    Ok(event) => return Some((event, Some(receiver))),
                     Err(broadcast::error::RecvError::Lagged(_)) => {}
                     Err(broadcast::error::RecvError::Closed) => return None,
                 }

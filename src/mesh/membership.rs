@@ -478,8 +478,9 @@ impl Mesh {
             linked: self.links.is_linked(&known.peer()),
             interests: known.interests(),
         });
-        let routes = Routes { remote: remote.collect(), local: self.subscriptions.local().cloned().collect() };
-        self.fx.push(Output::Routes(Arc::new(routes)));
+        let local = self.subscriptions.local().cloned().collect();
+        self.routes = Arc::new(Routes { remote: remote.collect(), local });
+        self.fx.push(Output::Routes(Arc::clone(&self.routes)));
 
         let Self { requests, roster, links, settling, fx, .. } = self;
         requests.directory_changed(&Directory { roster, links, settling }, now.mono, fx);

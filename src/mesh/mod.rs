@@ -5,6 +5,7 @@
 //! two beside it: [`traffic`] for what is published, [`membership`] for who is there.
 
 use std::collections::BTreeSet;
+use std::sync::Arc;
 
 use bytes::Bytes;
 use libp2p_identity::PeerId;
@@ -22,6 +23,7 @@ use self::pace::{Acknowledgements, Pace};
 use self::requests::Requests;
 use self::ring::Ring;
 use self::roster::Roster;
+use self::routes::Routes;
 use self::shards::ShardSet;
 use self::subscriptions::Subscriptions;
 use self::time::{Mono, Now};
@@ -107,6 +109,8 @@ pub(crate) struct Mesh {
     leaving: Option<Leaving>,
     left: bool,
     routes_stale: bool,
+    /// What was said last of who listens to what.
+    routes: Arc<Routes>,
     known: Known,
 }
 
@@ -143,6 +147,7 @@ impl Mesh {
             leaving: None,
             left: false,
             routes_stale: true,
+            routes: Arc::default(),
             known: Known::default(),
             limits,
         }

@@ -96,6 +96,7 @@ pub(crate) async fn start(config: Config) -> Result<Node, StartError> {
     let (routes_in, routes) = watch::channel(Arc::default());
     let (addresses_in, addresses) = watch::channel(listening);
     let (events, _) = broadcast::channel(EVENTS);
+    let events_out = events.downgrade();
 
     let driver = Driver {
         mesh_id: access.id,
@@ -108,7 +109,7 @@ pub(crate) async fn start(config: Config) -> Result<Node, StartError> {
         unsigned: unsigned_in,
         press: Arc::clone(&press),
         routes: routes_in,
-        events: events.clone(),
+        events,
         addresses: addresses_in,
         silence: Silence::new(SILENCE),
         registration,
@@ -144,7 +145,7 @@ pub(crate) async fn start(config: Config) -> Result<Node, StartError> {
         drop(slot);
     });
     let runtime = tokio::runtime::Handle::current();
-    let handle = Handle { me, calls: calls_in, press, routes, events, runtime, next_id: AtomicU64::new(1) };
+    let handle = Handle { me, calls: calls_in, press, routes, events: events_out, runtime, next_id: AtomicU64::new(1) };
     Ok(Node { handle: Arc::new(handle), about: Arc::new(about) })
 }
 
