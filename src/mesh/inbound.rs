@@ -31,10 +31,11 @@ pub(crate) const REPLAY: Span = Span::secs(120);
 #[derive(Clone, Debug)]
 pub(crate) enum Ready {
     Frame(Arc<Frame>),
-    /// So many messages of this stream are gone.
+    /// So many messages of this stream are gone, or at least so many.
     Lost {
         stream: Stream,
         missed: u64,
+        exact: bool,
     },
 }
 
