@@ -8,11 +8,12 @@ use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
+use bytes::Bytes;
 use futures::Stream;
 use futures::future::BoxFuture;
 
 use super::Node;
-use super::unpack::{Packed, Unpacker};
+use super::unpack::Unpacker;
 use crate::error::{Closed, RecvError, SubscribeError};
 use crate::mesh::event::{Answer, Delivery, Lag, SubscriberId};
 use crate::message::Message;
@@ -139,8 +140,8 @@ fn gap(lag: Lag) -> RecvError {
     RecvError::Lagged { missed: lag.missed, exact: lag.exact }
 }
 
-fn decode<T, E: Encoding<T>>(packed: Packed) -> Result<Message<T>, RecvError> {
-    let Packed { topic, id, source, time, content_type, headers, payload } = packed;
+fn decode<T, E: Encoding<T>>(packed: Message<Bytes>) -> Result<Message<T>, RecvError> {
+    let Message { topic, id, source, time, content_type, headers, payload } = packed;
     match E::decode(&payload) {
         Ok(payload) => Ok(Message { topic, id, source, time, content_type, headers, payload }),
         Err(reason) => Err(RecvError::Decode { topic: topic.to_string(), source_peer: source, reason }),

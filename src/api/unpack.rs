@@ -3,7 +3,7 @@
 
 use std::collections::VecDeque;
 use std::sync::Arc;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, UNIX_EPOCH};
 
 use bytes::Bytes;
 use libp2p::PeerId;
@@ -12,24 +12,12 @@ use tracing::warn;
 use crate::mesh::event::{Lag, SubscriberId};
 use crate::mesh::routes::{LocalSubscriber, Routes};
 use crate::mesh::subscriptions::is_for;
-use crate::message::Headers;
+use crate::message::Message;
 use crate::wire::MessageId;
 use crate::wire::frame::{Entry, Fragment, Frame, Stream};
 
 /// Large messages of so many streams can be under way at once; then the one begun first is given up.
 const UNDER_WAY: usize = 64;
-
-/// A message whose payload is not decoded yet.
-#[derive(Debug)]
-pub(crate) struct Packed {
-    pub(crate) topic: Arc<str>,
-    pub(crate) id: MessageId,
-    pub(crate) source: PeerId,
-    pub(crate) time: SystemTime,
-    pub(crate) content_type: Arc<str>,
-    pub(crate) headers: Headers,
-    pub(crate) payload: Bytes,
-}
 
 /// Unpacks the frames of one subscriber.
 #[derive(Debug)]
@@ -37,7 +25,7 @@ pub(crate) struct Unpacker {
     /// This node.
     node: PeerId,
     me: LocalSubscriber,
-    ready: VecDeque<Result<Packed, Lag>>,
+    ready: VecDeque<Result<Message<Bytes>, Lag>>,
     under_way: VecDeque<UnderWay>,
     largest: usize,
 }
@@ -64,7 +52,7 @@ impl Unpacker {
     }
 
     /// The next message that is whole, or the gap in its place.
-    pub(crate) fn next(&mut self) -> Option<Result<Packed, Lag>> {
+    pub(crate) fn next(&mut self) -> Option<Result<Message<Bytes>, Lag>> {
         self.ready.pop_front()
     }
 
@@ -91,7 +79,7 @@ impl Unpacker {
             else {
                 continue;
             };
-            self.ready.push_back(Ok(Packed {
+            self.ready.push_back(Ok(Message {
                 topic: Arc::clone(topic),
                 id: frame.message_id(&entry),
                 source: frame.stream.node,
