@@ -77,6 +77,8 @@ pub enum Json {}
 
 /// The bytes as they are.
 ///
+/// Received ones are a part of the frame that they came in, of up to 60 KiB, and keep it in memory: copy what is kept for long.
+///
 /// ```
 /// use bytes::Bytes;
 /// use pombo::{Raw, RawTopic, Topic};

@@ -212,7 +212,7 @@ impl Node {
     /// Subscribes to a topic or a pattern. Await it to get a stream of messages.
     ///
     /// When it returns, the subscription is in force on this node, and its neighbours have heard of it. What was
-    /// published before is not received.
+    /// published before is not received. Dropping the future before that subscribes to nothing.
     ///
     /// ```
     /// # use futures::StreamExt;
@@ -257,7 +257,8 @@ impl Node {
 
     /// Serves a service. Await it to get a stream of requests, or give it a function [`with`](Serve::with).
     ///
-    /// When it returns, the service is served here, and the neighbours have heard of it.
+    /// When it returns, the service is served here, and the neighbours have heard of it. Dropping the future before that
+    /// serves nothing.
     ///
     /// ```
     /// # use pombo::{Node, Refusal, Service};
@@ -275,6 +276,7 @@ impl Node {
     }
 
     /// What happens in the mesh, from this call on. A reader that is more than 256 events behind misses the oldest.
+    /// The stream ends when the node has ended.
     ///
     /// ```
     /// # use futures::StreamExt;
@@ -288,7 +290,7 @@ impl Node {
     /// # }
     /// ```
     pub fn events(&self) -> impl Stream<Item = Event> + Send + Unpin + use<> {
-        Events::new(self.handle.events.subscribe())
+        Events::new(self.handle.events.upgrade().map(|events| events.subscribe()))
     }
 
     /// What this node knows of itself and the others.
@@ -392,11 +394,13 @@ struct Events {
 }
 
 impl Events {
-    fn new(receiver: broadcast::Receiver<Event>) -> Self {
-        let next = |mut receiver: broadcast::Receiver<Event>| async move {
+    /// None if the node is gone: nothing happens any more.
+    fn new(receiver: Option<broadcast::Receiver<Event>>) -> Self {
+        let next = |receiver: Option<broadcast::Receiver<Event>>| async move {
+            let mut receiver = receiver?;
             loop {
                 match receiver.recv().await {
-                    Ok(event) => return Some((event, receiver)),
+                    Ok(event) => return Some((event, Some(receiver))),
                     Err(broadcast::error::RecvError::Lagged(_)) => {}
                     Err(broadcast::error::RecvError::Closed) => return None,
                 }

@@ -14,8 +14,8 @@ use tokio::task::JoinSet;
 
 use super::{Incoming, Node};
 use crate::error::{Closed, SubscribeError};
-use crate::mesh::event::{Answer, Command, ProviderId};
-use crate::net::handle::{Handle, Served};
+use crate::mesh::event::{Answer, ProviderId};
+use crate::net::handle::{Registered, Served};
 use crate::payload::Encoding;
 use crate::topic::Service;
 
@@ -72,12 +72,12 @@ impl<Q, R, E: Encoding<Q> + Encoding<R>> Serve<Q, R, E> {
 
     async fn set_up(self) -> Result<Provider<Q, R, E>, SubscribeError> {
         let handle = Arc::clone(&self.node.handle);
-        let (id, served, answer) = handle.serve(self.service.name().into(), self.room).await?;
+        let (registered, served, answer) = handle.serve(self.service.name().into(), self.room).await?;
         match answer {
             Answer::TooMany { limit } => Err(SubscribeError::TooMany { limit }),
             Answer::Done => {
                 let limit = self.node.about.limits.message;
-                Ok(Provider { handle, id, served, limit, types: PhantomData })
+                Ok(Provider { registered, served, limit, types: PhantomData })
             }
             Answer::Reply { .. } | Answer::Failed(_) | Answer::Confirmed(_) | Answer::Status(_) => Err(Closed.into()),
         }
@@ -124,8 +124,7 @@ impl<Q, R, E> fmt::Debug for Serve<Q, R, E> {
 /// # }
 /// ```
 pub struct Provider<Q, R, E> {
-    handle: Arc<Handle>,
-    id: ProviderId,
+    registered: Registered<ProviderId>,
     served: mpsc::Receiver<Served>,
     limit: usize,
     types: Types<Q, R, E>,
@@ -137,22 +136,16 @@ impl<Q, R, E: Encoding<Q> + Encoding<R>> Stream for Provider<Q, R, E> {
     fn poll_next(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Self::Item>> {
         loop {
             let Some(Served { call, gone }) = ready!(self.served.poll_recv(context)) else { return Poll::Ready(None) };
-            if let Some(incoming) = Incoming::open(Arc::clone(&self.handle), call, gone, self.limit) {
+            if let Some(incoming) = Incoming::open(Arc::clone(&self.registered.handle), call, gone, self.limit) {
                 return Poll::Ready(Some(incoming));
             }
         }
     }
 }
 
-impl<Q, R, E> Drop for Provider<Q, R, E> {
-    fn drop(&mut self) {
-        self.handle.tell(Command::Unserve { provider: self.id });
-    }
-}
-
 impl<Q, R, E> fmt::Debug for Provider<Q, R, E> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Provider").field("id", &self.id).finish_non_exhaustive()
+        f.debug_struct("Provider").field("id", &self.registered.id).finish_non_exhaustive()
     }
 }
 

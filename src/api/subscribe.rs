@@ -8,15 +8,16 @@ use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
+use bytes::Bytes;
 use futures::Stream;
 use futures::future::BoxFuture;
 
 use super::Node;
-use super::unpack::{Packed, Unpacker};
+use super::unpack::Unpacker;
 use crate::error::{Closed, RecvError, SubscribeError};
-use crate::mesh::event::{Answer, Command, Delivery, SubscriberId};
+use crate::mesh::event::{Answer, Delivery, Lag, SubscriberId};
 use crate::message::Message;
-use crate::net::handle::Handle;
+use crate::net::handle::Registered;
 use crate::net::mailbox::Mailbox;
 use crate::payload::Encoding;
 use crate::topic::{Pattern, check_name};
@@ -94,13 +95,13 @@ impl<T, E: Encoding<T>> Subscribe<T, E> {
         let handle = Arc::clone(&self.node.handle);
         let patterns: Vec<Arc<str>> = self.patterns.iter().map(Pattern::text).collect();
         let group: Option<Arc<str>> = self.group.as_deref().map(Into::into);
-        let (id, mailbox, answer) =
+        let (registered, mailbox, answer) =
             handle.subscribe(patterns.clone(), group.clone(), self.node.about.limits.mailbox).await?;
         match answer {
             Answer::TooMany { limit } => Err(SubscribeError::TooMany { limit }),
             Answer::Done => {
-                let unpacker = Unpacker::new(Arc::clone(&handle), id, patterns, group, self.node.about.limits.message);
-                Ok(Subscriber { handle, id, mailbox, unpacker, types: PhantomData })
+                let unpacker = Unpacker::new(handle.me, registered.id, patterns, group, self.node.about.limits.message);
+                Ok(Subscriber { registered, mailbox, unpacker, types: PhantomData })
             }
             Answer::Reply { .. } | Answer::Failed(_) | Answer::Confirmed(_) | Answer::Status(_) => Err(Closed.into()),
         }
@@ -145,8 +146,7 @@ impl<T, E> fmt::Debug for Subscribe<T, E> {
 /// # }
 /// ```
 pub struct Subscriber<T, E> {
-    handle: Arc<Handle>,
-    id: SubscriberId,
+    registered: Registered<SubscriberId>,
     mailbox: Arc<Mailbox>,
     unpacker: Unpacker,
     types: PhantomData<fn() -> (T, E)>,
@@ -157,23 +157,26 @@ impl<T, E: Encoding<T>> Stream for Subscriber<T, E> {
 
     fn poll_next(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Self::Item>> {
         loop {
-            if let Some(packed) = self.unpacker.next() {
-                return Poll::Ready(Some(decode::<T, E>(packed)));
+            match self.unpacker.next() {
+                Some(Ok(packed)) => return Poll::Ready(Some(decode::<T, E>(packed))),
+                Some(Err(lag)) => return Poll::Ready(Some(Err(gap(lag)))),
+                None => {}
             }
             match ready!(self.mailbox.poll_take(context)) {
-                Some(Delivery::Frame(frame)) => self.unpacker.unpack(&frame),
-                Some(Delivery::Lagged(lag)) => {
-                    let gap = RecvError::Lagged { missed: lag.missed, exact: lag.exact };
-                    return Poll::Ready(Some(Err(gap)));
-                }
+                Some(Delivery::Frame(frame, routes)) => self.unpacker.unpack(&frame, &routes),
+                Some(Delivery::Lagged(lag)) => return Poll::Ready(Some(Err(gap(lag)))),
                 None => return Poll::Ready(None),
             }
         }
     }
 }
 
-fn decode<T, E: Encoding<T>>(packed: Packed) -> Result<Message<T>, RecvError> {
-    let Packed { topic, id, source, time, content_type, headers, payload } = packed;
+fn gap(lag: Lag) -> RecvError {
+    RecvError::Lagged { missed: lag.missed, exact: lag.exact }
+}
+
+fn decode<T, E: Encoding<T>>(packed: Message<Bytes>) -> Result<Message<T>, RecvError> {
+    let Message { topic, id, source, time, content_type, headers, payload } = packed;
     match E::decode(&payload) {
         Ok(payload) => Ok(Message { topic, id, source, time, content_type, headers, payload }),
         Err(reason) => Err(RecvError::Decode { topic: topic.to_string(), source_peer: source, reason }),
@@ -182,13 +185,13 @@ fn decode<T, E: Encoding<T>>(packed: Packed) -> Result<Message<T>, RecvError> {
 
 impl<T, E> Drop for Subscriber<T, E> {
     fn drop(&mut self) {
+        // What is delivered until the driver hears of it finds no reader.
         self.mailbox.close();
-        self.handle.tell(Command::Unsubscribe { subscriber: self.id });
     }
 }
 
 impl<T, E> fmt::Debug for Subscriber<T, E> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Subscriber").field("id", &self.id).finish_non_exhaustive()
+        f.debug_struct("Subscriber").field("id", &self.registered.id).finish_non_exhaustive()
     }
 }

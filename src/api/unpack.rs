@@ -3,41 +3,29 @@
 
 use std::collections::VecDeque;
 use std::sync::Arc;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, UNIX_EPOCH};
 
 use bytes::Bytes;
 use libp2p::PeerId;
 use tracing::warn;
 
-use crate::mesh::event::SubscriberId;
-use crate::mesh::routes::LocalSubscriber;
+use crate::mesh::event::{Lag, SubscriberId};
+use crate::mesh::routes::{LocalSubscriber, Routes};
 use crate::mesh::subscriptions::is_for;
-use crate::message::Headers;
-use crate::net::handle::Handle;
+use crate::message::Message;
 use crate::wire::MessageId;
 use crate::wire::frame::{Entry, Fragment, Frame, Stream};
 
 /// Large messages of so many streams can be under way at once; then the one begun first is given up.
 const UNDER_WAY: usize = 64;
 
-/// A message whose payload is not decoded yet.
-#[derive(Debug)]
-pub(crate) struct Packed {
-    pub(crate) topic: Arc<str>,
-    pub(crate) id: MessageId,
-    pub(crate) source: PeerId,
-    pub(crate) time: SystemTime,
-    pub(crate) content_type: Arc<str>,
-    pub(crate) headers: Headers,
-    pub(crate) payload: Bytes,
-}
-
 /// Unpacks the frames of one subscriber.
 #[derive(Debug)]
 pub(crate) struct Unpacker {
-    handle: Arc<Handle>,
+    /// This node.
+    node: PeerId,
     me: LocalSubscriber,
-    ready: VecDeque<Packed>,
+    ready: VecDeque<Result<Message<Bytes>, Lag>>,
     under_way: VecDeque<UnderWay>,
     largest: usize,
 }
@@ -53,23 +41,23 @@ struct UnderWay {
 
 impl Unpacker {
     pub(crate) fn new(
-        handle: Arc<Handle>,
+        node: PeerId,
         id: SubscriberId,
         patterns: Vec<Arc<str>>,
         group: Option<Arc<str>>,
         largest: usize,
     ) -> Self {
         let me = LocalSubscriber { id, patterns: patterns.into(), group };
-        Self { handle, me, ready: VecDeque::new(), under_way: VecDeque::new(), largest }
+        Self { node, me, ready: VecDeque::new(), under_way: VecDeque::new(), largest }
     }
 
-    /// The next message that is whole.
-    pub(crate) fn next(&mut self) -> Option<Packed> {
+    /// The next message that is whole, or the gap in its place.
+    pub(crate) fn next(&mut self) -> Option<Result<Message<Bytes>, Lag>> {
         self.ready.pop_front()
     }
 
-    /// Takes a frame apart.
-    pub(crate) fn unpack(&mut self, frame: &Arc<Frame>) {
+    /// Takes a frame apart. `routes` say who shared the group when it was delivered.
+    pub(crate) fn unpack(&mut self, frame: &Arc<Frame>, routes: &Routes) {
         let topics: Vec<Arc<str>> = frame.header.topics.iter().map(|topic| topic.as_str().into()).collect();
         let types: Vec<Arc<str>> = frame.header.content_types.iter().map(|text| text.as_str().into()).collect();
         for entry in frame.entries() {
@@ -81,7 +69,7 @@ impl Unpacker {
                     continue;
                 }
             };
-            if !self.wants(frame, &entry) {
+            if !self.wants(frame, &entry, routes) {
                 continue;
             }
             let Some(payload) = self.whole(frame, &entry) else { continue };
@@ -91,7 +79,7 @@ impl Unpacker {
             else {
                 continue;
             };
-            self.ready.push_back(Packed {
+            self.ready.push_back(Ok(Message {
                 topic: Arc::clone(topic),
                 id: frame.message_id(&entry),
                 source: frame.stream.node,
@@ -99,22 +87,21 @@ impl Unpacker {
                 content_type: Arc::clone(content_type),
                 headers: entry.headers.iter().copied().collect(),
                 payload,
-            });
+            }));
         }
     }
 
-    fn wants(&self, frame: &Frame, entry: &Entry<'_>) -> bool {
+    fn wants(&self, frame: &Frame, entry: &Entry<'_>, routes: &Routes) -> bool {
         let Some(group) = &self.me.group else {
-            return is_for(&self.me, &[], &[], self.handle.me, frame, entry);
+            return is_for(&self.me, &[], &[], self.node, frame, entry);
         };
         let topic = usize::try_from(entry.topic).ok().and_then(|index| frame.header.topics.get(index));
         let Some(topic) = topic else { return false };
-        let routes = Arc::clone(&self.handle.routes.borrow());
         let sibling = |local: &&LocalSubscriber| local.group.as_ref() == Some(group) && local.listens(topic);
         let siblings: Vec<_> = routes.local.iter().filter(sibling).map(|local| local.id).collect();
-        let groups = routes.reach(topic, self.handle.me).groups;
+        let groups = routes.reach(topic, self.node).groups;
         let holders = groups.into_iter().find(|known| known.name == *group).map(|known| known.holders);
-        is_for(&self.me, &siblings, &holders.unwrap_or_default(), self.handle.me, frame, entry)
+        is_for(&self.me, &siblings, &holders.unwrap_or_default(), self.node, frame, entry)
     }
 
     /// The payload, when all of it is here.
@@ -125,22 +112,29 @@ impl Unpacker {
         let mut message = match (known.and_then(|index| self.under_way.remove(index)), fragment.index) {
             (_, 0) => UnderWay { stream: frame.stream, id, next: 0, payload: Vec::new() },
             (Some(message), index) if message.id == id && message.next == index => message,
-            // The beginning was missed. The gap was told in the stream.
-            (_, _) => return None,
+            (_, _) => return self.not_whole(fragment),
         };
         message.next += 1;
         message.payload.extend(entry.payload);
         if message.payload.len() > self.largest {
             warn!(source = %frame.stream.node, %id, "a fragmented message is too large and is dropped");
-            return None;
+            return self.not_whole(fragment);
         }
-        let Fragment { count, .. } = fragment;
-        if message.next == count {
+        if fragment.is_last() {
             return Some(message.payload.into());
         }
         self.under_way.push_back(message);
         if self.under_way.len() > UNDER_WAY {
             self.under_way.pop_front();
+        }
+        None
+    }
+
+    /// A fragment came whose beginning is gone. The message counts where it ends: a gap that takes its last fragment is told
+    /// by whoever found the gap, and one that does not is told here.
+    fn not_whole(&mut self, fragment: Fragment) -> Option<Bytes> {
+        if fragment.is_last() {
+            self.ready.push_back(Err(Lag { missed: 1, exact: true }));
         }
         None
     }

@@ -277,7 +277,8 @@ pub(crate) enum Verdict {
 /// What is put into a subscriber's mailbox.
 #[derive(Clone, Debug)]
 pub(crate) enum Delivery {
-    Frame(Arc<Frame>),
+    /// A frame, and who shared its groups when it was delivered: by the time it is read, others may.
+    Frame(Arc<Frame>, Arc<Routes>),
     Lagged(Lag),
 }
 

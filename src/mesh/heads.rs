@@ -1,6 +1,6 @@
 //! When to repeat where a stream stands, so that those who lost its tail notice.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use super::time::{Mono, Span};
 use crate::wire::frame::{Place, Stream};
@@ -12,6 +12,8 @@ const AFTER: [Span; 3] = [Span::millis(50), Span::secs(1), Span::secs(10)];
 #[derive(Debug, Default)]
 pub(crate) struct Heads {
     streams: BTreeMap<Stream, Last>,
+    /// When each is due.
+    deadlines: BTreeSet<(Mono, Stream)>,
 }
 
 #[derive(Debug)]
@@ -28,27 +30,50 @@ impl Last {
 }
 
 impl Heads {
-    /// The stream has come to this place.
-    pub(crate) fn moved(&mut self, place: Place, now: Mono) {
-        let newer = self.streams.get(&place.stream).is_none_or(|last| last.place.sequence < place.sequence);
-        if newer {
-            self.streams.insert(place.stream, Last { place, at: now, told: 0 });
+    /// The stream has come to this place. Of more streams than `most`, the one that is due first is let go.
+    pub(crate) fn moved(&mut self, place: Place, most: usize, now: Mono) {
+        match self.streams.get(&place.stream) {
+            Some(last) if last.place.sequence >= place.sequence => return,
+            Some(_) => drop(self.forget(&place.stream)),
+            None if self.streams.len() >= most => {
+                if let Some((_, stream)) = self.deadlines.first().copied() {
+                    self.forget(&stream);
+                }
+            }
+            None => {}
         }
+        self.put(Last { place, at: now, told: 0 });
     }
 
     pub(crate) fn next_timeout(&self) -> Option<Mono> {
-        self.streams.values().filter_map(Last::due).min()
+        self.deadlines.first().map(|(due, _)| *due)
     }
 
     /// The places to repeat now, each with whether it is for the last time.
     pub(crate) fn due(&mut self, now: Mono) -> Vec<(Place, bool)> {
         let mut places = Vec::new();
-        for last in self.streams.values_mut().filter(|last| last.due().is_some_and(|due| due <= now)) {
-            last.told += 1;
+        while let Some((_, stream)) = self.deadlines.first().copied().filter(|(due, _)| *due <= now) {
+            let Some(last) = self.forget(&stream) else { continue };
+            let last = Last { told: last.told + 1, ..last };
             places.push((last.place, last.due().is_none()));
+            self.put(last);
         }
-        self.streams.retain(|_, last| last.due().is_some());
         places
+    }
+
+    fn put(&mut self, last: Last) {
+        if let Some(due) = last.due() {
+            self.deadlines.insert((due, last.place.stream));
+            self.streams.insert(last.place.stream, last);
+        }
+    }
+
+    fn forget(&mut self, stream: &Stream) -> Option<Last> {
+        let last = self.streams.remove(stream)?;
+        if let Some(due) = last.due() {
+            self.deadlines.remove(&(due, *stream));
+        }
+        Some(last)
     }
 }
 
@@ -64,10 +89,10 @@ mod tests {
         let stream = Stream { node: PeerId::random(), incarnation: 1, channel: Channel::Shard(1) };
         let place = |sequence| Place { stream, sequence, count: sequence, attempt: 0, start: [0; 8] };
         let mut heads = Heads::default();
-        heads.moved(place(1), Mono(0));
+        heads.moved(place(1), 9, Mono(0));
         assert_eq!(heads.next_timeout(), Some(Mono(50_000)));
         assert_eq!(heads.due(Mono(50_000)).len(), 1);
-        heads.moved(place(2), Mono(60_000));
+        heads.moved(place(2), 9, Mono(60_000));
         let mut told = Vec::new();
         while let Some(at) = heads.next_timeout() {
             told.extend(heads.due(at).iter().map(|(place, last)| (at, place.sequence, *last)));

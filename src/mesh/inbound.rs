@@ -21,6 +21,8 @@ const TAIL: Span = Span::secs(3);
 const ANSWER: Span = Span::millis(100);
 /// The pause after an answer that brought nothing.
 const AGAIN: Span = Span::millis(30);
+/// All streams together may hold back so many times what one may.
+const MOST_HELD: usize = 16;
 /// Frames this old of streams that nobody knows are taken for replayed ones. Also how long an evicted stream's frames
 /// may still come.
 pub(crate) const REPLAY: Span = Span::secs(120);
@@ -29,10 +31,11 @@ pub(crate) const REPLAY: Span = Span::secs(120);
 #[derive(Clone, Debug)]
 pub(crate) enum Ready {
     Frame(Arc<Frame>),
-    /// So many messages of this stream are gone.
+    /// So many messages of this stream are gone, or at least so many.
     Lost {
         stream: Stream,
         missed: u64,
+        exact: bool,
     },
 }
 
@@ -57,6 +60,8 @@ pub(crate) struct Inbound {
     used: BTreeMap<u64, Stream>,
     tick: u64,
     evicted: Option<Mono>,
+    /// The bytes of all frames that are held back.
+    held: usize,
     max_streams: usize,
     max_held: usize,
 }
@@ -69,6 +74,8 @@ struct InStream {
     count: Option<u64>,
     held: BTreeMap<u64, Arc<Frame>>,
     held_bytes: usize,
+    /// As much of it as stands in the sum of all streams.
+    counted: usize,
     /// The highest sequence number and count that the author's signature vouches for.
     proven: (u64, u64),
     /// The highest sequence number that a neighbour claims.
@@ -80,6 +87,7 @@ struct InStream {
     heard_from: Option<PeerId>,
     timer: Option<Mono>,
     used: u64,
+    used_at: Mono,
 }
 
 impl Inbound {
@@ -90,6 +98,7 @@ impl Inbound {
             used: BTreeMap::new(),
             tick: 0,
             evicted: None,
+            held: 0,
             max_streams: max_streams.max(1),
             max_held,
         }
@@ -214,6 +223,8 @@ impl Inbound {
                 continue;
             }
             if state.ask_at <= now {
+                // Who was asked last has not answered: the next one is asked.
+                state.attempt += u32::from(state.asking);
                 wishes.extend(state.wish(stream));
                 state.ask_at = now + ANSWER;
                 state.asking = true;
@@ -230,12 +241,16 @@ impl Inbound {
             && self.streams.len() >= self.max_streams
             && let Some(oldest) = self.used.values().next().copied()
         {
+            // What has been silent for long needs no memory of it: its frames would be taken for replayed ones.
+            if self.streams.get(&oldest).is_some_and(|state| now - state.used_at <= REPLAY) {
+                self.evicted = Some(now);
+            }
             self.forget(oldest);
-            self.evicted = Some(now);
         }
         let state = self.streams.entry(stream).or_default();
         self.used.remove(&state.used);
         state.used = tick;
+        state.used_at = now;
         self.used.insert(tick, stream);
         state
     }
@@ -243,6 +258,7 @@ impl Inbound {
     fn forget(&mut self, stream: Stream) {
         if let Some(state) = self.streams.remove(&stream) {
             self.used.remove(&state.used);
+            self.held = self.held.saturating_sub(state.counted);
             if let Some(at) = state.timer {
                 self.timers.remove(&(at, stream));
             }
@@ -250,11 +266,13 @@ impl Inbound {
     }
 
     fn advance(&mut self, stream: Stream, now: Mono, ready: &mut Vec<Ready>) {
-        let max_held = self.max_held;
         let Some(state) = self.streams.get_mut(&stream) else { return };
         loop {
             state.hand_on(ready);
-            if state.held_bytes <= max_held {
+            self.held = self.held.saturating_sub(state.counted) + state.held_bytes;
+            state.counted = state.held_bytes;
+            let too_much = state.held_bytes > self.max_held || self.held > MOST_HELD * self.max_held;
+            if !too_much || state.held.is_empty() {
                 break;
             }
             state.give_up(stream, ready);
@@ -366,12 +384,13 @@ impl InStream {
         }
         self.start_at_first();
         self.claimed = 0;
-        let missed = match (before, self.count) {
-            (Some(before), Some(after)) => after.saturating_sub(before),
-            (None, _) | (_, None) => 0,
+        // Unknown only behind the floor of a neighbour: then it is at least told that something is missing.
+        let (missed, exact) = match (before, self.count) {
+            (Some(before), Some(after)) => (after.saturating_sub(before), true),
+            (None, _) | (_, None) => (1, false),
         };
         if missed > 0 {
-            ready.push(Ready::Lost { stream, missed });
+            ready.push(Ready::Lost { stream, missed, exact });
         }
     }
 }

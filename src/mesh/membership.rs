@@ -239,6 +239,7 @@ impl Mesh {
         self.pace.unlinked(peer, now.mono, &mut self.fx);
         self.acknowledgements.unlinked(peer);
         self.told.remove(&peer);
+        self.heard.remove(&peer);
         self.routes_stale = true;
         self.speak_for(peer, now);
     }
@@ -253,13 +254,12 @@ impl Mesh {
 
     /// A neighbour pushed roster records.
     pub(super) fn pushed(&mut self, from: PeerId, id: InboundId, records: Vec<SignedRecord>, now: Now) {
+        let itself = records.iter().any(|record| record.node == from);
         let changes = self.roster.on_push(from, records, now, &mut self.fx);
-        for change in &changes {
-            if let Change::Restarted(peer) = change {
-                self.links.restarted(*peer, *peer == from, now, &mut self.fx);
-            }
-        }
         self.roster_changed(changes, now);
+        if itself && self.links.is_linked(&from) {
+            self.heard.insert(from);
+        }
         self.fx.reply(id, Response::done());
     }
 
@@ -294,7 +294,12 @@ impl Mesh {
                     self.announce(peer, |peer, name| Event::Joined { peer, name });
                     self.dial_known(peer, now);
                 }
-                Change::Updated(peer) | Change::Restarted(peer) => self.dial_known(peer, now),
+                Change::Updated(peer) => self.dial_known(peer, now),
+                Change::Restarted(peer) => {
+                    let lingering = self.heard.remove(&peer);
+                    self.links.restarted(peer, lingering, now, &mut self.fx);
+                    self.dial_known(peer, now);
+                }
                 Change::Left(peer) => {
                     self.announce(peer, |peer, name| Event::Left { peer, name });
                     self.links.left(peer, now, &mut self.fx);
@@ -473,8 +478,9 @@ impl Mesh {
             linked: self.links.is_linked(&known.peer()),
             interests: known.interests(),
         });
-        let routes = Routes { remote: remote.collect(), local: self.subscriptions.local().cloned().collect() };
-        self.fx.push(Output::Routes(Arc::new(routes)));
+        let local = self.subscriptions.local().cloned().collect();
+        self.routes = Arc::new(Routes { remote: remote.collect(), local });
+        self.fx.push(Output::Routes(Arc::clone(&self.routes)));
 
         let Self { requests, roster, links, settling, fx, .. } = self;
         requests.directory_changed(&Directory { roster, links, settling }, now.mono, fx);

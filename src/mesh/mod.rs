@@ -5,6 +5,7 @@
 //! two beside it: [`traffic`] for what is published, [`membership`] for who is there.
 
 use std::collections::BTreeSet;
+use std::sync::Arc;
 
 use bytes::Bytes;
 use libp2p_identity::PeerId;
@@ -22,6 +23,7 @@ use self::pace::{Acknowledgements, Pace};
 use self::requests::Requests;
 use self::ring::Ring;
 use self::roster::Roster;
+use self::routes::Routes;
 use self::shards::ShardSet;
 use self::subscriptions::Subscriptions;
 use self::time::{Mono, Now};
@@ -100,11 +102,15 @@ pub(crate) struct Mesh {
     settling: Settling,
     /// The linked nodes that have told what they know of the mesh.
     told: BTreeSet<PeerId>,
+    /// The linked nodes that told of themselves over the links that stand.
+    heard: BTreeSet<PeerId>,
     /// Commands that are answered when the neighbours have this version of our record.
     announcing: Vec<(u64, Ticket)>,
     leaving: Option<Leaving>,
     left: bool,
     routes_stale: bool,
+    /// What was said last of who listens to what.
+    routes: Arc<Routes>,
     known: Known,
 }
 
@@ -136,10 +142,12 @@ impl Mesh {
             claims: Claims::default(),
             settling: Settling::new(settings.looks_local, settings.looks_further, now.mono),
             told: BTreeSet::new(),
+            heard: BTreeSet::new(),
             announcing: Vec::new(),
             leaving: None,
             left: false,
             routes_stale: true,
+            routes: Arc::default(),
             known: Known::default(),
             limits,
         }

@@ -3,8 +3,10 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 
+use libp2p_identity::PeerId;
+
 use super::time::Mono;
-use crate::wire::frame::{Frame, Stream};
+use crate::wire::frame::{Channel, FRAME_OVERHEAD, Frame, Stream};
 use crate::wire::rpc::Position;
 use crate::wire::rpc::StreamRef;
 
@@ -50,7 +52,7 @@ impl Ring {
         }
         frames.insert(sequence, Kept { frame: Arc::clone(frame), since: now });
         self.order.push_back((frame.stream, sequence));
-        self.bytes += frame.bytes.len();
+        self.bytes += weight(frame);
         while self.bytes > self.limit {
             let Some((stream, sequence)) = self.order.pop_front() else { break };
             self.drop_frame(stream, sequence);
@@ -61,7 +63,7 @@ impl Ring {
     fn drop_frame(&mut self, stream: Stream, sequence: u64) {
         let Some(frames) = self.streams.get_mut(&stream) else { return };
         if let Some(kept) = frames.remove(&sequence) {
-            self.bytes -= kept.frame.bytes.len();
+            self.bytes -= weight(&kept.frame);
         }
         if frames.is_empty() {
             self.streams.remove(&stream);
@@ -89,20 +91,36 @@ impl Ring {
         repair
     }
 
-    /// How far the streams of a shard have come for which something was owed to a listener since `owed_since`, and that
-    /// moved since `active_since`.
-    pub(crate) fn positions(&self, shard: u8, owed_since: Mono, active_since: Mono) -> Vec<Position> {
-        let recent = |frames: &BTreeMap<u64, Kept>| {
-            let (_, last) = frames.last_key_value()?;
-            (last.since >= owed_since && last.since >= active_since).then(|| Arc::clone(&last.frame))
+    /// How far streams have come that moved since `active_since`: those of one node, or all. `owed_since` says since when
+    /// whoever is told listens to a shard; streams of which nothing is owed to it are left out.
+    pub(crate) fn positions(
+        &self,
+        of: Option<PeerId>,
+        active_since: Mono,
+        owed_since: impl Fn(u8) -> Option<Mono>,
+    ) -> Vec<Position> {
+        let first = |node| Stream { node, incarnation: 0, channel: Channel::Shard(0) };
+        let streams = match of {
+            Some(node) => self.streams.range(first(node)..),
+            None => self.streams.range(..),
         };
-        let of_shard = self.streams.iter().filter(|(stream, _)| stream.shard() == shard);
-        of_shard.filter_map(|(_, frames)| recent(frames)).filter_map(|frame| position(&frame)).collect()
+        let meant = streams.take_while(|(stream, _)| of.is_none_or(|node| stream.node == node));
+        let told = meant.filter_map(|(stream, frames)| {
+            let (_, last) = frames.last_key_value()?;
+            let owed = owed_since(stream.shard()).is_some_and(|since| last.since >= since);
+            (owed && last.since >= active_since).then(|| position(&last.frame))?
+        });
+        told.collect()
     }
 }
 
+/// What a kept frame takes: its bytes, its header once more, and its place in the tables.
+fn weight(frame: &Frame) -> usize {
+    frame.bytes.len() + FRAME_OVERHEAD
+}
+
 /// Where a stream stands after this frame.
-pub(crate) fn position(frame: &Frame) -> Option<Position> {
+fn position(frame: &Frame) -> Option<Position> {
     let stream = StreamRef::of(&frame.stream)?;
     Some(Position { stream, sequence: frame.header.sequence, count: frame.header.count })
 }

@@ -37,6 +37,8 @@ pub(super) struct Refused {
 #[derive(Debug, Default)]
 pub(super) struct Claims {
     open: Vec<(InboundId, Vec<(Stream, u64)>)>,
+    /// Something came, or was given up, since they were looked at.
+    stale: bool,
 }
 
 impl Refused {
@@ -64,7 +66,7 @@ impl Mesh {
             self.inject.frame(frame);
             return;
         }
-        self.heads.moved(place(&frame), now.mono);
+        self.heads.moved(place(&frame), self.limits.streams, now.mono);
         let shard = frame.stream.shard();
         let Self { pace, known, fx, .. } = self;
         pace.sent(shard, frame.header.sequence, known.readers(shard), now.mono, fx);
@@ -115,12 +117,13 @@ impl Mesh {
 
     /// Gives what is in order to the subscribers.
     fn hand_on(&mut self, ready: Vec<Ready>) {
+        self.claims.stale |= !self.claims.open.is_empty();
         for ready in ready {
             match ready {
                 Ready::Frame(frame) => self.deliver(&frame),
-                Ready::Lost { stream, missed } => {
-                    for (subscriber, exact) in self.subscriptions.on_shard(stream.shard()) {
-                        let delivery = Delivery::Lagged(Lag { missed, exact });
+                Ready::Lost { stream, missed, exact } => {
+                    for (subscriber, wants_all) in self.subscriptions.on_shard(stream.shard()) {
+                        let delivery = Delivery::Lagged(Lag { missed, exact: exact && wants_all });
                         self.fx.push(Output::Deliver { subscriber, delivery });
                     }
                 }
@@ -130,7 +133,7 @@ impl Mesh {
 
     fn deliver(&mut self, frame: &Arc<Frame>) {
         for subscriber in self.subscriptions.readers(frame) {
-            let delivery = Delivery::Frame(Arc::clone(frame));
+            let delivery = Delivery::Frame(Arc::clone(frame), Arc::clone(&self.routes));
             self.fx.push(Output::Deliver { subscriber, delivery });
         }
     }
@@ -161,7 +164,7 @@ impl Mesh {
                 self.ring.keep(frame, now.mono)
             };
             if is_new {
-                self.heads.moved(place(frame), now.mono);
+                self.heads.moved(place(frame), self.limits.streams, now.mono);
                 self.fx.push(Output::Gossip { frame: Arc::clone(frame) });
             }
         }
@@ -250,7 +253,10 @@ impl Mesh {
         self.hand_on(ready);
         match self.claims.open.len() {
             OPEN_CLAIMS.. => self.fx.reply(id, Response::done()),
-            _ => self.claims.open.push((id, spoken)),
+            _ => {
+                self.claims.open.push((id, spoken));
+                self.claims.stale = true;
+            }
         }
     }
 
@@ -258,6 +264,9 @@ impl Mesh {
     /// is about to leave waits for that.
     pub(super) fn answer_heads(&mut self) {
         let Self { claims, inbound, fx, .. } = self;
+        if !std::mem::take(&mut claims.stale) {
+            return;
+        }
         for (id, _) in claims.open.extract_if(.., |(_, spoken)| {
             spoken.retain(|(stream, sequence)| !inbound.has_reached(stream, *sequence));
             spoken.is_empty()
@@ -270,16 +279,11 @@ impl Mesh {
     /// anything to tell.
     pub(super) fn tell_positions(&mut self, to: PeerId, of: Option<PeerId>, asked: Asked, now: Now) -> bool {
         let active_since = Mono(now.mono.0.saturating_sub(ACTIVE.0));
-        let mut positions = Vec::new();
-        for shard in self.known.shards_of(&to).iter() {
-            let Some(since) = self.roster.wanted_since(&to, shard) else { continue };
-            let here = self.ring.positions(shard, since, active_since).into_iter();
-            let about = |position: &Position| {
-                let author = position.stream.stream().map(|stream| stream.node);
-                author != Some(to) && (of.is_none() || author == of)
-            };
-            positions.extend(here.filter(about).take(POSITIONS - positions.len().min(POSITIONS)));
-        }
+        let listens = self.known.shards_of(&to);
+        let owed_since = |shard| self.roster.wanted_since(&to, shard).filter(|_| listens.contains(shard));
+        let mut positions = self.ring.positions(of, active_since, owed_since);
+        positions.retain(|position| position.stream.stream().is_some_and(|stream| stream.node != to));
+        positions.truncate(POSITIONS);
         let anything = !positions.is_empty();
         if anything {
             self.fx.ask(to, Request::Heads { positions, extensions: Vec::new() }, asked);
@@ -342,9 +346,13 @@ impl Mesh {
         }
         if self.hearsay_at <= now.mono {
             self.hearsay_at = now.mono + self.fx.jitter(HEARSAY);
-            let linked: Vec<_> = self.links.linked().copied().collect();
-            if let Some(peer) = linked.get(self.fx.below(linked.len())) {
-                self.tell_positions(*peer, None, Asked::Told, now);
+            let mut linked: Vec<_> = self.links.linked().copied().collect();
+            // A relay may be all that connects two others.
+            if !self.relay && !linked.is_empty() {
+                linked = vec![linked.swap_remove(self.fx.below(linked.len()))];
+            }
+            for peer in linked {
+                self.tell_positions(peer, None, Asked::Told, now);
             }
         }
     }

@@ -46,7 +46,8 @@ pub(crate) struct Handle {
     pub(crate) calls: mpsc::Sender<Call>,
     pub(crate) press: Arc<Press>,
     pub(crate) routes: watch::Receiver<Arc<Routes>>,
-    pub(crate) events: broadcast::Sender<Event>,
+    /// Weak, so that listeners learn when the driver has gone.
+    pub(crate) events: broadcast::WeakSender<Event>,
     pub(crate) runtime: runtime::Handle,
     pub(crate) next_id: AtomicU64,
 }
@@ -104,12 +105,13 @@ impl Handle {
         patterns: Vec<Arc<str>>,
         group: Option<Arc<str>>,
         bytes: usize,
-    ) -> Result<(SubscriberId, Arc<Mailbox>, Answer), Closed> {
+    ) -> Result<(Registered<SubscriberId>, Arc<Mailbox>, Answer), Closed> {
         let subscriber = SubscriberId(self.next_id());
+        let registered = Registered::new(self, subscriber, |subscriber| Command::Unsubscribe { subscriber });
         let mailbox = Arc::new(Mailbox::new(bytes));
         let command = Command::Subscribe { subscriber, patterns, group };
         let answer = self.ask_with(command, Attached::Mailbox(Arc::clone(&mailbox))).await?;
-        Ok((subscriber, mailbox, answer))
+        Ok((registered, mailbox, answer))
     }
 
     /// Sets up a provider that takes so many calls at once.
@@ -117,18 +119,40 @@ impl Handle {
         self: &Arc<Self>,
         service: Arc<str>,
         room: u32,
-    ) -> Result<(ProviderId, mpsc::Receiver<Served>, Answer), Closed> {
+    ) -> Result<(Registered<ProviderId>, mpsc::Receiver<Served>, Answer), Closed> {
         let provider = ProviderId(self.next_id());
+        let registered = Registered::new(self, provider, |provider| Command::Unserve { provider });
         let (desk, served) = mpsc::channel(usize::try_from(room).unwrap_or(usize::MAX).clamp(1, 1 << 16));
         let command = Command::Serve { provider, service, room };
         let answer = self.ask_with(command, Attached::Desk(desk)).await?;
-        Ok((provider, served, answer))
+        Ok((registered, served, answer))
     }
 
     /// Waits until what the routes say satisfies `enough`, and returns what it found last if the node goes first.
     pub(crate) async fn wait_for_routes(&self, mut enough: impl FnMut(&Routes) -> bool) -> Result<(), Closed> {
         let mut routes = self.routes.clone();
         routes.wait_for(|routes| enough(routes)).await.map(|_| ()).map_err(|_| Closed)
+    }
+}
+
+/// A subscription or provider, from the moment when it is asked for. Dropping this takes it back: at its end, and when
+/// setting it up is refused or given up.
+#[derive(Debug)]
+pub(crate) struct Registered<I: Copy> {
+    pub(crate) handle: Arc<Handle>,
+    pub(crate) id: I,
+    take_back: fn(I) -> Command,
+}
+
+impl<I: Copy> Registered<I> {
+    fn new(handle: &Arc<Handle>, id: I, take_back: fn(I) -> Command) -> Self {
+        Self { handle: Arc::clone(handle), id, take_back }
+    }
+}
+
+impl<I: Copy> Drop for Registered<I> {
+    fn drop(&mut self) {
+        self.handle.tell((self.take_back)(self.id));
     }
 }
 

@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, Waker};
 
 use crate::mesh::event::{Delivery, Lag};
-use crate::wire::frame::Frame;
+use crate::wire::frame::{FRAME_OVERHEAD, Frame};
 
 /// A subscriber's mailbox.
 #[derive(Debug)]
@@ -39,12 +39,12 @@ impl Mailbox {
         }
         match delivery {
             // An empty mailbox takes any frame, however small its limit.
-            Delivery::Frame(frame) if state.bytes > 0 && state.bytes + frame.bytes.len() > self.limit => {
+            Delivery::Frame(frame, _) if state.bytes > 0 && state.bytes + weight(&frame) > self.limit => {
                 return Err(frame);
             }
-            Delivery::Frame(frame) => {
-                state.bytes += frame.bytes.len();
-                state.waiting.push_back(Delivery::Frame(frame));
+            Delivery::Frame(frame, routes) => {
+                state.bytes += weight(&frame);
+                state.waiting.push_back(Delivery::Frame(frame, routes));
             }
             Delivery::Lagged(lag) => state.lag(lag),
         }
@@ -60,8 +60,8 @@ impl Mailbox {
     pub(crate) fn poll_take(&self, context: &mut Context<'_>) -> Poll<Option<Delivery>> {
         let mut state = self.state();
         if let Some(delivery) = state.waiting.pop_front() {
-            if let Delivery::Frame(frame) = &delivery {
-                state.bytes -= frame.bytes.len();
+            if let Delivery::Frame(frame, _) = &delivery {
+                state.bytes -= weight(frame);
             }
             return Poll::Ready(Some(delivery));
         }
@@ -89,6 +89,11 @@ impl Mailbox {
     }
 }
 
+/// What a waiting frame counts for.
+fn weight(frame: &Frame) -> usize {
+    frame.bytes.len() + FRAME_OVERHEAD
+}
+
 impl State {
     /// Gaps in a row are one gap, so a reader that never comes costs one entry.
     fn lag(&mut self, lag: Lag) {
@@ -97,7 +102,7 @@ impl State {
                 last.missed = last.missed.saturating_add(lag.missed);
                 last.exact &= lag.exact;
             }
-            Some(Delivery::Frame(_)) | None => self.waiting.push_back(Delivery::Lagged(lag)),
+            Some(Delivery::Frame(..)) | None => self.waiting.push_back(Delivery::Lagged(lag)),
         }
     }
 }

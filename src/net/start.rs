@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64};
 use libp2p::multiaddr::Protocol;
 use libp2p::{Multiaddr, PeerId, Swarm};
 use tokio::sync::{broadcast, mpsc, watch};
-use tracing::{info, warn};
+use tracing::{Instrument, info, info_span, warn};
 
 use crate::api::node::About;
 use crate::api::{Discovery, MeshInfo, Node};
@@ -96,6 +96,7 @@ pub(crate) async fn start(config: Config) -> Result<Node, StartError> {
     let (routes_in, routes) = watch::channel(Arc::default());
     let (addresses_in, addresses) = watch::channel(listening);
     let (events, _) = broadcast::channel(EVENTS);
+    let events_out = events.downgrade();
 
     let driver = Driver {
         mesh_id: access.id,
@@ -108,7 +109,7 @@ pub(crate) async fn start(config: Config) -> Result<Node, StartError> {
         unsigned: unsigned_in,
         press: Arc::clone(&press),
         routes: routes_in,
-        events: events.clone(),
+        events,
         addresses: addresses_in,
         silence: Silence::new(SILENCE),
         registration,
@@ -138,12 +139,13 @@ pub(crate) async fn start(config: Config) -> Result<Node, StartError> {
         settled: AtomicBool::new(false),
     };
     // The slot's lock is held for as long as the driver runs.
+    let span = info_span!("node", name = slot.name, peer = %me);
     spawn(async move {
-        driver.run().await;
+        driver.run().instrument(span).await;
         drop(slot);
     });
     let runtime = tokio::runtime::Handle::current();
-    let handle = Handle { me, calls: calls_in, press, routes, events, runtime, next_id: AtomicU64::new(1) };
+    let handle = Handle { me, calls: calls_in, press, routes, events: events_out, runtime, next_id: AtomicU64::new(1) };
     Ok(Node { handle: Arc::new(handle), about: Arc::new(about) })
 }
 

@@ -40,6 +40,10 @@ pub(crate) const MAX_CHOICES: usize = 64;
 /// The most fragments of one message.
 pub(crate) const MAX_FRAGMENTS: u32 = 1024;
 
+/// What a frame takes in memory beside its bytes, about: its decoded header and the tables that it stands in. What counts
+/// frames by their bytes adds it, since a frame may hold a single short message.
+pub(crate) const FRAME_OVERHEAD: usize = 512;
+
 /// How many shards a mesh has: gossipsub topics that the mesh's topics are spread over.
 pub(crate) const SHARDS: u8 = 64;
 

@@ -181,6 +181,8 @@ fn five_hosts_find_each_other_by_mdns_and_outlive_the_first() {
 
 #[test]
 fn a_message_passes_a_host_that_wants_nothing() {
+    // `pub` hands its message to the node between, which gossips it on. What a lasting node publishes passes one that
+    // relays: see `swarm`.
     let Some(mut network) = Network::new("a_message_passes_a_host_that_wants_nothing") else { return };
     network.switch(1);
     let (a, b, c) = (network.host(1, &[0]), network.host(2, &[0, 1]), network.host(3, &[1]));

@@ -31,8 +31,6 @@ const REDIAL: Span = Span::millis(100);
 #[derive(Debug)]
 struct Link {
     connections: u32,
-    /// The most connections that stood at once since the first.
-    peak: u32,
     by: FoundBy,
     round_trip: Option<Span>,
 }
@@ -102,11 +100,10 @@ impl Links {
         match self.linked.get_mut(&peer) {
             Some(link) => {
                 link.connections = connections;
-                link.peak = link.peak.max(connections);
             }
             None if full => fx.push(Output::Disconnect { peer }),
             None => {
-                self.linked.insert(peer, Link { connections, peak: connections, by, round_trip: None });
+                self.linked.insert(peer, Link { connections, by, round_trip: None });
                 fx.push(Output::Announce(Event::Linked { peer, address: address.clone(), by }));
             }
         }
@@ -217,14 +214,14 @@ impl Links {
         self.settle(now, fx);
     }
 
-    /// The roster has a new incarnation of that peer, while connections to an older one may linger: on these the new one
-    /// hears nothing. They all go, unless the peer told us `itself` and never had but one: then that one is new.
-    pub(crate) fn restarted(&mut self, peer: PeerId, itself: bool, now: Now, fx: &mut Effects) {
+    /// The roster has a new incarnation of that peer. `lingering`: the links that stand began with an older one, which was
+    /// heard over them. On these the new one hears nothing, so they all go.
+    pub(crate) fn restarted(&mut self, peer: PeerId, lingering: bool, now: Now, fx: &mut Effects) {
         if let Some(candidate) = self.candidates.get_mut(&Target::Peer(peer)) {
             candidate.departed = false;
             candidate.try_at(now.mono);
         }
-        if self.linked.get(&peer).is_some_and(|link| !itself || link.peak > 1) {
+        if lingering && self.is_linked(&peer) {
             fx.push(Output::Disconnect { peer });
         }
         self.settle(now, fx);

@@ -124,14 +124,14 @@ impl SimNode {
     }
 
     /// Unpacks a frame for a subscriber, as the api does in the reader's task.
-    pub(crate) fn unpack(&mut self, id: SubscriberId, frame: &Frame) {
+    pub(crate) fn unpack(&mut self, id: SubscriberId, frame: &Frame, routes: &Routes) {
         let Some(subscriber) = self.subscribers.get_mut(&id) else { return };
         for entry in frame.entries() {
             let entry = entry.expect("own frames are sound");
             let topic = &frame.header.topics[usize::try_from(entry.topic).expect("small")];
             let sibling = |local: &&LocalSubscriber| local.group == subscriber.local.group && local.listens(topic);
-            let siblings: Vec<_> = self.routes.local.iter().filter(sibling).map(|local| local.id).collect();
-            let groups = self.routes.reach(topic, self.peer).groups;
+            let siblings: Vec<_> = routes.local.iter().filter(sibling).map(|local| local.id).collect();
+            let groups = routes.reach(topic, self.peer).groups;
             let group = groups.into_iter().find(|group| Some(&group.name) == subscriber.local.group.as_ref());
             let holders = group.map(|group| group.holders).unwrap_or_default();
             if !is_for(&subscriber.local, &siblings, &holders, self.peer, frame, &entry) {

@@ -241,7 +241,8 @@ fn a_relay_passes_on_what_it_does_not_want() {
         assert!(!world.linked(a, c));
         let subscriber = &world.nodes[c].subscribers[&id];
         check_once_and_in_order(&world, subscriber);
-        assert_eq!((subscriber.messages().count(), subscriber.missed()), (20, 0));
+        let got: Vec<u64> = subscriber.messages().map(|got| got.id.counter).collect();
+        assert_eq!((got, subscriber.missed()), ((1..=20).collect(), 0));
     });
 }
 
@@ -373,5 +374,30 @@ fn every_request_ends_exactly_once() {
             }
         }
         assert!(answered > 20, "only {answered} of 60 were answered");
+    });
+}
+
+/// Frames whose author falls silent, while its links still seem to stand, are repaired by whoever has them.
+#[test]
+fn another_neighbour_repairs_what_a_silent_author_cannot() {
+    for_seeds("another_neighbour_repairs_what_a_silent_author_cannot", 20, |seed| {
+        let mut world = World::new(seed, CALM);
+        random_graph(&mut world, 3, 4);
+        assert!(world.run_until(10 * SECOND, everybody_knows_everybody));
+        let (missed_it, has_it) = (world.subscribe(1, "a.>", None), world.subscribe(2, "a.>", None));
+        assert!(world.run_until(10 * SECOND, |world| everybody_knows_the_interests(world, 2)));
+        world.deaf.insert(1);
+        for number in 0..3u8 {
+            world.publish(0, "a.b", &[number]);
+            world.press(0);
+        }
+        world.run(10 * MILLI);
+        world.part(&[1, 0, 0]);
+        world.deaf.clear();
+        world.run(8 * SECOND);
+        for (node, id) in [(1, missed_it), (2, has_it)] {
+            let subscriber = &world.nodes[node].subscribers[&id];
+            assert_eq!((subscriber.messages().count(), subscriber.missed()), (3, 0), "node {node}");
+        }
     });
 }

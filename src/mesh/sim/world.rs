@@ -71,6 +71,8 @@ pub(crate) struct World {
     pub(crate) limits: Limits,
     pub(crate) requests_sent: u64,
     pub(crate) served: u64,
+    /// Nodes that no gossip reaches.
+    pub(crate) deaf: BTreeSet<usize>,
     /// Pairs of nodes that have no way to each other.
     barred: BTreeSet<(usize, usize)>,
     happenings: BTreeMap<(u64, u64), Happening>,
@@ -96,6 +98,7 @@ impl World {
             limits: Limits::default(),
             requests_sent: 0,
             served: 0,
+            deaf: BTreeSet::new(),
             barred: BTreeSet::new(),
             happenings: BTreeMap::new(),
             next: 1,
@@ -328,7 +331,7 @@ impl World {
                 self.later(Happening::Response { from: me, to: asker, id, bytes });
             }
             Output::Deliver { subscriber, delivery } => match delivery {
-                Delivery::Frame(frame) => self.nodes[me].unpack(subscriber, &frame),
+                Delivery::Frame(frame, routes) => self.nodes[me].unpack(subscriber, &frame, &routes),
                 Delivery::Lagged(lag) => {
                     if let Some(subscriber) = self.nodes[me].subscribers.get_mut(&subscriber) {
                         subscriber.read.push(Read::Lagged(lag));
@@ -381,7 +384,7 @@ impl World {
         for to in to {
             let copies = if self.random.chance(self.faults.duplicate) { 2 } else { 1 };
             for _ in 0..copies {
-                if !self.random.chance(self.faults.drop) {
+                if !self.deaf.contains(&to) && !self.random.chance(self.faults.drop) {
                     self.later(Happening::Gossip { from: me, to, frame: frame.bytes.clone() });
                 }
             }
