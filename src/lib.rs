@@ -10,6 +10,8 @@ pub use api::{
     Ask, Builder, Discovery, Incoming, MeshInfo, Node, Provider, Publish, Published, Publisher, Refusal, Reply, Serve,
     ServeWith, Serving, Subscribe, Subscriber,
 };
+/// Bytes that are cheap to clone: what [`RawTopic`] and its like carry.
+pub use bytes::Bytes;
 pub use config::{Config, Limits, MeshChoice};
 pub use error::{Closed, Outcome, PublishError, RecvError, RequestError, StartError, SubscribeError};
 pub use libp2p_identity::PeerId;

@@ -239,7 +239,7 @@ impl<T, E> fmt::Debug for Topic<T, E> {
 
 impl<T, E> fmt::Display for Topic<T, E> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.name())
+        f.pad(self.name())
     }
 }
 
@@ -335,7 +335,7 @@ impl<T, E> fmt::Debug for Pattern<T, E> {
 
 impl<T, E> fmt::Display for Pattern<T, E> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.text)
+        f.pad(&self.text)
     }
 }
 
@@ -459,7 +459,7 @@ impl<Q, R, E> fmt::Debug for Service<Q, R, E> {
 
 impl<Q, R, E> fmt::Display for Service<Q, R, E> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.name())
+        f.pad(self.name())
     }
 }
 

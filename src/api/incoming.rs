@@ -8,13 +8,12 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use libp2p::PeerId;
-use tokio::sync::Notify;
 
 use super::Refusal;
 use crate::error::Closed;
 use crate::mesh::event::{CallId, Command, IncomingCall};
 use crate::message::Headers;
-use crate::net::handle::Handle;
+use crate::net::handle::{Gone, Handle};
 use crate::payload::{Encoding, PayloadError};
 use crate::wire::rpc::{Reply, ReplyStatus};
 
@@ -42,7 +41,7 @@ use crate::wire::rpc::{Reply, ReplyStatus};
 /// ```
 pub struct Incoming<Q, R, E> {
     open: OpenCall,
-    gone: Arc<Notify>,
+    gone: Arc<Gone>,
     source: PeerId,
     timeout: Duration,
     content_type: Arc<str>,
@@ -102,7 +101,7 @@ impl Drop for OpenCall {
 
 impl<Q, R, E: Encoding<Q> + Encoding<R>> Incoming<Q, R, E> {
     /// Decodes the question. One that is not of the service's type is refused.
-    pub(crate) fn open(handle: Arc<Handle>, call: IncomingCall, gone: Arc<Notify>, limit: usize) -> Option<Self> {
+    pub(crate) fn open(handle: Arc<Handle>, call: IncomingCall, gone: Arc<Gone>, limit: usize) -> Option<Self> {
         let mut open = OpenCall { handle, id: Some(call.id), limit };
         match <E as Encoding<Q>>::decode(&call.body) {
             Ok(question) => Some(Self {
@@ -185,7 +184,7 @@ impl<Q, R, E: Encoding<Q> + Encoding<R>> Incoming<Q, R, E> {
     /// # }
     /// ```
     pub async fn cancelled(&self) {
-        self.gone.notified().await;
+        self.gone.told().await;
     }
 
     /// Takes the question out, and keeps what answers it.
@@ -198,13 +197,13 @@ impl<Q, R, E: Encoding<Q> + Encoding<R>> Incoming<Q, R, E> {
 /// What is left of a request when its question has been taken out.
 pub(crate) struct Answering<R, E> {
     open: OpenCall,
-    gone: Arc<Notify>,
+    gone: Arc<Gone>,
     types: PhantomData<fn() -> (R, E)>,
 }
 
 impl<R, E: Encoding<R>> Answering<R, E> {
     pub(crate) async fn cancelled(&self) {
-        self.gone.notified().await;
+        self.gone.told().await;
     }
 
     pub(crate) async fn answer(mut self, answer: Result<R, Refusal>) {

@@ -93,6 +93,12 @@ impl<'n, R, E> Ask<'n, R, E> {
         self
     }
 
+    /// Attaches headers, after those that are there.
+    pub fn headers(mut self, headers: Headers) -> Self {
+        headers.iter().for_each(|(name, value)| self.headers.add(name, value));
+        self
+    }
+
     /// Says what the question is. Without it, the encoding's own content type.
     pub fn content_type(mut self, content_type: &str) -> Self {
         self.content_type = content_type.into();

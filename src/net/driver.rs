@@ -11,7 +11,7 @@ use libp2p::gossipsub::{self, MessageAcceptance};
 use libp2p::swarm::dial_opts::{DialOpts, PeerCondition};
 use libp2p::swarm::{ConnectionId, SwarmEvent};
 use libp2p::{Multiaddr, PeerId, Swarm, request_response};
-use tokio::sync::{Notify, broadcast, mpsc, oneshot, watch};
+use tokio::sync::{broadcast, mpsc, oneshot, watch};
 use tracing::{debug, warn};
 
 use crate::mesh::Mesh;
@@ -23,7 +23,7 @@ use crate::mesh::routes::Routes;
 use crate::net::behaviour::{self, Behaviour, BehaviourEvent};
 use crate::net::checker::Unchecked;
 use crate::net::clock::Clock;
-use crate::net::handle::{Attached, Call, Served};
+use crate::net::handle::{Attached, Call, Gone, Served};
 use crate::net::mailbox::Mailbox;
 use crate::net::press::Press;
 use crate::net::registry::Registration;
@@ -73,7 +73,7 @@ pub(crate) struct Desks {
     replies: HashMap<Ticket, oneshot::Sender<Answer>>,
     mailboxes: HashMap<SubscriberId, Arc<Mailbox>>,
     providers: HashMap<ProviderId, mpsc::Sender<Served>>,
-    serving: HashMap<CallId, Arc<Notify>>,
+    serving: HashMap<CallId, Arc<Gone>>,
     /// Dials under way, and the addresses they were given.
     pub(crate) dialled: HashMap<ConnectionId, Vec<Multiaddr>>,
     pub(crate) asked: HashMap<request_response::OutboundRequestId, RpcId>,
@@ -308,7 +308,7 @@ impl Driver {
     }
 
     fn serve(&mut self, provider: ProviderId, call: crate::mesh::event::IncomingCall) {
-        let gone = Arc::new(Notify::new());
+        let gone = Arc::new(Gone::default());
         let id = call.id;
         let served = Served { call, gone: Arc::clone(&gone) };
         // The mesh counts the room; a provider that is being dropped has none, and says so with its last words.
@@ -319,7 +319,7 @@ impl Driver {
 
     fn stop(&mut self, call: CallId) {
         if let Some(gone) = self.desks.serving.get(&call) {
-            gone.notify_one();
+            gone.tell();
         }
     }
 

@@ -1,7 +1,7 @@
 //! How the api reaches the driver: a queue of calls, and what can be read without asking.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use libp2p::PeerId;
 use tokio::runtime;
@@ -36,7 +36,31 @@ pub(crate) enum Attached {
 #[derive(Debug)]
 pub(crate) struct Served {
     pub(crate) call: IncomingCall,
-    pub(crate) gone: Arc<Notify>,
+    pub(crate) gone: Arc<Gone>,
+}
+
+/// The signal that nobody waits for an answer any more. Once given it stays.
+#[derive(Debug, Default)]
+pub(crate) struct Gone {
+    is: AtomicBool,
+    woken: Notify,
+}
+
+impl Gone {
+    pub(crate) fn tell(&self) {
+        self.is.store(true, Ordering::Release);
+        self.woken.notify_waiters();
+    }
+
+    pub(crate) async fn told(&self) {
+        let woken = self.woken.notified();
+        tokio::pin!(woken);
+        // Registered before looking, so that a signal in between is not missed.
+        woken.as_mut().enable();
+        if !self.is.load(Ordering::Acquire) {
+            woken.await;
+        }
+    }
 }
 
 /// A running node, as the api sees it. Shared by everything that was made from one [`Node`](crate::Node).
