@@ -157,9 +157,13 @@ impl Signer {
         Ok(())
     }
 
-    /// Waits while the driver is busy; meanwhile messages gather in the open frames.
+    /// Waits while the driver is busy; meanwhile messages gather in the open frames. It goes on for as long as there are
+    /// frames, so what else is wanted comes in between: subscribers and whoever serves wait for it.
     async fn frames(&mut self) -> Result<(), Closed> {
         loop {
+            while let Ok(wanted) = self.wanted.try_recv() {
+                self.wanted(wanted).await?;
+            }
             let slot = self.done.reserve().await.map_err(|_| Closed)?;
             let Some((place, builder)) = self.press.take() else { return Ok(()) };
             match builder.sign(place, self.mesh, &self.key) {
@@ -188,7 +192,8 @@ mod tests {
 
     use super::*;
     use crate::Headers;
-    use crate::wire::frame::shard_of;
+    use crate::mesh::time::Wall;
+    use crate::wire::frame::{Channel, Stream, shard_of};
 
     /// A press for so many bytes, and its signer, for a driver that takes one thing at a time.
     fn press(limit: usize) -> (Arc<Press>, Signer, mpsc::Sender<Unsigned>, mpsc::Receiver<Input>) {
@@ -205,6 +210,36 @@ mod tests {
         let (headers, payload) = (Headers::default(), vec![7; bytes]);
         let (topic, shard) = ("a.b", shard_of("a.b"));
         press.append(&Draft { topic, shard, content_type: "", headers: &headers, groups: &[], payload: &payload }).await
+    }
+
+    #[tokio::test]
+    async fn a_busy_publisher_does_not_keep_other_things_from_being_signed() {
+        let (press, signer, want, mut driver) = press(8 << 20);
+        for _ in 0..50 {
+            append(&press, 50_000).await.unwrap();
+        }
+        let place = Place {
+            stream: Stream { node: signer.key.public().to_peer_id(), incarnation: 1, channel: Channel::Shard(0) },
+            sequence: 1,
+            count: 1,
+            attempt: 0,
+            start: [0; 8],
+        };
+        let watch = async {
+            // From now on the signer is busy with frames, of which there are enough.
+            assert!(matches!(driver.recv().await, Some(Input::Frame { .. })));
+            want.send(Unsigned::Head { place, time: Wall(1).0 }).await.unwrap();
+            let mut frames = 0;
+            while let Some(Input::Frame { .. }) = driver.recv().await {
+                frames += 1;
+            }
+            frames
+        };
+        let frames = tokio::select! {
+            frames = watch => frames,
+            () = signer.run() => panic!("the signer ended"),
+        };
+        assert!(frames <= 3, "{frames} frames came first");
     }
 
     #[tokio::test]
