@@ -4,7 +4,6 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Poll};
-use std::time::Duration;
 
 use futures::{Stream, StreamExt};
 use libp2p::{Multiaddr, PeerId};
@@ -15,12 +14,10 @@ use crate::config::Limits;
 use crate::error::Closed;
 use crate::mesh::event::{Answer, Command, Event, FoundBy, Status};
 use crate::net::handle::{Call, Handle};
+use crate::net::press::LAST_FRAMES;
 use crate::payload::Encoding;
 use crate::topic::{Pattern, Service, Topic};
 use crate::wire::MeshId;
-
-/// How long a node that leaves waits for its last frames to be signed.
-const LAST_FRAMES: Duration = Duration::from_secs(1);
 
 /// A running peer of a mesh. Cheap to clone; every clone is the same node.
 ///
@@ -363,6 +360,8 @@ impl Node {
 
     /// Sees what was published out, says goodbye, so that the others see this node go at once, and ends it.
     ///
+    /// Whoever publishes on a clone from now on is told that the node is gone.
+    ///
     /// Waits until direct neighbours have what they listen to, or do not answer; that takes three seconds at most.
     ///
     /// All clones end with it: subscribers read what has come and then end, and what needs the node fails with
@@ -378,7 +377,9 @@ impl Node {
     /// # }
     /// ```
     pub async fn leave(&self) {
-        // Held back only by neighbours that do not keep up.
+        // Before anything else: what is accepted later would be lost, and its publisher told that all is well.
+        self.handle.press.close();
+        // Held back only by neighbours that do not keep up. The driver says how many messages were cut off.
         drop(tokio::time::timeout(LAST_FRAMES, self.handle.press.drained()).await);
         // A node that is gone has left.
         if self.handle.ask(Command::Leave).await.is_ok() {
@@ -415,5 +416,100 @@ impl Stream for Events {
 
     fn poll_next(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Event>> {
         self.inner.poll_next_unpin(context)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+    use std::time::Duration;
+
+    use tokio::time::timeout;
+
+    use super::*;
+    use crate::config::{Config, MeshChoice};
+    use crate::{Bincode, PublishError, Publisher, Subscriber};
+
+    /// Numbered, and large, so that few of them fill what waits.
+    type Parcel = (u32, String);
+
+    const PARCELS: Topic<Parcel> = Topic::new("demo.parcels");
+    const SOON: Duration = Duration::from_secs(20);
+
+    fn parcel(number: u32) -> Parcel {
+        (number, "x".repeat(50_000))
+    }
+
+    /// One that listens, and one that publishes to it and lets little wait.
+    async fn pair(data: &std::path::Path) -> (Node, Subscriber<Parcel, Bincode>, Node) {
+        let node = |name| {
+            let mesh = MeshChoice::Named("test".to_owned());
+            let limits = Limits { outgoing: 2 << 20, ..Limits::default() };
+            let config = Config { limits, ..Config::default() };
+            let builder = Node::builder().config(config).name(name).mesh(mesh).data_dir(data).mdns(false).local(false);
+            builder.listen("/ip4/127.0.0.1/tcp/0".parse().unwrap())
+        };
+        let listener = node("listener").start().await.unwrap();
+        let parcels = listener.subscribe(PARCELS).await.unwrap();
+        let publisher = node("publisher").peer(listener.addresses()[0].clone()).start().await.unwrap();
+        timeout(SOON, publisher.publisher(PARCELS).ready(1)).await.unwrap().unwrap();
+        (listener, parcels, publisher)
+    }
+
+    async fn hears(parcels: &mut Subscriber<Parcel, Bincode>, mut heard: BTreeSet<u32>, wanted: &BTreeSet<u32>) {
+        while !wanted.is_subset(&heard) {
+            let next = timeout(SOON, parcels.next()).await;
+            let missing = || wanted.difference(&heard).collect::<Vec<_>>();
+            let parcel = next.unwrap_or_else(|_| panic!("{:?} are missing", missing())).unwrap().unwrap();
+            heard.insert(parcel.0);
+        }
+    }
+
+    /// Publishes until it is told that the node is gone. Returns what was accepted.
+    async fn flat_out(publisher: Publisher<Parcel, Bincode>) -> BTreeSet<u32> {
+        let mut accepted = BTreeSet::new();
+        for number in 0.. {
+            match publisher.publish(&parcel(number)).await {
+                Ok(_) => accepted.insert(number),
+                Err(PublishError::Closed(_)) => break,
+                Err(error) => panic!("{error}"),
+            };
+            tokio::task::yield_now().await;
+        }
+        accepted
+    }
+
+    #[tokio::test]
+    async fn what_was_published_before_the_last_handle_went_arrives() {
+        let data = tempfile::tempdir().unwrap();
+        let (_listener, mut parcels, node) = pair(data.path()).await;
+        let publisher = node.publisher(PARCELS);
+        for number in 0..35 {
+            publisher.publish(&parcel(number)).await.unwrap();
+        }
+        drop((publisher, node));
+        hears(&mut parcels, BTreeSet::new(), &(0..35).collect()).await;
+    }
+
+    #[tokio::test]
+    async fn what_a_clone_publishes_while_the_node_leaves_arrives_or_fails() {
+        let data = tempfile::tempdir().unwrap();
+        let (_listener, mut parcels, node) = pair(data.path()).await;
+        let leaving = async {
+            tokio::time::sleep(Duration::from_millis(50)).await;
+            node.leave().await;
+        };
+        let mut ending = std::pin::pin!(futures::future::join(flat_out(node.publisher(PARCELS)), leaving));
+        let mut heard = BTreeSet::new();
+        let reading = async {
+            loop {
+                tokio::select! {
+                    (accepted, ()) = &mut ending => return accepted,
+                    parcel = parcels.next() => heard.insert(parcel.unwrap().unwrap().0),
+                };
+            }
+        };
+        let accepted = timeout(SOON, reading).await.unwrap();
+        hears(&mut parcels, heard, &accepted).await;
     }
 }

@@ -185,7 +185,8 @@ async fn wait_for_listeners(node: &Node, topic: &str, wanted: usize, timeout: Du
     }
 }
 
-/// On a short-lived node: waits for the neighbours' word. On others the message is on its way as it is.
+/// On a short-lived node: waits for the neighbours' word, for as long as the caller likes: the mesh has no limit of its own
+/// while somebody waits. On others the message is on its way as it is.
 async fn confirm(node: &Node, appended: Appended, reach: &Reach, timeout: Duration) -> Result<Published, PublishError> {
     let Appended { id, shard, sequence } = appended;
     let mut published = Published { id, peers: reach.linked, listeners: reach.peers, local: reach.local };

@@ -42,7 +42,7 @@ mod links;
 mod membership;
 pub(crate) mod outgoing;
 mod pace;
-mod requests;
+pub(crate) mod requests;
 mod ring;
 mod roster;
 pub(crate) mod routes;

@@ -12,6 +12,7 @@ use libp2p::swarm::dial_opts::{DialOpts, PeerCondition};
 use libp2p::swarm::{ConnectionId, SwarmEvent};
 use libp2p::{Multiaddr, PeerId, Swarm, request_response};
 use tokio::sync::{broadcast, mpsc, oneshot, watch};
+use tokio::time::Instant;
 use tracing::{debug, warn};
 
 use crate::mesh::Mesh;
@@ -25,7 +26,7 @@ use crate::net::checker::Unchecked;
 use crate::net::clock::Clock;
 use crate::net::handle::{Attached, Call, Gone, Served};
 use crate::net::mailbox::Mailbox;
-use crate::net::press::Press;
+use crate::net::press::{LAST_FRAMES, Press};
 use crate::net::registry::Registration;
 use crate::net::remembered::Remembered;
 use crate::net::rpc::Answering;
@@ -94,6 +95,7 @@ impl Driver {
     pub(crate) async fn run(mut self) {
         let mut batch = Vec::with_capacity(CALLS_PER_TURN);
         let mut handles = true;
+        let mut last_frames = None;
         for event in std::mem::take(&mut self.early) {
             self.swarm_event(event);
         }
@@ -105,7 +107,8 @@ impl Driver {
                 taken = self.calls.recv_many(&mut batch, CALLS_PER_TURN), if handles => {
                     handles = taken > 0;
                     if !handles {
-                        self.handle(Input::Command(Ticket(u64::MAX), Command::Leave));
+                        self.press.close();
+                        last_frames = Some(Instant::now() + LAST_FRAMES);
                     }
                     for call in batch.drain(..) {
                         if let Call::Stop = call {
@@ -116,11 +119,16 @@ impl Driver {
                 }
                 event = self.swarm.select_next_some() => self.swarm_event(event),
                 Some(input) = self.inbox.recv() => self.handle(input),
+                () = drained(&self.press, last_frames) => {
+                    last_frames = None;
+                    self.take_what_is_ready();
+                    self.handle(Input::Command(Ticket(u64::MAX), Command::Leave));
+                }
                 () = until(deadline) => self.handle(Input::Timeout),
                 () = until(self.silence.next()) => self.close_silent(),
                 _ = often.tick() => self.remember(),
             }
-            if self.mesh.has_left() && !handles {
+            if self.mesh.has_left() && !handles && last_frames.is_none() {
                 return self.close().await;
             }
         }
@@ -179,6 +187,8 @@ impl Driver {
             }
             (Command::Unserve { provider }, _) => {
                 self.desks.providers.remove(provider);
+                // Calls that it never took out of its queue went with it.
+                self.desks.serving.retain(|_, gone| Arc::strong_count(gone) > 1);
             }
             (Command::Reply { call, .. }, _) => {
                 self.desks.serving.remove(call);
@@ -341,7 +351,7 @@ impl Driver {
     }
 
     fn close_silent(&mut self) {
-        for connection in self.silence.overdue(tokio::time::Instant::now()) {
+        for connection in self.silence.overdue(Instant::now()) {
             debug!(%connection, "a connection is silent and is closed");
             self.swarm.close_connection(connection);
         }
@@ -350,11 +360,16 @@ impl Driver {
     /// Ends the connections on the wire, too: one that is merely dropped lingers at the other side over QUIC, and a node
     /// that comes back is mistaken for it.
     async fn close(mut self) {
+        self.press.close();
+        self.take_what_is_ready();
         self.settle();
+        let messages = self.press.left_over();
+        if messages > 0 {
+            warn!(messages, "the node ends before these messages could go out: neighbours do not keep up");
+        }
         if let Some(remembered) = &self.remembered {
             remembered.save(&self.mesh.to_remember());
         }
-        self.press.close();
         self.desks.mailboxes.values().for_each(|mailbox| mailbox.close());
         let linked: Vec<_> = self.swarm.connected_peers().copied().collect();
         linked.into_iter().for_each(|peer| self.disconnect(peer));
@@ -367,8 +382,16 @@ impl Driver {
     }
 }
 
+/// Waits until what was published is with the driver, or that moment has come. Without one, for ever.
+async fn drained(press: &Press, until: Option<Instant>) {
+    match until {
+        Some(at) => drop(tokio::time::timeout_at(at, press.drained()).await),
+        None => std::future::pending().await,
+    }
+}
+
 /// Sleeps until that moment, or for ever.
-async fn until(deadline: Option<tokio::time::Instant>) {
+async fn until(deadline: Option<Instant>) {
     match deadline {
         Some(at) => tokio::time::sleep_until(at).await,
         None => std::future::pending().await,

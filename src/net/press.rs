@@ -1,7 +1,8 @@
 //! Where publishers and the signer meet: frames are built in the publishers' tasks, and signed in a task of their own.
 
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use libp2p::identity::Keypair;
 use tokio::sync::{Notify, mpsc};
@@ -15,24 +16,35 @@ use crate::payload::PayloadError;
 use crate::wire::MeshId;
 use crate::wire::builder::{self, FrameBuilder, Place};
 
+/// How long the last frames of a node that ends are waited for.
+pub(crate) const LAST_FRAMES: Duration = Duration::from_secs(1);
+
 /// The frames of this node that are not signed yet, shared by all its publishers.
 #[derive(Debug)]
 pub(crate) struct Press {
-    outgoing: Mutex<Outgoing>,
+    tray: Mutex<Tray>,
     clock: Clock,
     /// Something can be signed.
     ready: Notify,
     /// Something was taken out.
     room: Notify,
-    closed: AtomicBool,
     /// Frames that were taken out and are not with the driver yet.
     signing: AtomicUsize,
 }
 
+#[derive(Debug)]
+struct Tray {
+    outgoing: Outgoing,
+    /// Messages that were accepted and are in no frame that was taken out.
+    messages: u64,
+    /// Under the same lock as the frames: what is accepted before it is set is there for whoever sees out what is left.
+    closed: bool,
+}
+
 impl Press {
     pub(crate) fn new(outgoing: Outgoing, clock: Clock) -> Self {
-        let (closed, signing) = (AtomicBool::new(false), AtomicUsize::new(0));
-        Self { outgoing: Mutex::new(outgoing), clock, ready: Notify::new(), room: Notify::new(), closed, signing }
+        let tray = Mutex::new(Tray { outgoing, messages: 0, closed: false });
+        Self { tray, clock, ready: Notify::new(), room: Notify::new(), signing: AtomicUsize::new(0) }
     }
 
     /// Appends a message, as soon as there is room.
@@ -42,11 +54,7 @@ impl Press {
             let room = self.room.notified();
             tokio::pin!(room);
             room.as_mut().enable();
-            if self.closed.load(Ordering::Acquire) {
-                return Err(Closed.into());
-            }
-            let appended = self.outgoing().append(draft, self.clock.now().wall);
-            match appended {
+            match self.put(draft)? {
                 Ok(appended) => {
                     self.ready.notify_one();
                     return Ok(appended);
@@ -57,16 +65,32 @@ impl Press {
         }
     }
 
+    fn put(&self, draft: &Draft<'_>) -> Result<Result<Appended, Refused>, Closed> {
+        let now = self.clock.now().wall;
+        let mut tray = self.tray();
+        if tray.closed {
+            return Err(Closed);
+        }
+        let appended = tray.outgoing.append(draft, now);
+        tray.messages += u64::from(appended.is_ok());
+        Ok(appended)
+    }
+
     /// Lets frames of a shard go up to this sequence number.
     pub(crate) fn allow(&self, shard: u8, sequence: u64) {
-        self.outgoing().allow(shard, sequence);
+        self.tray().outgoing.allow(shard, sequence);
         self.ready.notify_one();
     }
 
-    /// Whoever publishes from now on is told that the node is gone.
+    /// Whoever publishes from now on, or waits for room, is told that the node is gone. What was accepted still goes out.
     pub(crate) fn close(&self) {
-        self.closed.store(true, Ordering::Release);
+        self.tray().closed = true;
         self.room.notify_waiters();
+    }
+
+    /// How many messages were accepted and have not gone out.
+    pub(crate) fn left_over(&self) -> u64 {
+        self.tray().messages
     }
 
     /// Waits until everything that was appended has been signed and handed to the driver.
@@ -75,7 +99,7 @@ impl Press {
             let room = self.room.notified();
             tokio::pin!(room);
             room.as_mut().enable();
-            if self.outgoing().is_empty() && self.signing.load(Ordering::Acquire) == 0 {
+            if self.tray().outgoing.is_empty() && self.signing.load(Ordering::Acquire) == 0 {
                 return;
             }
             room.await;
@@ -84,16 +108,18 @@ impl Press {
 
     /// The next frame to sign.
     fn take(&self) -> Option<(Place, FrameBuilder)> {
-        let mut outgoing = self.outgoing();
-        let taken = outgoing.take()?;
+        let mut tray = self.tray();
+        let taken = tray.outgoing.take()?;
+        let (_, frame) = &taken;
+        tray.messages = tray.messages.saturating_sub(frame.messages().into());
         self.signing.store(1, Ordering::Release);
-        drop(outgoing);
+        drop(tray);
         self.room.notify_waiters();
         Some(taken)
     }
 
-    fn outgoing(&self) -> MutexGuard<'_, Outgoing> {
-        self.outgoing.lock().unwrap_or_else(PoisonError::into_inner)
+    fn tray(&self) -> MutexGuard<'_, Tray> {
+        self.tray.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -114,9 +140,8 @@ impl Signer {
             tokio::select! {
                 wanted = self.wanted.recv() => {
                     let Some(wanted) = wanted else { return };
-                    match self.sign(wanted) {
-                        Ok(signed) => if self.done.send(Input::Signed(signed)).await.is_err() { return },
-                        Err(reason) => error!(%reason, "cannot sign"),
+                    if self.wanted(wanted).await.is_err() {
+                        return;
                     }
                 }
                 () = self.press.ready.notified() => if self.frames().await.is_err() { return },
@@ -124,9 +149,21 @@ impl Signer {
         }
     }
 
-    /// Waits while the driver is busy; meanwhile messages gather in the open frames.
+    async fn wanted(&self, wanted: Unsigned) -> Result<(), Closed> {
+        match self.sign(wanted) {
+            Ok(signed) => self.done.send(Input::Signed(signed)).await.map_err(|_| Closed)?,
+            Err(reason) => error!(%reason, "cannot sign"),
+        }
+        Ok(())
+    }
+
+    /// Waits while the driver is busy; meanwhile messages gather in the open frames. It goes on for as long as there are
+    /// frames, so what else is wanted comes in between: subscribers and whoever serves wait for it.
     async fn frames(&mut self) -> Result<(), Closed> {
         loop {
+            while let Ok(wanted) = self.wanted.try_recv() {
+                self.wanted(wanted).await?;
+            }
             let slot = self.done.reserve().await.map_err(|_| Closed)?;
             let Some((place, builder)) = self.press.take() else { return Ok(()) };
             match builder.sign(place, self.mesh, &self.key) {
@@ -146,5 +183,90 @@ impl Signer {
                 Signed::Again(Arc::new(builder::again(&frame, attempt, self.mesh, &self.key)?))
             }
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use libp2p::futures::FutureExt;
+
+    use super::*;
+    use crate::Headers;
+    use crate::mesh::time::Wall;
+    use crate::wire::frame::{Channel, Stream, shard_of};
+
+    /// A press for so many bytes, and its signer, for a driver that takes one thing at a time.
+    fn press(limit: usize) -> (Arc<Press>, Signer, mpsc::Sender<Unsigned>, mpsc::Receiver<Input>) {
+        let key = Keypair::ed25519_from_bytes([1; 32]).unwrap();
+        let outgoing = Outgoing::new(key.public().to_peer_id(), 1, [0; 8], limit);
+        let press = Arc::new(Press::new(outgoing, Clock::start()));
+        let (want, wanted) = mpsc::channel(8);
+        let (done, driver) = mpsc::channel(1);
+        let signer = Signer { mesh: MeshId([1; 16]), key, press: Arc::clone(&press), wanted, done };
+        (press, signer, want, driver)
+    }
+
+    async fn append(press: &Press, bytes: usize) -> Result<Appended, PublishError> {
+        let (headers, payload) = (Headers::default(), vec![7; bytes]);
+        let (topic, shard) = ("a.b", shard_of("a.b"));
+        press.append(&Draft { topic, shard, content_type: "", headers: &headers, groups: &[], payload: &payload }).await
+    }
+
+    #[tokio::test]
+    async fn a_busy_publisher_does_not_keep_other_things_from_being_signed() {
+        let (press, signer, want, mut driver) = press(8 << 20);
+        for _ in 0..50 {
+            append(&press, 50_000).await.unwrap();
+        }
+        let place = Place {
+            stream: Stream { node: signer.key.public().to_peer_id(), incarnation: 1, channel: Channel::Shard(0) },
+            sequence: 1,
+            count: 1,
+            attempt: 0,
+            start: [0; 8],
+        };
+        let watch = async {
+            // From now on the signer is busy with frames, of which there are enough.
+            assert!(matches!(driver.recv().await, Some(Input::Frame { .. })));
+            want.send(Unsigned::Head { place, time: Wall(1).0 }).await.unwrap();
+            let mut frames = 0;
+            while let Some(Input::Frame { .. }) = driver.recv().await {
+                frames += 1;
+            }
+            frames
+        };
+        let frames = tokio::select! {
+            frames = watch => frames,
+            () = signer.run() => panic!("the signer ended"),
+        };
+        assert!(frames <= 3, "{frames} frames came first");
+    }
+
+    #[tokio::test]
+    async fn what_was_accepted_goes_out_and_nothing_is_accepted_after_the_close() {
+        let (press, signer, _want, mut driver) = press(100_000);
+        append(&press, 50_000).await.unwrap();
+        append(&press, 40_000).await.unwrap();
+        assert_eq!(press.left_over(), 2);
+        let waiting = append(&press, 50_000);
+        tokio::pin!(waiting);
+        assert!(waiting.as_mut().now_or_never().is_none(), "there is no room");
+        press.close();
+        assert!(matches!(waiting.await, Err(PublishError::Closed(_))));
+        assert!(matches!(append(&press, 1).await, Err(PublishError::Closed(_))));
+        let mut sequences = Vec::new();
+        let taken = async {
+            while sequences.len() < 2 {
+                if let Some(Input::Frame { frame, .. }) = driver.recv().await {
+                    sequences.push(frame.header.sequence);
+                }
+            }
+            press.drained().await;
+        };
+        tokio::select! {
+            () = taken => {}
+            () = signer.run() => panic!("the signer ended"),
+        }
+        assert_eq!((sequences, press.left_over()), (vec![1, 2], 0));
     }
 }

@@ -12,6 +12,7 @@ use libp2p::request_response::{self, ProtocolSupport};
 
 use crate::mesh::checked;
 use crate::mesh::event::Checked;
+use crate::mesh::requests::MAX_TIMEOUT;
 use crate::wire::MeshId;
 use crate::wire::codec::CodecError;
 use crate::wire::rpc::{Request, Response};
@@ -19,8 +20,13 @@ use crate::wire::rpc::{Request, Response};
 /// The largest message (1 MiB) and what surrounds it.
 pub(crate) const MAX_LEN: usize = (1024 + 64) * 1024;
 
-/// Above every deadline of the mesh: it has its own, which travel with the request. This one only ends what the mesh forgot.
-const TIMEOUT: Duration = Duration::from_secs(30);
+/// Above the longest deadline of the mesh, a request's: the mesh has its own for everything but what it merely tells, and of
+/// that an entry is kept until the answer comes or the link ends. This one only ends what the mesh forgot.
+const TIMEOUT: Duration = Duration::from_micros(MAX_TIMEOUT.0).saturating_add(TRANSFER);
+
+/// How long a message may take onto or off a stream. An answer is waited for longer; but whoever stops in the middle of what
+/// they say, or does not take what they asked for, must not hold one of few exchanges for a day.
+const TRANSFER: Duration = Duration::from_secs(30);
 
 /// Exchanges at once on a connection, both ways together: beyond it inbound ones are dropped in silence. Half of what the
 /// multiplexer admits, because with negotiation and lanes on top the connection must never reach *that* limit: it would end.
@@ -60,7 +66,7 @@ impl request_response::Codec for Codec {
     where
         T: AsyncRead + Unpin + Send,
     {
-        checked::request(self.mesh, &read(io).await?).map_err(malformed)
+        checked::request(self.mesh, &in_time(read(io)).await?).map_err(malformed)
     }
 
     async fn read_response<T>(&mut self, _: &StreamProtocol, io: &mut T) -> io::Result<Checked<Response>>
@@ -74,19 +80,24 @@ impl request_response::Codec for Codec {
     where
         T: AsyncWrite + Unpin + Send,
     {
-        write(io, &request.body.encode().map_err(malformed)?).await
+        in_time(write(io, &request.body.encode().map_err(malformed)?)).await
     }
 
     async fn write_response<T>(&mut self, _: &StreamProtocol, io: &mut T, response: Checked<Response>) -> io::Result<()>
     where
         T: AsyncWrite + Unpin + Send,
     {
-        write(io, &response.body.encode().map_err(malformed)?).await
+        in_time(write(io, &response.body.encode().map_err(malformed)?)).await
     }
 }
 
 fn malformed(error: CodecError) -> io::Error {
     io::Error::new(io::ErrorKind::InvalidData, error)
+}
+
+async fn in_time<T>(transfer: impl Future<Output = io::Result<T>>) -> io::Result<T> {
+    let too_slow = |_| io::Error::new(io::ErrorKind::TimedOut, "the other side stopped in the middle of a message");
+    tokio::time::timeout(TRANSFER, transfer).await.map_err(too_slow)?
 }
 
 async fn read(io: &mut (impl AsyncRead + Unpin + Send)) -> io::Result<Vec<u8>> {
@@ -129,6 +140,11 @@ mod tests {
             assert_eq!(wire.len(), 4 + bytes.len());
             assert_eq!(read(&mut Cursor::new(wire)).await.unwrap(), bytes);
         }
+    }
+
+    #[test]
+    fn the_longest_request_ends_by_its_own_deadline() {
+        assert!(TIMEOUT > Duration::from_micros(MAX_TIMEOUT.0), "{TIMEOUT:?}");
     }
 
     #[tokio::test]

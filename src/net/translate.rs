@@ -167,11 +167,16 @@ fn failure(error: &request_response::OutboundFailure) -> RpcFailure {
         request_response::OutboundFailure::DialFailure | request_response::OutboundFailure::UnsupportedProtocols => {
             RpcFailure::NotSent
         }
+        // The connection had no room for another exchange, and nothing of this one was written. libp2p says so in words only.
+        request_response::OutboundFailure::Io(error) if error.to_string() == NO_ROOM => RpcFailure::NotSent,
         request_response::OutboundFailure::Timeout
         | request_response::OutboundFailure::ConnectionClosed
         | request_response::OutboundFailure::Io(_) => RpcFailure::Unknown,
     }
 }
+
+/// What libp2p's request-response says beyond its limit of exchanges on a connection.
+const NO_ROOM: &str = "max sub-streams reached";
 
 fn dial_failed(peer: Option<PeerId>, addresses: Vec<Multiaddr>, error: &DialError) -> Input {
     if let Some((address, refused)) = gate::refused_dial(error)
@@ -207,5 +212,32 @@ fn of_other_mesh(refused: &GateError) -> Option<DialFailure> {
         TurnedAway::OtherMesh { theirs_open } => Some(DialFailure::OtherMesh { open: theirs_open }),
         TurnedAway::NotPombo => Some(DialFailure::NotPombo),
         TurnedAway::OtherVersion { .. } | TurnedAway::TimedOut | TurnedAway::ByThem | TurnedAway::Broken(_) => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io;
+
+    use libp2p::request_response::OutboundFailure;
+
+    use super::*;
+
+    #[test]
+    fn only_what_was_certainly_not_written_is_not_sent() {
+        for error in [
+            OutboundFailure::DialFailure,
+            OutboundFailure::UnsupportedProtocols,
+            OutboundFailure::Io(io::Error::other("max sub-streams reached")),
+        ] {
+            assert_eq!(failure(&error), RpcFailure::NotSent, "{error}");
+        }
+        for error in [
+            OutboundFailure::Timeout,
+            OutboundFailure::ConnectionClosed,
+            OutboundFailure::Io(io::ErrorKind::UnexpectedEof.into()),
+        ] {
+            assert_eq!(failure(&error), RpcFailure::Unknown, "{error}");
+        }
     }
 }

@@ -2,17 +2,21 @@
 //!
 //! One function composes every transport and passes the whole of it through the gate with one `and_then`. Whoever adds a
 //! transport adds it in `ungated` and is behind the gate; libp2p's `SwarmBuilder`, whose transports cannot be wrapped, is
-//! not used. Must not: open a connection or listen by itself.
+//! not used. In the same place every connection learns to end although the other side does not listen. Must not: open a
+//! connection or listen by itself.
 
 use std::io;
+use std::pin::Pin;
+use std::task::{Context, Poll};
 use std::time::Duration;
 
-use libp2p::core::muxing::StreamMuxerBox;
+use libp2p::core::muxing::{StreamMuxer, StreamMuxerBox, StreamMuxerEvent, SubstreamBox};
 use libp2p::core::transport::timeout::TransportTimeout;
 use libp2p::core::transport::{Boxed, MemoryTransport};
 use libp2p::core::upgrade::Version;
 use libp2p::identity::Keypair;
 use libp2p::{PeerId, Transport, noise, swarm, tcp, yamux};
+use tokio::time::Sleep;
 
 use crate::net::access::MeshAccess;
 use crate::net::gate::Gate;
@@ -23,6 +27,9 @@ pub(crate) type BoxedTransport = Boxed<(PeerId, StreamMuxerBox)>;
 /// Connecting, encryption and multiplexing together; the gate has its own budget. Half of libp2p's default: a stranger who
 /// says nothing holds one of few pending places for as long. Enough for two lost packets, and what QUIC allows as well.
 const SET_UP: Duration = Duration::from_secs(5);
+
+/// How long a connection that is being closed may say goodbye to the other side.
+const FAREWELL: Duration = Duration::from_millis(500);
 
 /// A hundred years. `Duration::MAX` would overflow libp2p's clock arithmetic, which then logs and halves it.
 const NEVER: Duration = Duration::from_secs(100 * 365 * 24 * 60 * 60);
@@ -46,7 +53,52 @@ pub(crate) fn transport(keypair: &Keypair, mesh: &MeshAccess) -> io::Result<Boxe
     Ok(ungated(keypair)?
         .and_then(move |(peer, muxer), _| gate.pass(peer, muxer))
         .map_err(|error| error.map_right(io::Error::other).into_inner())
+        .map(|(peer, muxer), _| (peer, StreamMuxerBox::new(Ending::new(muxer))))
         .boxed())
+}
+
+/// A connection that ends when it is closed, whether or not the other side takes what is still to be sent.
+///
+/// The `Swarm` reports a connection as closed when its muxer is, and yamux is only when everything is flushed. Over TCP to a
+/// host that has vanished that takes minutes, for which the peer would count as linked.
+struct Ending<M> {
+    muxer: M,
+    farewell: Option<Pin<Box<Sleep>>>,
+}
+
+impl<M> Ending<M> {
+    fn new(muxer: M) -> Self {
+        Self { muxer, farewell: None }
+    }
+}
+
+impl<M> StreamMuxer for Ending<M>
+where
+    M: StreamMuxer<Substream = SubstreamBox, Error = io::Error> + Unpin,
+{
+    type Substream = SubstreamBox;
+    type Error = io::Error;
+
+    fn poll_inbound(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<SubstreamBox>> {
+        Pin::new(&mut self.muxer).poll_inbound(context)
+    }
+
+    fn poll_outbound(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<SubstreamBox>> {
+        Pin::new(&mut self.muxer).poll_outbound(context)
+    }
+
+    fn poll_close(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        if let Poll::Ready(closed) = Pin::new(&mut self.muxer).poll_close(context) {
+            return Poll::Ready(closed);
+        }
+        let farewell = self.farewell.get_or_insert_with(|| Box::pin(tokio::time::sleep(FAREWELL)));
+        let given_up = |()| Err(io::Error::new(io::ErrorKind::TimedOut, "the other side does not take the goodbye"));
+        farewell.as_mut().poll(context).map(given_up)
+    }
+
+    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<StreamMuxerEvent>> {
+        Pin::new(&mut self.muxer).poll(context)
+    }
 }
 
 /// Every transport, before the gate: for [`transport`], and for tests that play the stranger.

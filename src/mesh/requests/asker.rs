@@ -14,6 +14,10 @@ use crate::mesh::event::{Answer, Ask, AskFailure, Output, RpcFailure, Ticket};
 use crate::mesh::time::{Mono, Span};
 use crate::wire::rpc::{Call, Reply, ReplyStatus, Request, Response};
 
+/// The most calls that travel to one provider at once. Half of the exchanges that a connection admits: beyond its limit the
+/// other side drops what comes, and the rest is for the calls that come the other way, and for everything else.
+const IN_FLIGHT: usize = 1024;
+
 /// The requests of this node that have no answer yet.
 #[derive(Debug)]
 pub(super) struct Asker {
@@ -25,6 +29,10 @@ pub(super) struct Asker {
     waiting: BTreeSet<Ticket>,
     queues: BTreeMap<PeerId, Queue>,
     dials: BTreeSet<PeerId>,
+    /// Calls whose exchange with a provider is not over, also those that nobody waits for any more.
+    flying: BTreeMap<u64, PeerId>,
+    /// How many of them there are with each.
+    flights: BTreeMap<PeerId, usize>,
     own: VecDeque<OwnCall>,
     next_call: u64,
 }
@@ -47,6 +55,8 @@ enum Stage {
     Waiting,
     /// For a link to this provider. Nothing was sent.
     Parked(PeerId),
+    /// For its turn at this provider, which is linked and has as many calls as may travel. Nothing was sent.
+    Queued(PeerId),
     /// For an answer to this call.
     Sent { to: PeerId, call: u64 },
 }
@@ -63,6 +73,8 @@ enum Setback {
 #[derive(Debug, Default)]
 struct Queue {
     parked: BTreeSet<Ticket>,
+    /// Tickets rise, so the first is the oldest.
+    queued: BTreeSet<Ticket>,
     sent: BTreeSet<Ticket>,
 }
 
@@ -90,6 +102,8 @@ impl Asker {
             waiting: BTreeSet::new(),
             queues: BTreeMap::new(),
             dials: BTreeSet::new(),
+            flying: BTreeMap::new(),
+            flights: BTreeMap::new(),
             own: VecDeque::new(),
             // A restarted node counts from 0 again. At worst its cancel also stops a call of its former life, which
             // nobody waits for.
@@ -125,6 +139,7 @@ impl Asker {
         now: Mono,
         fx: &mut Effects,
     ) {
+        let landed = self.land(call);
         let from = self.sent_to(ticket, call);
         match (judge(result), from) {
             // Nobody waits for it any more.
@@ -135,6 +150,9 @@ impl Asker {
                 self.set_back(ticket, from, setback);
                 self.place(ticket, directory, now, fx);
             }
+        }
+        if let Some(peer) = landed {
+            self.send_queued(peer, now, fx);
         }
     }
 
@@ -153,20 +171,28 @@ impl Asker {
 
     /// The driver fails what is open at a peer whose last connection closed. Callers need not wait until it gets there.
     pub(super) fn unlinked(&mut self, peer: PeerId, fx: &mut Effects) {
-        let sent: Vec<Ticket> =
-            self.queues.get(&peer).map(|queue| queue.sent.iter().copied().collect()).unwrap_or_default();
+        // Nothing travels over the next link yet.
+        self.flying.retain(|_, to| *to != peer);
+        self.flights.remove(&peer);
+        let Some(queue) = self.queues.get(&peer) else { return };
+        let (sent, queued) = (queue.sent.clone(), queue.queued.clone());
         for ticket in sent {
             self.answer(ticket, Answer::Failed(AskFailure::Unknown), fx);
+        }
+        for ticket in queued {
+            self.enter(ticket, Stage::Parked(peer));
         }
     }
 
     /// Looks again at all requests of which nothing was sent.
     pub(super) fn directory_changed(&mut self, directory: &dyn Directory, now: Mono, fx: &mut Effects) {
-        let parked = self.queues.iter().flat_map(|(peer, queue)| queue.parked.iter().map(|ticket| (*ticket, *peer)));
-        for (ticket, peer) in parked.collect::<Vec<_>>() {
+        let unsent = self.queues.iter().flat_map(|(peer, queue)| queue.unsent().map(|ticket| (ticket, *peer)));
+        for (ticket, peer) in unsent.collect::<Vec<_>>() {
             let Some(request) = self.open.get(&ticket) else { continue };
-            // A link that is being made is given up only for one that stands, or if there is no use for it any more.
-            let better = self.choose(request, directory, fx).is_some_and(|choice| directory.is_linked(choice));
+            // A link that is being made, or a place in a queue, is given up only for a link that stands, or if there is no
+            // use for it any more.
+            let choice = self.choose(request, directory, fx).filter(|choice| *choice != peer);
+            let better = choice.is_some_and(|choice| directory.is_linked(choice));
             if better || !directory.serves(peer, &request.ask.service) {
                 self.place(ticket, directory, now, fx);
             }
@@ -202,6 +228,7 @@ impl Asker {
             && self.deadlines.is_empty()
             && self.waiting.is_empty()
             && self.queues.is_empty()
+            && self.flying.len() == self.flights.values().sum::<usize>()
             && self.dials.is_empty()
             && self.own.is_empty()
     }
@@ -245,11 +272,24 @@ impl Asker {
         equals.get(fx.below(equals.len())).copied()
     }
 
+    /// Sends what waits for its turn at this provider, as far as there is room.
+    fn send_queued(&mut self, peer: PeerId, now: Mono, fx: &mut Effects) {
+        while self.has_room(peer)
+            && let Some(ticket) = self.queues.get(&peer).and_then(|queue| queue.queued.first().copied())
+        {
+            self.send(ticket, peer, now, fx);
+        }
+    }
+
+    /// Sends it, or puts it into the queue. Every request leaves the queue by this, or is over.
     fn send(&mut self, ticket: Ticket, to: PeerId, now: Mono, fx: &mut Effects) {
         let Some(request) = self.open.get(&ticket) else { return };
         let left = request.deadline - now;
         if left == Span(0) {
             return self.answer(ticket, Answer::Failed(AskFailure::NotSent), fx);
+        }
+        if !self.has_room(to) {
+            return self.enter(ticket, Stage::Queued(to));
         }
         let number = self.next_call;
         self.next_call += 1;
@@ -258,8 +298,26 @@ impl Asker {
         if to == self.me {
             self.own.push_back(OwnCall::Call { ticket, call });
         } else {
+            self.flying.insert(number, to);
+            *self.flights.entry(to).or_default() += 1;
             fx.ask(to, Request::Call(call), Asked::Call { ticket, call: number });
         }
+    }
+
+    fn has_room(&self, peer: PeerId) -> bool {
+        self.flights.get(&peer).is_none_or(|flights| *flights < IN_FLIGHT)
+    }
+
+    /// An exchange is over, whoever waits for it. Says with whom it was.
+    fn land(&mut self, call: u64) -> Option<PeerId> {
+        let peer = self.flying.remove(&call)?;
+        if let Some(flights) = self.flights.get_mut(&peer) {
+            *flights -= 1;
+            if *flights == 0 {
+                self.flights.remove(&peer);
+            }
+        }
+        Some(peer)
     }
 
     fn set_back(&mut self, ticket: Ticket, at: PeerId, setback: Setback) {
@@ -273,7 +331,7 @@ impl Asker {
         let Some(request) = self.close(ticket) else { return };
         let failure = match request.stage {
             Stage::Waiting => request.verdict(),
-            Stage::Parked(_) => AskFailure::NotSent,
+            Stage::Parked(_) | Stage::Queued(_) => AskFailure::NotSent,
             Stage::Sent { .. } => AskFailure::Unknown,
         };
         self.cancel(request.stage, fx);
@@ -289,7 +347,7 @@ impl Asker {
     /// Tells a provider that nobody waits for the call any more.
     fn cancel(&mut self, stage: Stage, fx: &mut Effects) {
         match stage {
-            Stage::Waiting | Stage::Parked(_) => {}
+            Stage::Waiting | Stage::Parked(_) | Stage::Queued(_) => {}
             Stage::Sent { to, call } if to == self.me => self.own.push_back(OwnCall::Cancel { call }),
             Stage::Sent { to, call } => {
                 fx.ask(to, Request::Cancel { call, extensions: Vec::new() }, Asked::Told);
@@ -319,6 +377,9 @@ impl Asker {
                 }
                 parked.insert(ticket);
             }
+            Stage::Queued(peer) => {
+                self.queues.entry(peer).or_default().queued.insert(ticket);
+            }
             Stage::Sent { to, .. } => {
                 self.queues.entry(to).or_default().sent.insert(ticket);
             }
@@ -331,15 +392,16 @@ impl Asker {
                 self.waiting.remove(&ticket);
                 return;
             }
-            Stage::Parked(peer) | Stage::Sent { to: peer, .. } => peer,
+            Stage::Parked(peer) | Stage::Queued(peer) | Stage::Sent { to: peer, .. } => peer,
         };
         let Some(queue) = self.queues.get_mut(&peer) else { return };
         queue.parked.remove(&ticket);
+        queue.queued.remove(&ticket);
         queue.sent.remove(&ticket);
         if queue.parked.is_empty() {
             self.dials.remove(&peer);
         }
-        if queue.parked.is_empty() && queue.sent.is_empty() {
+        if queue.len() == 0 {
             self.queues.remove(&peer);
         }
     }
@@ -347,7 +409,7 @@ impl Asker {
     fn sent_to(&self, ticket: Ticket, call: u64) -> Option<PeerId> {
         match self.open.get(&ticket)?.stage {
             Stage::Sent { to, call: present } if present == call => Some(to),
-            Stage::Waiting | Stage::Parked(_) | Stage::Sent { .. } => None,
+            Stage::Waiting | Stage::Parked(_) | Stage::Queued(_) | Stage::Sent { .. } => None,
         }
     }
 
@@ -356,7 +418,17 @@ impl Asker {
     }
 
     fn outstanding(&self, peer: PeerId) -> usize {
-        self.queues.get(&peer).map_or(0, |queue| queue.parked.len() + queue.sent.len())
+        self.queues.get(&peer).map_or(0, Queue::len)
+    }
+}
+
+impl Queue {
+    fn len(&self) -> usize {
+        self.parked.len() + self.queued.len() + self.sent.len()
+    }
+
+    fn unsent(&self) -> impl Iterator<Item = Ticket> {
+        self.parked.iter().chain(&self.queued).copied()
     }
 }
 

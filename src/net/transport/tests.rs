@@ -203,3 +203,119 @@ async fn one_good_address_among_bad_ones_is_enough() {
     let endpoint = timeout(PATIENCE, connected).await.unwrap();
     assert!(endpoint.get_remote_address().to_string().starts_with(&good.to_string()));
 }
+
+/// A connection whose other side takes nothing any more.
+struct Stuck;
+
+impl StreamMuxer for Stuck {
+    type Substream = SubstreamBox;
+    type Error = io::Error;
+
+    fn poll_inbound(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<SubstreamBox>> {
+        Poll::Pending
+    }
+
+    fn poll_outbound(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<SubstreamBox>> {
+        Poll::Pending
+    }
+
+    fn poll_close(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Pending
+    }
+
+    fn poll(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<StreamMuxerEvent>> {
+        Poll::Pending
+    }
+}
+
+#[tokio::test]
+async fn a_goodbye_that_nobody_takes_ends_all_the_same() {
+    let mut muxer = Ending::new(Stuck);
+    let closing = std::future::poll_fn(|context| Pin::new(&mut muxer).poll_close(context));
+    let error = timeout(PATIENCE, closing).await.unwrap().unwrap_err();
+    assert_eq!(error.kind(), io::ErrorKind::TimedOut);
+}
+
+/// Passes bytes on until it is told to stop, and then keeps both connections open without reading.
+async fn freezing_proxy(to: u16, frozen: std::sync::Arc<tokio::sync::Notify>) -> (u16, impl Future<Output = ()>) {
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let port = listener.local_addr().unwrap().port();
+    let passing = async move {
+        let (mut guest, _) = listener.accept().await.unwrap();
+        let mut host = tokio::net::TcpStream::connect(("127.0.0.1", to)).await.unwrap();
+        tokio::select! {
+            _ = tokio::io::copy_bidirectional(&mut guest, &mut host) => {}
+            () = frozen.notified() => {}
+        }
+        std::future::pending::<()>().await;
+        drop((guest, host));
+    };
+    (port, passing)
+}
+
+/// The other side stops reading with a lot on its way to it: a connection that is closed then is closed soon.
+#[tokio::test]
+async fn a_connection_with_unsent_bytes_is_reported_closed() {
+    use crate::mesh::event::Checked;
+    use crate::net::rpc;
+    use crate::wire::rpc::Request;
+
+    let mesh = MeshAccess::open();
+    let node = || {
+        let keypair = Keypair::generate_ed25519();
+        let transport = transport(&keypair, &mesh).unwrap();
+        Swarm::new(transport, rpc::behaviour(mesh.id), keypair.public().to_peer_id(), swarm_config())
+    };
+    let (mut host, mut guest) = (node(), node());
+    let address = listen(&mut host, &"/ip4/127.0.0.1/tcp/0".parse().unwrap()).await;
+    let port = address.to_string().rsplit('/').next().unwrap().parse().unwrap();
+    let frozen = std::sync::Arc::new(tokio::sync::Notify::new());
+    let (port, proxy) = freezing_proxy(port, std::sync::Arc::clone(&frozen)).await;
+    guest.dial(format!("/ip4/127.0.0.1/tcp/{port}").parse::<Multiaddr>().unwrap()).unwrap();
+    let test = async {
+        let (peer, connection) = loop {
+            tokio::select! {
+                _ = host.select_next_some() => {}
+                event = guest.select_next_some() => if let SwarmEvent::ConnectionEstablished { peer_id, connection_id, .. } = event {
+                    break (peer_id, connection_id);
+                }
+            }
+        };
+        for _ in 0..128 {
+            let frames = vec![bytes::Bytes::from(vec![7; 60_000]); 16];
+            let request = Request::Inject { frames, extensions: Vec::new() };
+            guest.behaviour_mut().send_request(&peer, Checked::from(request));
+        }
+        // The streams are accepted, and much is on its way.
+        drop(
+            timeout(Duration::from_millis(100), async {
+                loop {
+                    tokio::select! { _ = host.select_next_some() => {}, _ = guest.select_next_some() => {} }
+                }
+            })
+            .await,
+        );
+        frozen.notify_one();
+        drop(
+            timeout(Duration::from_millis(500), async {
+                loop {
+                    guest.select_next_some().await;
+                }
+            })
+            .await,
+        );
+        let started = Instant::now();
+        assert!(guest.close_connection(connection));
+        loop {
+            if let SwarmEvent::ConnectionClosed { cause, .. } = guest.select_next_some().await {
+                return (started.elapsed(), cause);
+            }
+        }
+    };
+    let (took, cause) = tokio::select! {
+        outcome = timeout(PATIENCE, test) => outcome.expect("the connection is never reported closed"),
+        () = proxy => panic!("the proxy ended"),
+    };
+    assert!(took < FAREWELL + Duration::from_secs(2), "{took:?}");
+    assert!(cause.is_some(), "nothing was held up, so nothing was tested");
+}

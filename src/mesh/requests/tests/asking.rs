@@ -341,20 +341,95 @@ fn ten_thousand_may_be_open_and_no_more() {
     for _ in 0..10_000 {
         rig.ask();
     }
-    let sent: Vec<RpcId> = rig
-        .outputs()
-        .iter()
-        .map(|output| match output {
-            Output::Send { id, .. } => *id,
-            other => panic!("{other:?}"),
-        })
-        .collect();
-    assert_eq!(sent.len(), 10_000);
+    let mut out = calls(&mut rig);
     rig.ask();
     assert_eq!(rig.failed(), AskFailure::TooMany { limit: 10_000 });
-    for rpc in sent {
+    let mut answered = 0;
+    while let Some((rpc, _)) = out.pop_front() {
         rig.respond_status(rpc, ReplyStatus::Ok);
-        rig.answered();
+        answered += 1;
+        out.extend(calls(&mut rig));
     }
+    assert_eq!(answered, 10_000);
     assert!(rig.requests.is_idle());
+}
+
+/// Calls that went out, in order.
+fn calls(rig: &mut Rig) -> std::collections::VecDeque<(RpcId, PeerId)> {
+    let outputs = rig.outputs().into_iter();
+    let sent = outputs.filter_map(|output| match output {
+        Output::Send { id, to, request: Request::Call(_) } => Some((id, to)),
+        Output::Answer { .. } => None,
+        other => panic!("{other:?}"),
+    });
+    sent.collect()
+}
+
+#[test]
+fn more_requests_than_a_connection_carries_wait_for_their_turn() {
+    let mut rig = Rig::new();
+    rig.provider(1, true);
+    for _ in 0..3_000 {
+        rig.ask();
+    }
+    let mut out = calls(&mut rig);
+    assert_eq!(out.len(), 1_024);
+    let mut served = 0;
+    while let Some((rpc, _)) = out.pop_front() {
+        rig.respond_status(rpc, ReplyStatus::Ok);
+        served += 1;
+        out.extend(calls(&mut rig));
+        assert!(out.len() <= 1_024);
+    }
+    assert_eq!(served, 3_000);
+    assert!(rig.requests.is_idle());
+}
+
+#[test]
+fn what_waits_for_its_turn_counts_and_moves_when_the_link_goes() {
+    let mut rig = Rig::new();
+    let one = rig.provider(1, true);
+    for _ in 0..1_030 {
+        rig.ask();
+    }
+    assert_eq!(calls(&mut rig).len(), 1_024);
+    // Another provider has less to do than the queue, for what is new and for what was not sent.
+    let two = rig.provider(2, true);
+    rig.ask();
+    rig.change();
+    let moved = calls(&mut rig);
+    assert!(moved.len() == 7 && moved.iter().all(|(_, to)| *to == two), "{moved:?}");
+
+    let mut rig = Rig::new();
+    rig.provider(1, true);
+    for _ in 0..1_030 {
+        rig.ask();
+    }
+    rig.outputs();
+    rig.book.nodes.get_mut(&one).expect("there").linked = false;
+    rig.requests.unlinked(one, &mut rig.fx);
+    assert_eq!(rig.outputs().len(), 1_024, "those that were sent may have run");
+    assert_eq!(rig.dials(), [one]);
+    rig.book.nodes.get_mut(&one).expect("there").linked = true;
+    rig.requests.linked(one, rig.now, &mut rig.fx);
+    assert_eq!(calls(&mut rig).len(), 6);
+}
+
+#[test]
+fn a_call_that_nobody_waits_for_holds_its_place_until_it_is_answered() {
+    let mut rig = Rig::new();
+    rig.provider(1, true);
+    for _ in 0..1_025 {
+        rig.ask();
+    }
+    let out = calls(&mut rig);
+    rig.requests.abandoned(Ticket(1), &rig.book, rig.now, &mut rig.fx);
+    assert!(matches!(rig.outputs().as_slice(), [Output::Send { request: Request::Cancel { .. }, .. }]));
+    rig.respond_status(out[0].0, ReplyStatus::Unanswered);
+    assert_eq!(calls(&mut rig).len(), 1);
+
+    rig.ask();
+    rig.pass(Span::secs(2));
+    let failed = |output: &Output| matches!(output, Output::Answer { answer: Answer::Failed(AskFailure::NotSent), .. });
+    assert_eq!(rig.outputs().iter().filter(|output| failed(output)).count(), 1, "what was never sent says so");
 }
