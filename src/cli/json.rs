@@ -112,13 +112,15 @@ struct Error<'a> {
     outcome: &'static str,
     exit: u8,
     message: &'a str,
+    #[serde(skip_serializing_if = "<[String]>::is_empty")]
+    hints: &'a [String],
 }
 
 impl<'a> From<&'a Failure> for Failed<'a> {
     fn from(failure: &'a Failure) -> Self {
         let outcome = failure.outcome();
-        let error = Error { outcome: outcome.as_str(), exit: outcome.exit_code(), message: failure.message() };
-        Self { error }
+        let (outcome, exit) = (outcome.as_str(), outcome.exit_code());
+        Self { error: Error { outcome, exit, message: failure.message(), hints: failure.hints() } }
     }
 }
 
@@ -163,5 +165,7 @@ mod tests {
         let failure = Failure::new(Outcome::Nobody, "nobody serves a.b");
         let expected = r#"{"error":{"outcome":"nobody","exit":3,"message":"nobody serves a.b"}}"#;
         assert_eq!(printed(&Failed::from(&failure)).trim_end(), expected);
+        let expected = r#"{"error":{"outcome":"nobody","exit":3,"message":"nobody serves a.b","hints":["ask"]}}"#;
+        assert_eq!(printed(&Failed::from(&failure.hint("ask"))).trim_end(), expected);
     }
 }
