@@ -14,8 +14,8 @@ Examples:
   pombo id
   pombo id --name shop --json
 
-It takes the key of --key, the place of --name, or else the first place in the data directory that no running node
-holds, as `pombo node` would. What is not there yet is made, and the next node finds it. Beside a running node this is
+It takes the key of --key, the place of --name, or else the first place in the data directory that no running node \
+holds, as `pombo node` would. What is not there yet is made, and the next node finds it. Beside a running node this is \
 another one, therefore; `pombo peers` lists those that run.";
 
 #[derive(Serialize)]

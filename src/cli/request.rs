@@ -20,7 +20,9 @@ pub(super) const EXAMPLES: &str = "\
 Examples:
   pombo request text.upper hello
   pombo request shop.price --timeout 2s -H tenant:acme < quote.json
-  pombo request text.upper hello --to calm-otter --json";
+  pombo request text.upper hello --to calm-otter --json
+
+A pipe or a file gets the answer as it is, byte by byte. On a terminal, control characters are shown escaped.";
 
 #[derive(clap::Args, Debug)]
 pub(super) struct Args {
@@ -137,9 +139,12 @@ fn print(output: Output, service: &str, reply: &Reply<Bytes>, elapsed: Duration)
             data: json::Data::from(&body[..]),
         });
     }
-    output.data(body)?;
-    // A program gets the bytes as they are; a prompt should not stick to them.
-    if std::io::stdout().is_terminal() && !body.ends_with(b"\n") { output.data(b"\n") } else { Ok(()) }
+    // A program gets the bytes as they are. People get text that cannot drive their terminal, and a prompt below it.
+    if std::io::stdout().is_terminal() {
+        let shown = text::answer(body);
+        return output.line(shown.strip_suffix('\n').unwrap_or(&shown));
+    }
+    output.data(body)
 }
 
 fn no_body(service: &str) -> Failure {

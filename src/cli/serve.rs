@@ -25,7 +25,7 @@ Examples:
   pombo serve demo.hello --reply 'good morning'
   pombo serve demo.echo --echo
 
-The command of --exec gets the question on stdin and POMBO_SERVICE, POMBO_SOURCE and POMBO_HEADER_<NAME> in its
+The command of --exec gets the question on stdin and POMBO_SERVICE, POMBO_SOURCE and POMBO_HEADER_<NAME> in its \
 environment. What it prints is the answer. If it fails, the request is refused with the last it wrote to stderr.";
 
 #[derive(clap::Args, Debug)]

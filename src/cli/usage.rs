@@ -10,6 +10,8 @@ use super::args::Cli;
 use super::failure::Failure;
 use super::output::{self, Output};
 
+const NO_VERB: &str = "there is no verb: `pombo --help` lists them";
+
 /// Prints what clap has to say. `--json` and `--color` are heeded as far as they can be told, since nothing was
 /// understood.
 pub(super) fn misunderstood(error: &clap::Error) -> ExitCode {
@@ -34,12 +36,12 @@ pub(super) fn misunderstood(error: &clap::Error) -> ExitCode {
 
 /// The first paragraph, which says what is wrong.
 fn message(error: &clap::Error) -> String {
-    if error.kind() == ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand {
-        return "there is no verb: `pombo --help` lists them".to_owned();
+    if matches!(error.kind(), ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand | ErrorKind::MissingSubcommand) {
+        return NO_VERB.to_owned();
     }
     let text = error.render().to_string();
     let first = text.trim_start_matches("error: ").split("\n\n").next().unwrap_or_default();
-    first.trim_end().to_owned()
+    first.split_whitespace().collect::<Vec<_>>().join(" ")
 }
 
 /// Who did not type a flag may not know that it is set: names the variables that the trouble comes from.
