@@ -7,7 +7,7 @@ use clap::builder::FalseyValueParser;
 use clap::{ArgAction, Args, ColorChoice, Parser, Subcommand};
 use pombo::{MeshChoice, Multiaddr, Outcome};
 
-use super::{node, parse, publish, request, serve, sub, text};
+use super::{id, node, parse, publish, request, serve, sub, text};
 
 /// A message bus with no server in the middle.
 ///
@@ -56,8 +56,8 @@ pub(super) enum Verb {
     /// List the services of the mesh
     #[command(after_help = "Examples:\n  pombo services\n  pombo services --json")]
     Services,
-    /// Print the identity that a node started with these flags would have
-    #[command(after_help = "Examples:\n  pombo id\n  pombo id --name shop --json")]
+    /// Print who a node started now with these flags is, and keep that for it
+    #[command(after_help = id::EXAMPLES)]
     Id,
 }
 
@@ -90,11 +90,11 @@ pub(super) struct Common {
     pub(super) data_dir: Option<PathBuf>,
     /// Listen on this address, such as /ip4/0.0.0.0/tcp/7662; may be repeated [default: everywhere, on free ports]
     #[arg(long, global = true, value_name = "ADDRESS", env = "POMBO_LISTEN", hide_env = true, help_heading = FINDING)]
-    #[arg(hide_short_help = true, value_parser = parse::address, value_delimiter = ',')]
+    #[arg(hide_short_help = true, value_parser = parse::listen, value_delimiter = ',')]
     pub(super) listen: Vec<Multiaddr>,
     /// Link up with the node at this address, such as /ip4/192.168.1.20/tcp/7662; may be repeated
     #[arg(long, global = true, value_name = "ADDRESS", env = "POMBO_PEER", hide_env = true, help_heading = FINDING)]
-    #[arg(hide_short_help = true, value_parser = parse::address, value_delimiter = ',')]
+    #[arg(hide_short_help = true, value_parser = parse::peer, value_delimiter = ',')]
     pub(super) peer: Vec<Multiaddr>,
     /// Do not look for peers by multicast DNS
     #[arg(long, global = true, env = "POMBO_NO_MDNS", hide_env = true, help_heading = FINDING)]

@@ -1,7 +1,6 @@
 //! What `pombo node` says when it has started: who it is, where, how it finds others, and what to type next.
 
 use std::fmt::Write as _;
-use std::time::SystemTime;
 
 use pombo::{Discovery, MeshInfo, Multiaddr, Node};
 use serde::Serialize;
@@ -73,7 +72,7 @@ pub(super) fn print(context: &Context, node: &Node) -> Result<(), Failure> {
 fn started(node: &Node) -> Started<'_> {
     Started {
         event: "started",
-        time: text::rfc3339(SystemTime::now()),
+        time: text::rfc3339(text::clock()),
         version: env!("CARGO_PKG_VERSION"),
         name: node.name(),
         peer: node.peer_id().to_string(),

@@ -33,6 +33,20 @@ impl Context {
         loopback.into_iter().fold(self.identity().mdns(false).local(false), Builder::listen)
     }
 
+    /// What to do when no other node was found.
+    pub(super) fn lonely(&self) -> String {
+        let common = &self.common;
+        if let [address, ..] = &common.peer[..] {
+            return format!("nobody of this mesh answered at {address}: see that a node runs there, in the same mesh");
+        }
+        if common.no_local && common.no_mdns {
+            return "--no-local and --no-mdns leave nobody to be found: name a node's address with --peer".to_owned();
+        }
+        let flags = common.mesh_flags();
+        let elsewhere = if common.open { "" } else { "; across machines, all with --open" };
+        format!("start `pombo node{flags}` in another terminal{elsewhere}")
+    }
+
     fn identity(&self) -> Builder {
         let common = &self.common;
         let mut builder = Node::builder().mesh(common.mesh());

@@ -1,4 +1,5 @@
-//! `pombo id`: the identity that a node started with these flags would have.
+//! `pombo id`: who a node started now with these flags is. It finds out as the node would: by claiming the identity, which
+//! makes what is not there yet, and letting it go.
 
 use pombo::Node;
 use serde::Serialize;
@@ -7,6 +8,15 @@ use super::banner::{self, Mesh};
 use super::context::Context;
 use super::failure::Failure;
 use super::text;
+
+pub(super) const EXAMPLES: &str = "\
+Examples:
+  pombo id
+  pombo id --name shop --json
+
+It takes the key of --key, the place of --name, or else the first place in the data directory that no running node \
+holds, as `pombo node` would. What is not there yet is made, and the next node finds it. Beside a running node this is \
+another one, therefore; `pombo peers` lists those that run.";
 
 #[derive(Serialize)]
 struct Identity<'a> {

@@ -3,6 +3,7 @@
 //! Nothing here changes a byte, and nothing reads more than a message may hold.
 
 use std::ffi::OsString;
+use std::fmt;
 use std::io::IsTerminal;
 use std::path::{Path, PathBuf};
 use std::pin::Pin;
@@ -36,28 +37,31 @@ impl Input {
 
     /// The whole of it.
     pub(super) async fn read(self) -> Result<Bytes, Failure> {
-        let source = match self {
-            Self::Given(body) => return Ok(body),
-            other => other.open().await?,
-        };
+        if let Self::Given(body) = self {
+            return Ok(body);
+        }
+        let name = self.to_string();
         let mut body = Vec::new();
-        source.take(most() + 1).read_to_end(&mut body).await.map_err(|error| unreadable(&error))?;
-        within(body)
+        let read = self.open().await?.take(most() + 1).read_to_end(&mut body).await;
+        read.map_err(|error| unreadable(&name, &error))?;
+        within(body, &name)
     }
 
     /// One body per line, without its newline, as the lines come in.
     pub(super) async fn lines(self) -> Result<impl Stream<Item = Result<Bytes, Failure>>, Failure> {
+        let name = self.to_string();
         let source = self.open().await?;
-        Ok(futures::stream::try_unfold(source, async |mut source| {
-            let mut line = Vec::new();
-            let read = (&mut source).take(most() + 2).read_until(b'\n', &mut line).await;
-            if read.map_err(|error| unreadable(&error))? == 0 {
-                return Ok(None);
+        Ok(futures::stream::try_unfold((source, 1_u64), move |(mut source, number)| {
+            let name = format!("line {number} of {name}");
+            async move {
+                let mut line = Vec::new();
+                let read = (&mut source).take(most() + 2).read_until(b'\n', &mut line).await;
+                if read.map_err(|error| unreadable(&name, &error))? == 0 {
+                    return Ok(None);
+                }
+                line.pop_if(|last| *last == b'\n');
+                Ok(Some((within(line, &name)?, (source, number + 1))))
             }
-            if line.last() == Some(&b'\n') {
-                line.pop();
-            }
-            Ok(Some((within(line)?, source)))
         }))
     }
 
@@ -67,6 +71,17 @@ impl Input {
             Self::File(path) => Box::pin(BufReader::new(open(&path).await?)),
             Self::Stdin => Box::pin(BufReader::new(tokio::io::stdin())),
         })
+    }
+}
+
+/// What to call it.
+impl fmt::Display for Input {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Given(_) => f.write_str("the body"),
+            Self::File(path) => path.display().fmt(f),
+            Self::Stdin => f.write_str("stdin"),
+        }
     }
 }
 
@@ -91,16 +106,16 @@ fn most() -> u64 {
     Limits::default().message as u64
 }
 
-fn within(body: Vec<u8>) -> Result<Bytes, Failure> {
+fn within(body: Vec<u8>, name: &str) -> Result<Bytes, Failure> {
     if body.len() as u64 > most() {
-        let message = format!("the body has more than {} bytes, which is the most that a message may have", most());
+        let message = format!("{name} has more than {} bytes, which is the most that a message may have", most());
         return Err(Failure::new(Outcome::Rejected, message));
     }
     Ok(Bytes::from(body))
 }
 
-fn unreadable(error: &std::io::Error) -> Failure {
-    Failure::new(Outcome::Failed, format!("cannot read the body: {error}"))
+fn unreadable(name: &str, error: &std::io::Error) -> Failure {
+    Failure::new(Outcome::Failed, format!("cannot read {name}: {error}"))
 }
 
 #[cfg(test)]
@@ -140,7 +155,9 @@ mod tests {
         let longest = "x".repeat(most() as usize);
         let mut lines = pin!(text(&format!("{longest}\n{longest}x\nnever")).lines().await.unwrap());
         assert_eq!(lines.next().await.unwrap().unwrap().len(), longest.len());
-        assert_eq!(lines.next().await.unwrap().unwrap_err().outcome(), Outcome::Rejected);
+        let failure = lines.next().await.unwrap().unwrap_err();
+        assert_eq!(failure.outcome(), Outcome::Rejected);
+        assert!(failure.message().starts_with("line 2 of "), "{}", failure.message());
     }
 
     #[tokio::test]

@@ -9,12 +9,21 @@ use serde::Serialize;
 use super::failure::Failure;
 use super::text;
 
-/// Appends a value and a newline.
+/// Appends a value and a newline. What could drive a terminal, and JSON would let pass, is escaped.
 pub(super) fn append(line: &mut Vec<u8>, value: &impl Serialize) -> Result<(), Failure> {
-    serde_json::to_writer(&mut *line, value)
+    let mut text = serde_json::to_string(value)
         .map_err(|error| Failure::new(Outcome::Failed, format!("cannot write JSON: {error}")))?;
+    if text.contains(text::steers) {
+        // They are all in strings, and none needs two of JSON's escapes.
+        text = text.chars().map(|one| if text::steers(one) { unicode(one) } else { one.to_string() }).collect();
+    }
+    line.extend_from_slice(text.as_bytes());
     line.push(b'\n');
     Ok(())
+}
+
+fn unicode(character: char) -> String {
+    format!("\\u{:04x}", u32::from(character))
 }
 
 /// A listing.
@@ -112,13 +121,15 @@ struct Error<'a> {
     outcome: &'static str,
     exit: u8,
     message: &'a str,
+    #[serde(skip_serializing_if = "<[String]>::is_empty")]
+    hints: &'a [String],
 }
 
 impl<'a> From<&'a Failure> for Failed<'a> {
     fn from(failure: &'a Failure) -> Self {
         let outcome = failure.outcome();
-        let error = Error { outcome: outcome.as_str(), exit: outcome.exit_code(), message: failure.message() };
-        Self { error }
+        let (outcome, exit) = (outcome.as_str(), outcome.exit_code());
+        Self { error: Error { outcome, exit, message: failure.message(), hints: failure.hints() } }
     }
 }
 
@@ -141,6 +152,10 @@ mod tests {
     #[test]
     fn data_is_text_or_base64() {
         assert_eq!(printed(&Holder { data: Data::from(&b"hi\n\x1b"[..]) }), "{\"data\":\"hi\\n\\u001b\"}\n");
+        let steering = "\u{7f} \u{9b}31m \u{202e}txt";
+        let line = printed(&Holder { data: Data::from(steering.as_bytes()) });
+        assert_eq!(line, "{\"data\":\"\\u007f \\u009b31m \\u202etxt\"}\n");
+        assert_eq!(serde_json::from_str::<serde_json::Value>(&line).unwrap()["data"], steering);
         let bytes: &[u8] = &[0xde, 0xad, 0xbe, 0xef, 0];
         assert_eq!(printed(&Holder { data: Data::from(bytes) }), "{\"data_base64\":\"3q2+7wA=\"}\n");
     }
@@ -163,5 +178,7 @@ mod tests {
         let failure = Failure::new(Outcome::Nobody, "nobody serves a.b");
         let expected = r#"{"error":{"outcome":"nobody","exit":3,"message":"nobody serves a.b"}}"#;
         assert_eq!(printed(&Failed::from(&failure)).trim_end(), expected);
+        let expected = r#"{"error":{"outcome":"nobody","exit":3,"message":"nobody serves a.b","hints":["ask"]}}"#;
+        assert_eq!(printed(&Failed::from(&failure.hint("ask"))).trim_end(), expected);
     }
 }

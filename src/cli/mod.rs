@@ -3,10 +3,9 @@
 //!
 //! Each verb has a file with its flags and its work; [`banner`] belongs to `node`, [`tally`] to `pub`, [`exec`] to `serve`.
 //! What they share: [`args`] (the command tree and the flags of all verbs), [`context`] (a node for the verb, and its
-//! goodbye), [`output`] (who writes where), [`failure`] (how a verb ends), [`signals`], [`parse`], [`input`], [`text`],
-//! [`json`], [`table`] and [`names`].
+//! goodbye), [`output`] (who writes where), [`failure`] (how a verb ends), [`usage`] (how one does not begin), [`signals`],
+//! [`parse`], [`input`], [`text`], [`json`], [`table`] and [`names`].
 
-use std::ffi::OsStr;
 use std::process::ExitCode;
 
 use clap::Parser;
@@ -42,12 +41,13 @@ mod table;
 mod tally;
 mod text;
 mod topics;
+mod usage;
 
 /// Reads the command line, does what it says, and tells how that ended.
 pub(crate) fn main() -> ExitCode {
     let Cli { common, verb } = match Cli::try_parse() {
         Ok(cli) => cli,
-        Err(error) => return misunderstood(&error),
+        Err(error) => return usage::misunderstood(&error),
     };
     trace(&common);
     let output = Output::new(&common);
@@ -77,19 +77,6 @@ fn run(context: Context, verb: Verb) -> Result<(), Failure> {
     // A thread may be waiting for stdin, which nobody can interrupt: do not wait for it in turn.
     runtime.shutdown_background();
     result
-}
-
-/// What clap has to say: help, the version, or what is wrong with the command line. The latter as JSON if that was asked
-/// for, which has to be guessed, since nothing was understood.
-fn misunderstood(error: &clap::Error) -> ExitCode {
-    if error.use_stderr() && std::env::args_os().any(|argument| argument == OsStr::new("--json")) {
-        let message = error.render().to_string();
-        let message = message.trim_end().trim_start_matches("error: ");
-        return Output::json().exit(Err(Failure::new(Outcome::Usage, message)));
-    }
-    // Nowhere is left to say it if this fails.
-    let _ = error.print();
-    if error.use_stderr() { ExitCode::from(Outcome::Usage.exit_code()) } else { ExitCode::SUCCESS }
 }
 
 /// Sends the library's tracing to stderr. `POMBO_LOG` takes filters such as `pombo=debug,libp2p=info`.

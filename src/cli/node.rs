@@ -2,7 +2,6 @@
 
 use std::collections::HashMap;
 use std::pin::pin;
-use std::time::SystemTime;
 
 use clap::builder::FalseyValueParser;
 use futures::StreamExt;
@@ -22,6 +21,9 @@ Examples:
   pombo node --open
   pombo node --name shop --listen /ip4/0.0.0.0/tcp/7662 --peer /ip4/192.168.1.20/tcp/7662";
 
+const OUTRUN: &str = "! another process runs this very node, with the same key, and others now listen to that one: stop one \
+                      of the two, or start it with a key or --data-dir of its own";
+
 #[derive(clap::Args, Debug)]
 pub(super) struct Args {
     /// Do not pass on what others publish unless somebody here listens
@@ -32,7 +34,7 @@ pub(super) struct Args {
 pub(super) async fn run(context: &Context, args: Args) -> Result<(), Failure> {
     let builder = context.lasting().relay(!args.no_relay);
     // Its work is to run until it is stopped.
-    context.on_node(builder, async |node| watch(context, node).await).await.map(|_| ())
+    context.on_node(builder, async |node| output::while_read(watch(context, node)).await).await.map(|_| ())
 }
 
 async fn watch(context: &Context, node: &Node) -> Result<(), Failure> {
@@ -98,6 +100,7 @@ impl Log {
             Event::OtherMesh { peer, addresses, open } => {
                 self.say(&turned_away(peer, &addresses, self.open, open))?;
             }
+            Event::Outrun { .. } => self.say(OUTRUN)?,
             _ => {}
         }
         Ok(())
@@ -133,7 +136,7 @@ fn turned_away(peer: Option<PeerId>, addresses: &[Multiaddr], ours_open: bool, t
 }
 
 fn line(event: Event) -> Option<Line> {
-    let time = text::rfc3339(SystemTime::now());
+    let time = text::rfc3339(text::clock());
     let line = match event {
         Event::Linked { peer, address, by } => Line {
             event: "linked",
@@ -153,6 +156,7 @@ fn line(event: Event) -> Option<Line> {
             open: Some(open),
             ..Line::default()
         },
+        Event::Outrun { .. } => Line { event: "outrun", ..Line::default() },
         _ => return None,
     };
     Some(Line { time, ..line })

@@ -57,9 +57,11 @@ impl Output {
     /// Writes bytes to stdout as they are.
     pub(super) fn data(self, bytes: &[u8]) -> Result<(), Failure> {
         let mut stdout = io::stdout().lock();
-        stdout.write_all(bytes).and_then(|()| stdout.flush()).map_err(|error| match error.kind() {
-            ErrorKind::BrokenPipe => Failure::unread(),
-            _ => Failure::new(Outcome::Failed, format!("cannot write to stdout: {error}")),
+        stdout.write_all(bytes).and_then(|()| stdout.flush()).map_err(|error| {
+            if error.kind() == ErrorKind::BrokenPipe {
+                return Failure::unread();
+            }
+            Failure::new(Outcome::Failed, format!("cannot write to stdout: {error}"))
         })
     }
 
@@ -145,8 +147,35 @@ fn painted(colored: bool, style: Style, part: impl Display) -> String {
     if colored { format!("{style}{part}{style:#}") } else { part.to_string() }
 }
 
+/// Does work that may have nothing to print for long, and ends it when whoever read stdout has gone: `pombo sub '>' |
+/// head -1` ends with its first message, not with the second.
+pub(super) async fn while_read<T>(work: impl Future<Output = Result<T, Failure>>) -> Result<T, Failure> {
+    tokio::select! {
+        biased;
+        done = work => done,
+        () = reader_gone() => Err(Failure::unread()),
+    }
+}
+
+/// Returns when the pipe that stdout is has lost its reader. Never, if it is something else.
+async fn reader_gone() {
+    #[cfg(unix)]
+    {
+        use std::os::fd::AsFd;
+        use tokio::{io::Interest, net::unix::pipe::Sender};
+        // Only watched, under a second descriptor: not made non-blocking, and closed without closing stdout.
+        let stdout = io::stdout().as_fd().try_clone_to_owned().and_then(Sender::from_owned_fd_unchecked);
+        if let Ok(stdout) = stdout
+            && stdout.ready(Interest::ERROR).await.is_ok()
+        {
+            return;
+        }
+    }
+    std::future::pending::<()>().await;
+}
+
 /// Writes a line to stderr. If that fails there is nobody left to tell.
-fn complain(line: impl Display) {
+pub(super) fn complain(line: impl Display) {
     let _ = io::stderr().lock().write_all(format!("{line}\n").as_bytes());
 }
 

@@ -17,23 +17,57 @@ pub(super) fn header(text: &str) -> Result<(String, String), String> {
 
 /// A length of time with its unit, such as `500ms`, `2s` or `1m`.
 pub(super) fn duration(text: &str) -> Result<Duration, String> {
-    humantime::parse_duration(text).map_err(|error| format!("{error}: write it with its unit, such as 500ms, 2s or 1m"))
+    let wrong = |_| "it is no length of time: write a number and its unit, such as 500ms, 2s or 1m".to_owned();
+    humantime::parse_duration(text).map_err(wrong)
+}
+
+/// Where a node can listen.
+pub(super) fn listen(text: &str) -> Result<Multiaddr, String> {
+    let address = address(text, "/ip4/0.0.0.0/tcp/7662")?;
+    if is_socket(&address.protocol_stack().collect::<Vec<_>>()) {
+        return Ok(address);
+    }
+    Err(format!("a node cannot listen there: write it as /ip4/0.0.0.0/tcp/7662{}", or_quic("0.0.0.0")))
+}
+
+/// Where a node can be found.
+pub(super) fn peer(text: &str) -> Result<Multiaddr, String> {
+    let address = address(text, "/ip4/192.168.1.20/tcp/7662")?;
+    let mut stack: Vec<_> = address.protocol_stack().collect();
+    stack.pop_if(|last| *last == "p2p");
+    if is_socket(&stack) {
+        return Ok(address);
+    }
+    if stack.first().is_some_and(|first| first.starts_with("dns")) {
+        return Err("names are not looked up: give the IP address, such as /ip4/192.168.1.20/tcp/7662".to_owned());
+    }
+    Err(format!("no node can be there: write it as /ip4/192.168.1.20/tcp/7662{}", or_quic("192.168.1.20")))
 }
 
 /// An address in the form of libp2p.
-pub(super) fn address(text: &str) -> Result<Multiaddr, String> {
+fn address(text: &str, example: &str) -> Result<Multiaddr, String> {
     let right = match text.parse::<std::net::SocketAddr>() {
         Ok(socket) => {
             let family = if socket.is_ipv4() { "ip4" } else { "ip6" };
             format!("/{family}/{}/tcp/{}", socket.ip(), socket.port())
         }
-        Err(_) => "/ip4/192.168.1.20/tcp/7662".to_owned(),
+        Err(_) => example.to_owned(),
     };
     match text.parse::<Multiaddr>() {
         Ok(address) if !address.is_empty() => Ok(address),
         Ok(_) => Err(format!("it is empty: write it as {right}")),
         Err(error) => Err(format!("{error}: write it as {right}")),
     }
+}
+
+/// Whether these protocols lead to a port that a node can have.
+fn is_socket(stack: &[&str]) -> bool {
+    matches!(stack, ["ip4" | "ip6", "tcp"])
+        || (cfg!(feature = "quic") && matches!(stack, ["ip4" | "ip6", "udp", "quic-v1"]))
+}
+
+fn or_quic(ip: &str) -> String {
+    if cfg!(feature = "quic") { format!(" or /ip4/{ip}/udp/7662/quic-v1") } else { String::new() }
 }
 
 #[cfg(test)]
@@ -62,11 +96,22 @@ mod tests {
 
     #[test]
     fn a_socket_address_is_answered_with_its_right_form() {
-        assert!(address("/ip4/127.0.0.1/tcp/80").is_ok());
-        assert!(address("/ip4/127.0.0.1/udp/80/quic-v1").is_ok());
-        assert!(address("10.0.0.1:80").unwrap_err().ends_with("/ip4/10.0.0.1/tcp/80"));
-        assert!(address("[::1]:80").unwrap_err().ends_with("/ip6/::1/tcp/80"));
-        assert!(address("").unwrap_err().contains("/ip4/"));
-        assert!(address("shop").unwrap_err().contains("/ip4/"));
+        for parse in [listen, peer] {
+            assert!(parse("/ip4/127.0.0.1/tcp/80").is_ok());
+            assert_eq!(parse("/ip6/::1/udp/80/quic-v1").is_ok(), cfg!(feature = "quic"));
+            assert!(parse("10.0.0.1:80").unwrap_err().ends_with("/ip4/10.0.0.1/tcp/80"));
+            assert!(parse("[::1]:80").unwrap_err().ends_with("/ip6/::1/tcp/80"));
+            for wrong in ["", "shop", "/ip4/10.0.0.1", "/ip4/10.0.0.1/udp/80", "/ip4/10.0.0.1/tcp/80/ws"] {
+                assert!(parse(wrong).unwrap_err().contains("/ip4/"), "{wrong}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_peer_may_be_named_and_a_listener_not() {
+        let named = "/ip4/10.0.0.1/tcp/80/p2p/12D3KooWPjceQrSwdWXPyLLeABRXmuqt69Rg3sBYbU1Nft9HyQ6X";
+        assert!(peer(named).is_ok());
+        assert!(listen(named).is_err());
+        assert!(peer("/dns4/example.org/tcp/80").unwrap_err().contains("IP address"));
     }
 }

@@ -5,7 +5,6 @@ use serde::Serialize;
 
 use super::context::Context;
 use super::failure::Failure;
-use super::output::Output;
 use super::table::Table;
 use super::{json, text};
 
@@ -47,16 +46,17 @@ impl From<PeerStatus> for Item {
 }
 
 pub(super) async fn run(context: &Context) -> Result<(), Failure> {
-    context.finish_on_node(context.short_lived(), async |node| list(context.output, node).await).await
+    context.finish_on_node(context.short_lived(), async |node| list(context, node).await).await
 }
 
-async fn list(output: Output, node: &Node) -> Result<(), Failure> {
+async fn list(context: &Context, node: &Node) -> Result<(), Failure> {
+    let output = context.output;
     let peers = known(node).await?;
     if output.is_json() {
         return output.object(&json::Items { items: peers.into_iter().map(Item::from).collect() });
     }
     if peers.is_empty() {
-        alone(output);
+        alone(context);
         return Ok(());
     }
     let mut table = Table::new(["NAME", "PEER", "ADDRESS", "FOUND BY", "ROUND TRIP", "PATTERNS", "SERVICES", ""]);
@@ -86,12 +86,12 @@ fn row(peer: &PeerStatus) -> [String; 8] {
 
 /// The other nodes, once the first look around is over.
 pub(super) async fn known(node: &Node) -> Result<Vec<PeerStatus>, Failure> {
-    node.settled().await;
+    node.settled().await?;
     Ok(node.status().await?.peers)
 }
 
 /// Says that nobody is there, which is no failure of a listing.
-pub(super) fn alone(output: Output) {
-    output.note("no other node was found");
-    output.hint("start `pombo node` in another terminal; across machines, all with --open");
+pub(super) fn alone(context: &Context) {
+    context.output.note("no other node was found");
+    context.output.hint(context.lonely());
 }

@@ -5,10 +5,10 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use bytes::Bytes;
-use futures::stream::{self, BoxStream, LocalBoxStream};
-use futures::{Stream, StreamExt};
+use futures::StreamExt;
+use futures::stream::{self, BoxStream, FuturesOrdered, LocalBoxStream};
 use pombo::{Headers, Node, Outcome, PublishError, Published, RawTopic};
-use tokio::time::MissedTickBehavior;
+use tokio::time::{Instant, MissedTickBehavior};
 
 use super::context::Context;
 use super::failure::Failure;
@@ -23,8 +23,9 @@ Examples:
   tail -f app.log | pombo pub log.app --lines
   pombo pub demo.tick tock -n 10 --every 1s --min-peers 1";
 
-/// How many publications may wait for their answers at once.
+/// How many publications may wait for their answers at once, and how much they may hold.
 const IN_FLIGHT: usize = 128;
+const BYTES_IN_FLIGHT: usize = 1024 * 1024;
 
 /// How long listeners are waited for, if some are asked for.
 const PATIENCE: Duration = Duration::from_secs(5);
@@ -57,7 +58,7 @@ pub(super) struct Args {
     /// Fail unless so many other nodes subscribe
     #[arg(long, value_name = "N", default_value_t = 0, hide_default_value = true)]
     min_peers: usize,
-    /// How long to wait for them, and for a confirmation [default: 5s]
+    /// How long to wait for other nodes, and for the word of some that they have it [default: 5s]
     #[arg(long, value_name = "TIME", env = "POMBO_TIMEOUT", hide_env = true, value_parser = parse::duration)]
     timeout: Option<Duration>,
 }
@@ -66,8 +67,9 @@ pub(super) async fn run(context: &Context, args: Args) -> Result<(), Failure> {
     let topic = RawTopic::parse(&args.topic)?;
     // Before a node is started: the body may be missing, or long in coming.
     let bodies = context.unless_stopped(bodies(&args)).await.ok_or_else(Failure::interrupted)??;
-    let post = Post { args: &args, topic, headers: args.headers.iter().cloned().collect() };
-    let mut tally = Tally::new(context.output, &args.topic, args.every.is_some());
+    let timeout = args.timeout.unwrap_or(PATIENCE);
+    let post = Post { context, args: &args, topic, headers: args.headers.iter().cloned().collect(), timeout };
+    let mut tally = Tally::new(context, &args.topic, args.every.is_some());
     let interrupted = || Failure::new(Outcome::Unknown, "interrupted before all of it was confirmed");
     let done = context.on_node(context.short_lived(), async |node| post.all(node, bodies, &mut tally).await).await;
     done.and_then(|done| done.ok_or_else(interrupted)).map_err(|failure| match tally.messages() {
@@ -119,48 +121,64 @@ fn no_body(topic: &str) -> Failure {
 
 /// What all the messages have in common.
 struct Post<'a> {
+    context: &'a Context,
     args: &'a Args,
     topic: RawTopic,
     headers: Headers,
+    timeout: Duration,
 }
 
 impl Post<'_> {
-    async fn all(
-        &self,
-        node: &Node,
-        mut bodies: impl Stream<Item = Result<Bytes, Failure>> + Unpin,
-        tally: &mut Tally,
-    ) -> Result<(), Failure> {
-        if self.args.min_peers == 0 {
-            node.settled().await;
-        }
-        // The first goes alone: it may have to wait for listeners, and the others must not overtake it.
+    async fn all(&self, node: &Node, mut bodies: Bodies, tally: &mut Tally<'_>) -> Result<(), Failure> {
         let Some(first) = bodies.next().await else {
             tally.nothing();
             return Ok(());
         };
-        let (bytes, published) = self.one(node, first?, self.args.min_peers).await?;
+        let first = first?;
+        // The time that it takes to look around is part of the first one's. If that is all, the publication says so.
+        let started = Instant::now();
+        let _ = tokio::time::timeout(self.timeout, node.settled()).await;
+        // The first goes alone: it may have to wait for listeners, and the others must not overtake it.
+        let left = self.timeout.saturating_sub(started.elapsed());
+        let (bytes, published) = self.one(node, first, self.args.min_peers, left).await?;
         tally.add(node, bytes, published).await?;
-
-        // When they are paced, each has to find its listeners. Otherwise many are under way, in the order of the bodies:
-        // a publication takes its place at its first poll, and `buffered` polls them in that order.
-        let (min_peers, in_flight) = if self.args.every.is_some() { (self.args.min_peers, 1) } else { (0, IN_FLIGHT) };
-        let mut published = bodies
-            .map(|body| async move {
-                match body {
-                    Ok(body) => self.one(node, body, min_peers).await,
-                    Err(failure) => Err(failure),
-                }
-            })
-            .buffered(in_flight);
-        while let Some(published) = published.next().await {
-            let (bytes, published) = published?;
-            tally.add(node, bytes, published).await?;
-        }
+        self.rest(node, bodies, tally).await?;
         tally.finish(node).await
     }
 
-    async fn one(&self, node: &Node, body: Bytes, min_peers: usize) -> Result<(usize, Published), Failure> {
+    /// Has many under way, in the order of the bodies: a publication takes its place at its first poll. When they are
+    /// paced, each has to find its listeners, and goes alone.
+    async fn rest(&self, node: &Node, mut bodies: Bodies, tally: &mut Tally<'_>) -> Result<(), Failure> {
+        let (min_peers, in_flight) = if self.args.every.is_some() { (self.args.min_peers, 1) } else { (0, IN_FLIGHT) };
+        let mut under_way = FuturesOrdered::new();
+        let (mut held, mut more) = (0, true);
+        while more || !under_way.is_empty() {
+            let room = more && under_way.len() < in_flight && held < BYTES_IN_FLIGHT;
+            tokio::select! {
+                Some(published) = under_way.next() => {
+                    let (bytes, published) = published?;
+                    held -= bytes;
+                    tally.add(node, bytes, published).await?;
+                }
+                body = bodies.next(), if room => {
+                    // What cannot be read ends it, but in its turn: those before it are still to be confirmed.
+                    more = matches!(body, Some(Ok(_)));
+                    let Some(body) = body else { continue };
+                    held += body.as_ref().map_or(0, Bytes::len);
+                    under_way.push_back(async move { self.one(node, body?, min_peers, self.timeout).await });
+                }
+            }
+        }
+        Ok(())
+    }
+
+    async fn one(
+        &self,
+        node: &Node,
+        body: Bytes,
+        min_peers: usize,
+        timeout: Duration,
+    ) -> Result<(usize, Published), Failure> {
         let mut publish = node.publish(self.topic.clone(), &body).headers(self.headers.clone());
         if let Some(content_type) = &self.args.content_type {
             publish = publish.content_type(content_type.as_str());
@@ -168,12 +186,17 @@ impl Post<'_> {
         if min_peers > 0 {
             publish = publish.min_peers(min_peers);
         }
-        publish = publish.timeout(self.args.timeout.unwrap_or(PATIENCE));
-        let published = publish.await.map_err(|error| match error {
-            PublishError::Nobody { .. } => Failure::from(error).hint("`pombo topics` lists what is subscribed to"),
-            other => other.into(),
-        })?;
-        Ok((body.len(), published))
+        let published = publish.timeout(timeout).await;
+        Ok((body.len(), published.map_err(|error| self.failed(error))?))
+    }
+
+    fn failed(&self, error: PublishError) -> Failure {
+        let nobody = matches!(error, PublishError::Nobody { .. });
+        let failure = Failure::from(error);
+        if !nobody {
+            return failure;
+        }
+        failure.hint(format!("`pombo topics{}` lists what is subscribed to", self.context.common.mesh_flags()))
     }
 }
 

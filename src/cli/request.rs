@@ -2,11 +2,12 @@
 
 use std::ffi::OsString;
 use std::io::IsTerminal;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use bytes::Bytes;
 use pombo::{Node, Outcome, RawService, Reply, RequestError};
 use serde::Serialize;
+use tokio::time::Instant;
 
 use super::context::Context;
 use super::failure::Failure;
@@ -19,7 +20,9 @@ pub(super) const EXAMPLES: &str = "\
 Examples:
   pombo request text.upper hello
   pombo request shop.price --timeout 2s -H tenant:acme < quote.json
-  pombo request text.upper hello --to calm-otter --json";
+  pombo request text.upper hello --to calm-otter --json
+
+A pipe or a file gets the answer as it is, byte by byte. On a terminal, control characters are shown escaped.";
 
 #[derive(clap::Args, Debug)]
 pub(super) struct Args {
@@ -57,8 +60,13 @@ pub(super) async fn run(context: &Context, args: Args) -> Result<(), Failure> {
     let input = Input::choose(args.body.clone(), None, input::stdin_is_terminal());
     let input = input.ok_or_else(|| no_body(&args.service))?;
     let question = context.unless_stopped(input.read()).await.ok_or_else(Failure::interrupted)??;
+    // The time starts here: what it takes to find others is part of it.
+    let deadline = Instant::now() + args.timeout;
     let work = async |node: &Node| {
-        let (reply, elapsed) = ask(node, service, &question, &args).await?;
+        let (reply, elapsed) = match ask(node, service, &question, &args, deadline).await {
+            Ok(answered) => answered,
+            Err(error) => return Err(failed(context, node, &args.service, error).await),
+        };
         print(context.output, &args.service, &reply, elapsed)?;
         let name = name_of(node, reply.source()).await;
         context.output.note(format_args!("answered by {name} in {}", text::elapsed(elapsed)));
@@ -73,28 +81,44 @@ async fn ask(
     service: RawService,
     question: &Bytes,
     args: &Args,
-) -> Result<(Reply<Bytes>, Duration), Failure> {
-    let started = Instant::now();
+    deadline: Instant,
+) -> Result<(Reply<Bytes>, Duration), RequestError> {
     // Who provides what is in the rosters of those that are about to be found. If that takes all the time there is, the
     // request says so.
-    let _ = tokio::time::timeout(args.timeout, node.settled()).await;
+    let _ = tokio::time::timeout_at(deadline, node.settled()).await;
     let asked = Instant::now();
-    let mut request = node.request(service, question).timeout(args.timeout.saturating_sub(started.elapsed()));
+    let mut request = node.request(service, question).timeout(deadline.saturating_duration_since(asked));
     if let Some(to) = &args.to {
         request = request.to(to.as_str());
     }
     for (name, value) in &args.headers {
         request = request.header(name.as_str(), value.as_str());
     }
-    let reply = request.await.map_err(failed)?;
-    Ok((reply, asked.elapsed()))
+    Ok((request.await?, asked.elapsed()))
 }
 
-fn failed(error: RequestError) -> Failure {
-    let hint = match &error {
-        RequestError::Nobody { .. } => Some("`pombo services` lists what is served"),
-        RequestError::NoNode { .. } => Some("`pombo peers` lists the nodes, `pombo services` what they serve"),
-        _ => None,
+/// The error, with what to do about it.
+async fn failed(context: &Context, node: &Node, service: &str, error: RequestError) -> Failure {
+    if let RequestError::Refused { message, .. } = &error {
+        return Failure::new(error.outcome(), format!("{service} refused: {message}"));
+    }
+    let flags = context.common.mesh_flags();
+    let lonely = node.status().await.is_ok_and(|status| status.peers.is_empty());
+    let hint = match error.outcome() {
+        Outcome::Nobody | Outcome::NoNode if lonely => Some(format!("no other node was found; {}", context.lonely())),
+        Outcome::Nobody => Some(format!("`pombo services{flags}` lists what is served")),
+        Outcome::NoNode => {
+            Some(format!("`pombo peers{flags}` lists the nodes, `pombo services{flags}` what they serve"))
+        }
+        Outcome::Busy => Some("it did not run: try again".to_owned()),
+        Outcome::Ok
+        | Outcome::Failed
+        | Outcome::Usage
+        | Outcome::Unknown
+        | Outcome::Refused
+        | Outcome::Rejected
+        | Outcome::Denied
+        | Outcome::Partial => None,
     };
     let failure = Failure::from(error);
     match hint {
@@ -115,9 +139,12 @@ fn print(output: Output, service: &str, reply: &Reply<Bytes>, elapsed: Duration)
             data: json::Data::from(&body[..]),
         });
     }
-    output.data(body)?;
-    // A program gets the bytes as they are; a prompt should not stick to them.
-    if std::io::stdout().is_terminal() && !body.ends_with(b"\n") { output.data(b"\n") } else { Ok(()) }
+    // A program gets the bytes as they are. People get text that cannot drive their terminal, and a prompt below it.
+    if std::io::stdout().is_terminal() {
+        let shown = text::answer(body);
+        return output.line(shown.strip_suffix('\n').unwrap_or(&shown));
+    }
+    output.data(body)
 }
 
 fn no_body(service: &str) -> Failure {
@@ -131,13 +158,6 @@ fn no_body(service: &str) -> Failure {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn a_missing_provider_is_answered_with_where_to_look() {
-        let failure = failed(RequestError::Nobody { service: "a.b".into() });
-        assert_eq!(failure.outcome(), Outcome::Nobody);
-        assert_eq!(failure.hints().len(), 1);
-    }
 
     #[test]
     fn a_missing_body_is_answered_with_three_examples() {

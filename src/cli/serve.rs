@@ -2,13 +2,14 @@
 
 use std::ffi::OsString;
 use std::num::NonZero;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use bytes::Bytes;
 use futures::StreamExt;
 use pombo::{Closed, Incoming, Node, Raw, RawService};
 use serde::Serialize;
 use tokio::sync::Mutex;
+use tokio::time::Instant;
 
 use super::context::Context;
 use super::exec::{self, Call};
@@ -24,7 +25,7 @@ Examples:
   pombo serve demo.hello --reply 'good morning'
   pombo serve demo.echo --echo
 
-The command of --exec gets the question on stdin and POMBO_SERVICE, POMBO_SOURCE and POMBO_HEADER_<NAME> in its
+The command of --exec gets the question on stdin and POMBO_SERVICE, POMBO_SOURCE and POMBO_HEADER_<NAME> in its \
 environment. What it prints is the answer. If it fails, the request is refused with the last it wrote to stderr.";
 
 #[derive(clap::Args, Debug)]
@@ -119,10 +120,10 @@ async fn command_answer(service: &str, command: &OsString, request: Request) -> 
     };
     match finished {
         Some(Ok(body)) => respond(request, &body).await,
-        Some(Err(reason)) => {
-            request.refuse(reason.as_str()).await;
-            Ending::Refused(reason)
-        }
+        Some(Err(reason)) => match request.refuse(reason.as_str()).await {
+            Ok(()) => Ending::Refused(reason),
+            Err(error) => Ending::Unsent(error.to_string()),
+        },
         // The future that ran the command is dropped, and the command killed.
         None => Ending::Cancelled,
     }

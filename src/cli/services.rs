@@ -7,7 +7,6 @@ use serde::Serialize;
 
 use super::context::Context;
 use super::failure::Failure;
-use super::output::Output;
 use super::table::Table;
 use super::{json, peers, text};
 
@@ -24,10 +23,11 @@ struct Provider<'a> {
 }
 
 pub(super) async fn run(context: &Context) -> Result<(), Failure> {
-    context.finish_on_node(context.short_lived(), async |node| list(context.output, node).await).await
+    context.finish_on_node(context.short_lived(), async |node| list(context, node).await).await
 }
 
-async fn list(output: Output, node: &Node) -> Result<(), Failure> {
+async fn list(context: &Context, node: &Node) -> Result<(), Failure> {
+    let output = context.output;
     let peers = peers::known(node).await?;
     let mut services: BTreeMap<&str, Vec<Provider<'_>>> = BTreeMap::new();
     for peer in peers.iter().filter(|peer| !peer.suspect) {
@@ -41,7 +41,7 @@ async fn list(output: Output, node: &Node) -> Result<(), Failure> {
         return output.object(&json::Items { items });
     }
     if peers.is_empty() {
-        peers::alone(output);
+        peers::alone(context);
     } else if services.is_empty() {
         output.note(format_args!("nothing is served ({} in the mesh)", text::count(peers.len(), "peer")));
     } else {

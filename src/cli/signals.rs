@@ -22,7 +22,7 @@ impl Signals {
         let mut arrivals = Arrivals::new()
             .map_err(|error| Failure::new(Outcome::Failed, format!("cannot listen for signals: {error}")))?;
         let stop = self.stop.clone();
-        tokio::spawn(async move {
+        spawn(async move {
             arrivals.next().await;
             stop.send_replace(true);
             // Either way it is time to go. This does not return through `main`, which may be what is stuck.
@@ -37,6 +37,14 @@ impl Signals {
         // The sender is in `self`, so this cannot fail.
         let _ = self.stop.subscribe().wait_for(|stop| *stop).await;
     }
+}
+
+#[expect(
+    clippy::disallowed_methods,
+    reason = "the one task of the command: it has to run whatever the verb is stuck in"
+)]
+fn spawn(task: impl Future<Output = ()> + Send + 'static) {
+    tokio::spawn(task);
 }
 
 #[cfg(unix)]

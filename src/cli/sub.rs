@@ -46,9 +46,9 @@ pub(super) struct Args {
 
 pub(super) async fn run(context: &Context, args: Args) -> Result<(), Failure> {
     let patterns = args.patterns.iter().map(|text| RawPattern::parse(text)).collect::<Result<Vec<_>, _>>()?;
-    let done = context.on_node(context.short_lived(), async |node| listen(context.output, node, &args, patterns).await);
+    let work = async |node: &Node| output::while_read(listen(context.output, node, &args, patterns)).await;
     // Its work is to run until it is stopped.
-    done.await.map(|_| ())
+    context.on_node(context.short_lived(), work).await.map(|_| ())
 }
 
 async fn listen(output: Output, node: &Node, args: &Args, patterns: Vec<RawPattern>) -> Result<(), Failure> {
@@ -88,7 +88,9 @@ async fn after(time: Option<Duration>) {
 
 /// Says that the subscription is in force, once it is known who is there.
 async fn announce(output: Output, node: &Node, patterns: &[String]) {
-    node.settled().await;
+    if node.settled().await.is_err() {
+        return;
+    }
     let peers = node.status().await.map_or(0, |status| status.peers.len());
     output.note(format_args!("subscribed to {} ({})", patterns.join(", "), text::count(peers, "peer")));
 }
@@ -177,16 +179,13 @@ impl Printer {
 
     /// What is missing is said where the messages are, if programs read them, and else where people look.
     fn append_gap(&mut self, error: &RecvError) -> Result<(), Failure> {
-        match error {
-            RecvError::Lagged { missed, exact } if self.form == Form::Json => {
-                json::append(&mut self.page, &json::Gap { lagged: json::Lagged { missed: *missed, exact: *exact } })
-            }
-            other => {
-                self.flush()?;
-                self.output.warn(other);
-                Ok(())
-            }
+        if let (RecvError::Lagged { missed, exact }, Form::Json) = (error, self.form) {
+            let lagged = json::Lagged { missed: *missed, exact: *exact };
+            return json::append(&mut self.page, &json::Gap { lagged });
         }
+        self.flush()?;
+        self.output.warn(error);
+        Ok(())
     }
 
     /// The time is over. That is a failure if more messages were wanted.

@@ -3,18 +3,22 @@
 use pombo::{Node, Published};
 use serde::Serialize;
 
+use super::context::Context;
 use super::failure::Failure;
 use super::output::Output;
 use super::text;
 
 /// What has been published so far, and how it is told: each message, or all of them at the end.
-pub(super) struct Tally {
+pub(super) struct Tally<'a> {
+    context: &'a Context,
     output: Output,
     topic: String,
     each: bool,
     messages: usize,
     bytes: usize,
     last: Option<Published>,
+    /// Whether it was said what to do when nobody listens. Once is enough.
+    hinted: bool,
 }
 
 /// A message that was published, as JSON.
@@ -31,10 +35,11 @@ struct Receipt<'a> {
     local: usize,
 }
 
-impl Tally {
+impl<'a> Tally<'a> {
     /// For messages on that topic, each of which is told, or all of them at the end.
-    pub(super) fn new(output: Output, topic: &str, each: bool) -> Self {
-        Self { output, topic: topic.to_owned(), each, messages: 0, bytes: 0, last: None }
+    pub(super) fn new(context: &'a Context, topic: &str, each: bool) -> Self {
+        let (output, topic) = (context.output, topic.to_owned());
+        Self { context, output, topic, each, messages: 0, bytes: 0, last: None, hinted: false }
     }
 
     /// How many there were.
@@ -63,34 +68,33 @@ impl Tally {
     }
 
     /// That was all.
-    pub(super) async fn finish(&self, node: &Node) -> Result<(), Failure> {
-        let Some(last) = self.last.as_ref().filter(|_| !self.each && !self.output.is_json()) else { return Ok(()) };
+    pub(super) async fn finish(&mut self, node: &Node) -> Result<(), Failure> {
+        let Some(last) = self.last.take().filter(|_| !self.each && !self.output.is_json()) else { return Ok(()) };
         let what = match self.messages {
             1 => text::size(self.bytes),
             many => format!("{} ({})", text::count(many, "message"), text::size(self.bytes)),
         };
-        self.tell(node, &what, last).await
+        self.tell(node, &what, &last).await
     }
 
-    async fn tell(&self, node: &Node, what: &str, published: &Published) -> Result<(), Failure> {
+    async fn tell(&mut self, node: &Node, what: &str, published: &Published) -> Result<(), Failure> {
         let topic = &self.topic;
         let Published { peers, listeners, local, .. } = *published;
         if listeners + local > 0 {
             self.output.note(format_args!("published {what} on {topic}: {}", reached(peers, listeners, local)));
             return Ok(());
         }
-        match node.status().await?.peers.len() {
-            0 => {
-                self.output.note(format_args!("published {what} on {topic}: nobody heard it, no other node was found"));
-                self.output
-                    .hint("start `pombo node` or `pombo sub` in another terminal; across machines, all with --open");
-            }
+        let (why, hint) = match node.status().await?.peers.len() {
+            0 => ("nobody heard it, no other node was found".to_owned(), self.context.lonely()),
             peers => {
-                let mesh = text::count(peers, "peer");
-                self.output
-                    .note(format_args!("published {what} on {topic}: nobody is subscribed ({mesh} in the mesh)"));
-                self.output.hint("`pombo topics` lists what is; --min-peers 1 --timeout 5s waits");
+                let flags = self.context.common.mesh_flags();
+                let hint = format!("`pombo topics{flags}` lists what is; --min-peers 1 --timeout 5s waits");
+                (format!("nobody is subscribed ({} in the mesh)", text::count(peers, "peer")), hint)
             }
+        };
+        self.output.note(format_args!("published {what} on {topic}: {why}"));
+        if !std::mem::replace(&mut self.hinted, true) {
+            self.output.hint(hint);
         }
         Ok(())
     }

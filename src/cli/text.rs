@@ -18,9 +18,9 @@ pub(super) fn escape(text: &str) -> Cow<'_, str> {
     escaped(text, steers)
 }
 
-/// The same for text of several lines.
+/// The same for text of several lines, which may have tabs.
 pub(super) fn escape_lines(text: &str) -> Cow<'_, str> {
-    escaped(text, |character| character != '\n' && steers(character))
+    escaped(text, |character| !matches!(character, '\n' | '\t') && steers(character))
 }
 
 fn escaped(text: &str, unsafe_to_print: impl Fn(char) -> bool) -> Cow<'_, str> {
@@ -38,16 +38,23 @@ fn escaped(text: &str, unsafe_to_print: impl Fn(char) -> bool) -> Cow<'_, str> {
     Cow::Owned(safe)
 }
 
-fn steers(character: char) -> bool {
+/// Whether it does something to a terminal, or to the text around it.
+pub(super) fn steers(character: char) -> bool {
     character.is_control()
         || matches!(character, '\u{200e}' | '\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
 }
 
 /// A payload on one line: its text, or its first bytes in hexadecimal.
 pub(super) fn payload(bytes: &[u8]) -> Cow<'_, str> {
-    if let Ok(text) = std::str::from_utf8(bytes) {
-        return escape(text);
-    }
+    std::str::from_utf8(bytes).map_or_else(|_| hexadecimal(bytes), escape)
+}
+
+/// A payload on as many lines as its text has.
+pub(super) fn answer(bytes: &[u8]) -> Cow<'_, str> {
+    std::str::from_utf8(bytes).map_or_else(|_| hexadecimal(bytes), escape_lines)
+}
+
+fn hexadecimal(bytes: &[u8]) -> Cow<'_, str> {
     let mut line = format!("<{} bytes>", bytes.len());
     for byte in bytes.iter().take(HEX_BYTES) {
         // Writing to a string does not fail.
@@ -119,7 +126,13 @@ pub(super) fn time_of_day(time: SystemTime) -> String {
 
 /// The time of day now, UTC, to the second.
 pub(super) fn now() -> String {
-    part_of(SystemTime::now(), 11..19)
+    part_of(clock(), 11..19)
+}
+
+/// The time, for people and for JSON. How long something takes is measured with tokio's clock instead.
+#[expect(clippy::disallowed_methods, reason = "the command shows people what time it is; nothing depends on it")]
+pub(super) fn clock() -> SystemTime {
+    SystemTime::now()
 }
 
 fn part_of(time: SystemTime, range: std::ops::Range<usize>) -> String {
@@ -155,7 +168,7 @@ mod tests {
         assert_eq!(escape("tab\tbell\u{7}"), r"tab\tbell\u{7}");
         assert_eq!(escape("c1 \u{9b}31m"), r"c1 \u{9b}31m");
         assert_eq!(escape("rtl \u{202e}txt.exe"), r"rtl \u{202e}txt.exe");
-        assert_eq!(escape_lines("two\nlines\u{1b}"), "two\nlines\\u{1b}");
+        assert_eq!(escape_lines("two\n\tlines\u{1b}"), "two\n\tlines\\u{1b}");
     }
 
     #[test]

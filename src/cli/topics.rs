@@ -7,7 +7,6 @@ use serde::Serialize;
 
 use super::context::Context;
 use super::failure::Failure;
-use super::output::Output;
 use super::table::Table;
 use super::{json, peers, text};
 
@@ -19,10 +18,11 @@ struct Item {
 }
 
 pub(super) async fn run(context: &Context) -> Result<(), Failure> {
-    context.finish_on_node(context.short_lived(), async |node| list(context.output, node).await).await
+    context.finish_on_node(context.short_lived(), async |node| list(context, node).await).await
 }
 
-async fn list(output: Output, node: &Node) -> Result<(), Failure> {
+async fn list(context: &Context, node: &Node) -> Result<(), Failure> {
+    let output = context.output;
     let peers = peers::known(node).await?;
     let here = peers.iter().filter(|peer| !peer.suspect);
     let items = items(here.map(subscriptions));
@@ -30,7 +30,7 @@ async fn list(output: Output, node: &Node) -> Result<(), Failure> {
         return output.object(&json::Items { items });
     }
     if peers.is_empty() {
-        peers::alone(output);
+        peers::alone(context);
     } else if items.is_empty() {
         output
             .note(format_args!("nobody is subscribed to anything ({} in the mesh)", text::count(peers.len(), "peer")));
