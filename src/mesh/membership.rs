@@ -1,5 +1,6 @@
 //! Who is there: links, roster changes, and what follows from them for routes, shards and those who wait.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use libp2p_identity::PeerId;
@@ -12,7 +13,7 @@ use super::event::{
 };
 use super::links::Links;
 use super::requests;
-use super::roster::{Change, Fit, Presence, Roster};
+use super::roster::{self, Change, Fit, Presence, Roster};
 use super::routes::{RemoteNode, Routes};
 use super::shards::ShardSet;
 use super::subscriptions::Detail;
@@ -20,85 +21,18 @@ use super::time::{Mono, Now, Span};
 use crate::wire::roster::SignedRecord;
 use crate::wire::rpc::Response;
 
-/// Those who are found by multicast DNS or at given addresses are found within this time, if nobody was before.
-const LOOK_FURTHER: Span = Span::millis(1_000);
-/// With somebody found, others whose dials are under way are waited for so long.
-const LOOK_AROUND: Span = Span::millis(250);
-/// How long a node that leaves waits until its neighbours have what it published.
-const LAST_HEADS: Span = Span::secs(1);
+mod settling;
+#[cfg(test)]
+mod tests;
 
-/// The first look-around of a node: until it is over, not knowing somebody does not mean that nobody is there.
-#[derive(Debug)]
-pub(super) struct Settling {
-    over: bool,
-    /// The host's registry was looked through.
-    looked: bool,
-    /// When to stop looking, if nobody was found.
-    until: Mono,
-    /// Since when somebody is found, and has told what it knows.
-    found: Option<Mono>,
-    waiting: Vec<Ticket>,
-}
+pub(super) use self::settling::{Leaving, Settling};
 
-impl Settling {
-    pub(super) fn new(looks_local: bool, looks_further: bool, now: Mono) -> Self {
-        let until = if looks_further { now + LOOK_FURTHER } else { now };
-        Self { over: false, looked: !looks_local, until, found: None, waiting: Vec::new() }
-    }
-
-    pub(super) fn looked(&mut self) {
-        self.looked = true;
-    }
-
-    pub(super) fn wait(&mut self, ticket: Ticket) {
-        self.waiting.push(ticket);
-    }
-
-    pub(super) fn abandoned(&mut self, ticket: Ticket) {
-        self.waiting.retain(|waiting| *waiting != ticket);
-    }
-
-    pub(super) fn next_timeout(&self) -> Option<Mono> {
-        (!self.over).then(|| self.found.map_or(self.until, |found| found + LOOK_AROUND))
-    }
-
-    /// Looks at how things stand. True once, when the look-around is over.
-    fn advance(&mut self, linked: usize, all_told: bool, dialling: usize, now: Mono) -> bool {
-        if self.over {
-            return false;
-        }
-        if linked > 0 && all_told {
-            self.found = self.found.or(Some(now));
-        }
-        self.over = match self.found {
-            Some(found) => (self.looked && all_told && dialling == 0) || now >= found + LOOK_AROUND,
-            None => self.looked && linked == 0 && dialling == 0 && now >= self.until,
-        };
-        // Somebody who is linked and never tells anything must not keep everybody waiting.
-        self.over |= now >= self.until + LOOK_FURTHER + LOOK_FURTHER;
-        self.over
-    }
-}
-
-/// A goodbye under way.
-#[derive(Debug)]
-pub(super) struct Leaving {
-    tickets: Vec<Ticket>,
-    /// Neighbours that have not said yet that they have everything.
-    open: usize,
-    until: Mono,
-    said: bool,
-}
-
-impl Leaving {
-    fn new(now: Mono) -> Self {
-        Self { tickets: Vec::new(), open: 0, until: now + LAST_HEADS, said: false }
-    }
-
-    pub(super) fn next_timeout(&self) -> Option<Mono> {
-        (!self.said).then_some(self.until)
-    }
-}
+/// Links to so many of those who listen to what is published here are made on that account.
+const MOST_LISTENERS: usize = 32;
+/// Whoever goes on publishing looks again for listeners this often ...
+const WANT_AGAIN: Span = Span::secs(30);
+/// ... and new ones are linked to so long after that.
+const PUBLISHING: Span = Span::secs(60);
 
 /// What requests want to know of the others.
 pub(super) struct Directory<'a> {
@@ -129,7 +63,7 @@ impl requests::Directory for Directory<'_> {
     }
 
     fn settled(&self) -> bool {
-        self.settling.over
+        self.settling.is_over()
     }
 }
 
@@ -137,6 +71,8 @@ impl requests::Directory for Directory<'_> {
 #[derive(Debug, Default)]
 pub(super) struct Known {
     neighbours: Vec<Neighbour>,
+    /// The shards that frames go out to from here, and when their listeners were last looked for on that account.
+    publishing: BTreeMap<u8, Mono>,
 }
 
 #[derive(Debug)]
@@ -245,8 +181,10 @@ impl Mesh {
     }
 
     pub(super) fn dial_failed(&mut self, peer: Option<PeerId>, addresses: Vec<Multiaddr>, why: DialFailure, now: Now) {
-        self.links.dial_failed(peer, addresses, why, now, &mut self.fx);
+        let nowhere = self.links.dial_failed(peer, addresses, why, now, &mut self.fx);
         if let Some(peer) = peer.filter(|peer| !self.links.is_linked(peer)) {
+            let changes = if nowhere { self.roster.unreachable(&peer) } else { None };
+            self.roster_changed(changes.into_iter().collect(), now);
             let Self { requests, roster, links, settling, fx, .. } = self;
             requests.unreachable(peer, &Directory { roster, links, settling }, now.mono, fx);
         }
@@ -274,11 +212,9 @@ impl Mesh {
             | Asked::LastHeads
             | Asked::Told => false,
         };
-        if self.links.is_linked(&peer) && !self.fx.is_asking(of_peer) {
-            if self.told.insert(peer) {
-                // Whoever comes back from somewhere else missed what happened here.
-                self.tell_positions(peer, None, Asked::Told, now);
-            }
+        if self.links.is_linked(&peer) && !self.fx.is_asking(of_peer) && self.told.insert(peer) {
+            // Whoever comes back from somewhere else missed what happened here.
+            self.tell_positions(peer, None, Asked::Told, now);
         }
     }
 
@@ -302,11 +238,11 @@ impl Mesh {
                 }
                 Change::Left(peer) => {
                     self.announce(peer, |peer, name| Event::Left { peer, name });
-                    self.links.left(peer, now, &mut self.fx);
+                    self.links.left(peer, now);
                     self.speak_for(peer, now);
                 }
                 Change::Suspect(peer) => self.announce(peer, |peer, name| Event::Suspect { peer, name }),
-                Change::Forgotten(peer) => self.links.forgotten(peer, now, &mut self.fx),
+                Change::Forgotten(peer) => self.links.forgotten(peer, now),
                 Change::Outrun { incarnation } => self.fx.push(Output::Announce(Event::Outrun { incarnation })),
             }
         }
@@ -318,47 +254,12 @@ impl Mesh {
         }
     }
 
-    /// Links to a node that the roster knows, at the addresses that it gives.
+    /// Links to a node that the roster knows, at the addresses that it gives. One that dialled us is linked, and has to be
+    /// found when that link goes.
     fn dial_known(&mut self, peer: PeerId, now: Now) {
-        if self.links.is_linked(&peer) {
-            return;
-        }
         let known = self.roster.get(&peer).filter(|known| known.is_live());
         if let Some(addresses) = known.map(|known| known.record().addresses.clone()) {
-            self.links.seen(Some(peer), addresses, FoundBy::Roster, now, &mut self.fx);
-        }
-    }
-
-    /// First those who listen get what they may have missed, then everybody hears the goodbye.
-    pub(super) fn leave(&mut self, ticket: Ticket, now: Now) {
-        let Leaving { tickets, .. } = self.leaving.get_or_insert_with(|| Leaving::new(now.mono));
-        tickets.push(ticket);
-        if let [_] = tickets.as_slice() {
-            let told = self.last_heads(now);
-            if let Some(leaving) = &mut self.leaving {
-                leaving.open = told;
-            }
-        }
-    }
-
-    /// A neighbour has what we published, or does not answer.
-    pub(super) fn last_heads_answered(&mut self) {
-        if let Some(leaving) = &mut self.leaving {
-            leaving.open = leaving.open.saturating_sub(1);
-        }
-    }
-
-    fn go_on_leaving(&mut self, now: Now) {
-        let Some(leaving) = &mut self.leaving else { return };
-        if !leaving.said && (leaving.open == 0 || leaving.until <= now.mono) {
-            leaving.said = true;
-            self.roster.leave(now, &mut self.fx);
-        }
-        if leaving.said && self.roster.left_confirmed() {
-            self.left = true;
-            for ticket in std::mem::take(&mut leaving.tickets) {
-                self.fx.push(Output::Answer { ticket, answer: Answer::Done });
-            }
+            self.links.seen(Some(peer), addresses, FoundBy::Roster, now);
         }
     }
 
@@ -383,7 +284,7 @@ impl Mesh {
         Status { node, mesh: String::new(), peers }
     }
 
-    fn peer_status(&self, known: &super::roster::Known) -> PeerStatus {
+    fn peer_status(&self, known: &roster::Known) -> PeerStatus {
         let (peer, record) = (known.peer(), known.record());
         let interests = record.interests.iter().map(|one| (one.pattern.clone(), one.group.clone()));
         PeerStatus {
@@ -411,15 +312,8 @@ impl Mesh {
 
     /// What follows from whatever happened: cheap if nothing changed.
     pub(super) fn settle(&mut self, now: Now) {
-        for peer in self.requests.take_dials() {
-            self.dial_for_request(peer, now);
-        }
-        let settled = !self.settling.over && self.look_around(now);
-        if self.settling.over {
-            for ticket in std::mem::take(&mut self.settling.waiting) {
-                self.answer(ticket, Answer::Done);
-            }
-        }
+        self.links.settle(&mut self.fx);
+        let settled = self.look_around(now);
         if std::mem::take(&mut self.routes_stale) || settled {
             self.routes_changed(now);
         }
@@ -428,16 +322,24 @@ impl Mesh {
         done.into_iter().for_each(|(_, ticket)| self.answer(ticket, Answer::Done));
         if self.short_lived {
             let linked: Vec<_> = self.links.linked().copied().collect();
-            self.inject.flush(&linked, self.settling.over, now.mono, &mut self.fx);
+            self.inject.flush(&linked, self.settling.is_over(), now.mono, &mut self.fx);
         }
         self.go_on_leaving(now);
         self.answer_heads();
+        self.dial_for_requests(now);
+        self.links.settle(&mut self.fx);
     }
 
-    /// True once, when the first look-around is over.
-    fn look_around(&mut self, now: Now) -> bool {
-        let all_told = self.links.linked().all(|peer| self.told.contains(peer));
-        self.settling.advance(self.links.count(), all_told, self.links.dialling(), now.mono)
+    /// Links to whom requests wait for, last of all, since whatever came before may have chosen somebody. A provider that
+    /// cannot be dialled leads its requests to the next one. That ends: a request goes to none of them twice.
+    fn dial_for_requests(&mut self, now: Now) {
+        loop {
+            let wished = self.requests.take_dials();
+            if wished.is_empty() {
+                break;
+            }
+            wished.into_iter().for_each(|peer| self.dial_for_request(peer, now));
+        }
     }
 
     fn dial_for_request(&mut self, peer: PeerId, now: Now) {
@@ -445,10 +347,40 @@ impl Mesh {
             self.requests.linked(peer, now.mono, &mut self.fx);
             return;
         }
-        self.dial_known(peer, now);
-        if !self.links.is_trying(&peer) {
+        let known = self.roster.get(&peer).filter(|known| known.is_live());
+        let addresses = known.map(|known| known.record().addresses.clone()).unwrap_or_default();
+        if !self.links.want_now(peer, addresses, now, &mut self.fx) {
             let Self { requests, roster, links, settling, fx, .. } = self;
             requests.unreachable(peer, &Directory { roster, links, settling }, now.mono, fx);
+        }
+    }
+
+    /// Frames of that shard go out from here.
+    pub(super) fn publishes_to(&mut self, shard: u8, now: Now) {
+        let since = self.known.publishing.get(&shard);
+        if since.is_none_or(|since| now.mono - *since >= WANT_AGAIN) {
+            self.known.publishing.insert(shard, now.mono);
+            self.want_listeners(now);
+        }
+    }
+
+    /// Links to those who listen to what is published here. In a mesh too large to link to everybody, gossip may find
+    /// nobody on the way who passes it on; and of so many as these, each is one hop away. Publishers begin at different
+    /// places, so that not all of them choose the same.
+    fn want_listeners(&mut self, now: Now) {
+        self.known.publishing.retain(|_, since| now.mono - *since < PUBLISHING);
+        let shards = self.known.publishing.keys().fold(ShardSet::EMPTY, |all, shard| all.union(ShardSet::of(*shard)));
+        if shards.is_empty() {
+            return;
+        }
+        let listens = |known: &&roster::Known| !known.shards().intersection(shards).is_empty();
+        let listeners: Vec<PeerId> = self.roster.live().filter(listens).map(roster::Known::peer).collect();
+        let (linked, others): (Vec<_>, Vec<_>) = listeners.into_iter().partition(|peer| self.links.is_linked(peer));
+        let (before, after) = others.split_at(others.partition_point(|peer| *peer < self.me));
+        for peer in linked.iter().chain(after).chain(before).take(MOST_LISTENERS) {
+            if let Some(known) = self.roster.get(peer) {
+                self.links.want(*peer, known.record().addresses.clone(), now);
+            }
         }
     }
 
@@ -461,6 +393,7 @@ impl Mesh {
             Some(Neighbour { peer, shards, relay })
         };
         self.known.neighbours = self.links.linked().copied().filter_map(neighbour).collect();
+        self.want_listeners(now);
 
         let others = if self.relay { wanted } else { ShardSet::default() };
         let join = self.subscriptions.shards().union(others);

@@ -111,10 +111,11 @@ impl Paced {
         }
     }
 
-    /// When the neighbour that holds this shard back has had its time.
+    /// When those that hold this shard back have had their time: not before the last of them has, for until then the shard
+    /// may go no further than it may now.
     fn patience_ends(&self) -> Option<Mono> {
         let slowest = self.readers.values().filter(|reader| reader.acknowledged.saturating_add(WINDOW) == self.allowed);
-        slowest.map(|reader| reader.since + PATIENCE).min().filter(|_| self.allowed <= self.sent)
+        slowest.map(|reader| reader.since + PATIENCE).max().filter(|_| self.allowed <= self.sent)
     }
 }
 
@@ -206,6 +207,25 @@ mod tests {
         assert_eq!(pace.next_timeout(), Some(Mono(2_000) + PATIENCE));
         pace.on_timeout(Mono(2_000) + PATIENCE, &mut fx);
         assert_eq!(allowed(&mut fx), Some(128), "the fast one is waited for alone");
+    }
+
+    #[test]
+    fn of_two_that_hold_it_back_the_one_that_is_given_up_first_sets_no_timer_of_the_past() {
+        let (mut pace, mut fx) = (Pace::default(), Effects::new(1));
+        let (one, other) = (PeerId::random(), PeerId::random());
+        for sequence in 1..=64 {
+            pace.sent(3, sequence, [one, other].into_iter(), Mono(0), &mut fx);
+        }
+        pace.acknowledged(other, 3, 0, Mono(200_000), &mut fx);
+        assert_eq!(allowed(&mut fx), Some(64));
+        let (mut now, mut wakes) = (Mono(0), 0);
+        while let Some(at) = pace.next_timeout() {
+            assert!(at > now, "the driver would spin");
+            (now, wakes) = (at, wakes + 1);
+            pace.on_timeout(now, &mut fx);
+        }
+        assert_eq!((now, wakes), (Mono(200_000) + PATIENCE, 1));
+        assert_eq!(allowed(&mut fx), Some(u64::MAX));
     }
 
     #[test]

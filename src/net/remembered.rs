@@ -41,8 +41,12 @@ impl Remembered {
         records
     }
 
-    /// Replaces what is in the file.
+    /// Replaces what is in the file, unless there is nothing to replace it with: a node that was alone this time still wants
+    /// to find its mesh the next.
     pub(crate) fn save(&self, records: &[Bytes]) {
+        if records.is_empty() {
+            return;
+        }
         let mut bytes = Vec::new();
         for record in records {
             let Ok(length) = u32::try_from(record.len()) else { continue };
@@ -80,7 +84,13 @@ mod tests {
         remembered.save(&[Bytes::from_static(b"one"), Bytes::from_static(b"three")]);
         let bytes = files::read(&remembered.path, LIMIT).unwrap().unwrap();
         assert_eq!(split(bytes.clone().into()).collect::<Vec<_>>(), ["one", "three"]);
-        assert_eq!(split(Bytes::from(bytes).slice(..10)).count(), 1);
+        assert_eq!(split(Bytes::from(bytes.clone()).slice(..10)).count(), 1);
+        remembered.save(&[]);
+        assert_eq!(
+            files::read(&remembered.path, LIMIT).unwrap(),
+            Some(bytes),
+            "alone once, and all would be forgotten"
+        );
         assert!(remembered.load(MeshId([1; 16])).is_empty(), "those are no records");
     }
 }

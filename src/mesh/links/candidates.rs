@@ -81,6 +81,11 @@ impl Candidate {
         self.addresses.iter().find(|(known, _)| known == address).map(|(_, by)| *by)
     }
 
+    /// Whether these are all the addresses that are known.
+    pub(super) fn is_only_at(&self, addresses: &[Multiaddr]) -> bool {
+        self.addresses.iter().all(|(known, _)| addresses.contains(known))
+    }
+
     /// Whether a dial makes sense, when there is room for one and it is time.
     pub(super) fn is_willing(&self) -> bool {
         self.dialling.is_none() && !self.addresses.is_empty() && (!self.departed || self.given)

@@ -25,6 +25,8 @@ const DIALS: usize = 16;
 const MOST_LINKED: usize = 256;
 /// In a mesh too large to link to everybody: links to strive for.
 const ENOUGH: usize = 12;
+/// A link that is wanted is kept for so long after it was wanted last.
+const WANTED: Span = Span::secs(60);
 /// A lost link is redialled about so soon.
 const REDIAL: Span = Span::millis(100);
 
@@ -43,6 +45,10 @@ pub(crate) struct Links {
     linked: BTreeMap<PeerId, Link>,
     candidates: Candidates,
     strangers: Strangers,
+    /// Peers that a link is wanted to however many links there are, each with until when.
+    wanted: BTreeMap<PeerId, Mono>,
+    /// When the last thing happened of which `settle` has not seen yet what follows.
+    stale: Option<Now>,
     /// When something is to be done, as of the last event.
     wake: Option<Mono>,
 }
@@ -56,19 +62,14 @@ impl Links {
             linked: BTreeMap::new(),
             candidates: Candidates::default(),
             strangers: Strangers::default(),
+            wanted: BTreeMap::new(),
+            stale: None,
             wake: None,
         }
     }
 
     /// Somebody may be found there.
-    pub(crate) fn seen(
-        &mut self,
-        peer: Option<PeerId>,
-        addresses: Vec<Multiaddr>,
-        by: FoundBy,
-        now: Now,
-        fx: &mut Effects,
-    ) {
+    pub(crate) fn seen(&mut self, peer: Option<PeerId>, addresses: Vec<Multiaddr>, by: FoundBy, now: Now) {
         let mut found: BTreeMap<Target, Vec<Multiaddr>> = BTreeMap::new();
         for (address, named) in addresses.into_iter().filter_map(|address| normalize(address, by)) {
             let target = match (peer, named) {
@@ -82,7 +83,35 @@ impl Links {
         for (target, addresses) in found {
             self.candidates.see(&target, addresses, by, now);
         }
-        self.settle(now, fx);
+        self.stale = Some(now);
+    }
+
+    /// A link to that peer is of use for a while, however many others there are.
+    pub(crate) fn want(&mut self, peer: PeerId, addresses: Vec<Multiaddr>, now: Now) {
+        if self.wanted.len() < MOST_LINKED || self.wanted.contains_key(&peer) {
+            self.wanted.insert(peer, now.mono + WANTED);
+        }
+        self.seen(Some(peer), addresses, FoundBy::Roster, now);
+    }
+
+    /// Somebody waits for a link to that peer: it is dialled at once, though it could not be a moment ago, and whatever
+    /// else is under way. Says whether a dial is.
+    pub(crate) fn want_now(&mut self, peer: PeerId, addresses: Vec<Multiaddr>, now: Now, fx: &mut Effects) -> bool {
+        self.want(peer, addresses, now);
+        let target = Target::Peer(peer);
+        let ready = self.candidates.get(&target).and_then(|candidate| self.ready_at(&target, candidate, now));
+        let shunned = self.strangers.until(&target, now).is_some();
+        if ready.is_some() && !shunned && self.linked.len() + self.dialling() < MOST_LINKED {
+            self.dial(&target, now, fx);
+        }
+        self.is_trying(&peer)
+    }
+
+    fn dial(&mut self, target: &Target, now: Now, fx: &mut Effects) {
+        if let Some(candidate) = self.candidates.get_mut(target) {
+            candidate.dialled(now);
+            fx.push(Output::Dial { peer: target.peer(), addresses: candidate.addresses() });
+        }
     }
 
     /// A connection stands; `connections` of them now.
@@ -107,7 +136,7 @@ impl Links {
                 fx.push(Output::Announce(Event::Linked { peer, address: address.clone(), by }));
             }
         }
-        self.settle(now, fx);
+        self.stale = Some(now);
     }
 
     /// Ends the dials that this connection came of. Returns how the peer was found.
@@ -137,7 +166,7 @@ impl Links {
         if self.linked.remove(&peer).is_some() {
             let soon = now.mono + fx.jitter(REDIAL);
             for (target, candidate) in self.candidates.iter_mut() {
-                if candidate.resident == Some(peer) {
+                if target.peer().or(candidate.resident) == Some(peer) {
                     candidate.try_at(soon);
                     // Who is at an address is remembered: that one may come back by another way.
                     candidate.resident = candidate.resident.filter(|_| target.peer().is_none());
@@ -145,10 +174,10 @@ impl Links {
             }
             fx.push(Output::Announce(Event::Unlinked { peer }));
         }
-        self.settle(now, fx);
+        self.stale = Some(now);
     }
 
-    /// A dial came to nothing.
+    /// A dial came to nothing. True if the peer could be reached at none of the addresses that are known.
     pub(crate) fn dial_failed(
         &mut self,
         peer: Option<PeerId>,
@@ -156,7 +185,7 @@ impl Links {
         why: DialFailure,
         now: Now,
         fx: &mut Effects,
-    ) {
+    ) -> bool {
         let plain: Vec<Multiaddr> =
             addresses.iter().filter_map(|one| Some(normalize(one.clone(), FoundBy::Given)?.0)).collect();
         // An address may have been dialled without knowing whose it is: then the outcome is the address's.
@@ -166,6 +195,9 @@ impl Links {
             targets.extend(plain.iter().cloned().map(Target::Address));
         }
         targets.extend(peer.map(Target::Peer));
+        let candidate = peer.and_then(|peer| self.candidates.get(&Target::Peer(peer)));
+        let unreachable = matches!(why, DialFailure::Unreachable(_));
+        let nowhere = unreachable && candidate.is_some_and(|candidate| candidate.is_only_at(&plain));
         for target in &targets {
             if let Some(candidate) = self.candidates.get_mut(target) {
                 candidate.failed(now, fx);
@@ -181,7 +213,8 @@ impl Links {
             DialFailure::Ourselves => self.own_addresses(plain, now),
             DialFailure::NotPombo | DialFailure::Unreachable(_) => {}
         }
-        self.settle(now, fx);
+        self.stale = Some(now);
+        nowhere
     }
 
     /// One of another mesh was met: said once for each.
@@ -200,18 +233,18 @@ impl Links {
     }
 
     /// That peer said goodbye: it is not redialled until somebody sees it again.
-    pub(crate) fn left(&mut self, peer: PeerId, now: Now, fx: &mut Effects) {
+    pub(crate) fn left(&mut self, peer: PeerId, now: Now) {
         self.candidates.depart(&Target::Peer(peer), now);
-        self.settle(now, fx);
+        self.stale = Some(now);
     }
 
     /// The roster forgot that peer.
-    pub(crate) fn forgotten(&mut self, peer: PeerId, now: Now, fx: &mut Effects) {
+    pub(crate) fn forgotten(&mut self, peer: PeerId, now: Now) {
         let target = Target::Peer(peer);
         if self.candidates.get(&target).is_some_and(|candidate| !candidate.given) && !self.is_linked(&peer) {
             self.candidates.remove(&target);
         }
-        self.settle(now, fx);
+        self.stale = Some(now);
     }
 
     /// The roster has a new incarnation of that peer. `lingering`: the links that stand began with an older one, which was
@@ -224,7 +257,7 @@ impl Links {
         if lingering && self.is_linked(&peer) {
             fx.push(Output::Disconnect { peer });
         }
-        self.settle(now, fx);
+        self.stale = Some(now);
     }
 
     pub(crate) fn round_trip(&mut self, peer: &PeerId, time: Span) {
@@ -277,36 +310,43 @@ impl Links {
                 candidate.failed(now, fx);
             }
         }
-        self.settle(now, fx);
+        self.stale = Some(now);
     }
 
-    /// After every event: dials whom there is room for, in random order, and sets the alarm.
-    fn settle(&mut self, now: Now, fx: &mut Effects) {
-        let mut ready: Vec<Target> = self
-            .candidates
-            .iter()
-            .filter(|(target, candidate)| self.ready_at(target, candidate, now).is_some_and(|at| at <= now.mono))
-            .map(|(target, _)| target.clone())
-            .collect();
+    /// After whatever happened: dials whom there is room for, in random order, and sets the alarm. Once for all that came
+    /// with one input, since it looks at every candidate.
+    pub(crate) fn settle(&mut self, fx: &mut Effects) {
+        let Some(now) = self.stale.take() else { return };
+        self.wanted.retain(|_, until| *until > now.mono);
+        let is_ready = |(target, candidate): &(&Target, &Candidate)| {
+            self.ready_at(target, candidate, now).is_some_and(|at| at <= now.mono)
+        };
+        let ready = self.candidates.iter().filter(is_ready);
+        let mut ready: Vec<Target> = ready.map(|(target, _)| target.clone()).collect();
         let mut dialling = self.dialling();
         let enough = self.enough();
-        while !ready.is_empty() && dialling < DIALS && self.linked.len() + dialling < self.limit {
+        while !ready.is_empty() && dialling < DIALS {
             let target = ready.swap_remove(fx.below(ready.len()));
-            let Some(candidate) = self.candidates.get_mut(&target) else { continue };
-            if candidate.given || self.linked.len() + dialling < enough {
-                candidate.dialled(now);
-                fx.push(Output::Dial { peer: target.peer(), addresses: candidate.addresses() });
+            let links = self.linked.len() + dialling;
+            let given = self.candidates.get(&target).is_some_and(|candidate| candidate.given);
+            let of_use = links < self.limit && (given || links < enough);
+            if of_use || (self.is_wanted(&target) && links < MOST_LINKED) {
+                self.dial(&target, now, fx);
                 dialling += 1;
             }
         }
         self.wake = self.next_event(now);
     }
 
+    fn is_wanted(&self, target: &Target) -> bool {
+        target.peer().is_some_and(|peer| self.wanted.contains_key(&peer))
+    }
+
     fn next_event(&self, now: Now) -> Option<Mono> {
         let overdue = self.candidates.iter().filter_map(|(_, candidate)| candidate.dialling);
         // Those that are ready already wait for room, not for time: the event that makes room looks at them.
         let room = self.linked.len() + self.dialling() < self.limit;
-        let ready = self.candidates.iter().filter(|_| room);
+        let ready = self.candidates.iter().filter(|(target, _)| room || self.is_wanted(target));
         let ready = ready.filter_map(|(target, candidate)| self.ready_at(target, candidate, now));
         overdue.chain(ready.filter(|at| *at > now.mono)).min()
     }

@@ -26,11 +26,13 @@ impl Bench {
     }
 
     fn see(&mut self, who: u16, by: FoundBy, millis: u64) {
-        self.links.seen(Some(peer(who)), vec![address(who)], by, at(millis), &mut self.fx);
+        self.links.seen(Some(peer(who)), vec![address(who)], by, at(millis));
+        self.links.settle(&mut self.fx);
     }
 
     fn connect(&mut self, who: u16, connections: u32, millis: u64) {
         self.links.connected(peer(who), &address(who), connections, at(millis), &mut self.fx);
+        self.links.settle(&mut self.fx);
     }
 
     fn disconnect(&mut self, who: u16, millis: u64) {
@@ -42,6 +44,7 @@ impl Bench {
     }
 
     fn outputs(&mut self) -> Vec<Output> {
+        self.links.settle(&mut self.fx);
         std::iter::from_fn(|| self.fx.pop()).collect()
     }
 
@@ -58,6 +61,7 @@ impl Bench {
     /// Lets time pass until somebody is dialled. Returns when, in milliseconds.
     fn next_dial(&mut self) -> Option<u64> {
         for _ in 0..10 {
+            self.links.settle(&mut self.fx);
             let wake = self.links.next_timeout()?;
             self.links.on_timeout(Now { mono: wake, ..Now::default() }, &mut self.fx);
             if !self.dials().is_empty() {
@@ -91,12 +95,12 @@ fn addresses_that_lead_nowhere_are_not_dialled() {
     let mut bench = Bench::new();
     let parse = |text: &str| text.parse::<Multiaddr>().expect("an address");
     for text in ["/ip4/0.0.0.0/tcp/1", "/ip6/::/tcp/1", "/ip4/10.0.0.1/tcp/0"] {
-        bench.links.seen(None, vec![parse(text)], FoundBy::Given, at(0), &mut bench.fx);
+        bench.links.seen(None, vec![parse(text)], FoundBy::Given, at(0));
     }
     let loopback = vec![parse("/ip4/127.0.0.1/tcp/1")];
-    bench.links.seen(Some(peer(1)), loopback.clone(), FoundBy::Roster, at(0), &mut bench.fx);
+    bench.links.seen(Some(peer(1)), loopback.clone(), FoundBy::Roster, at(0));
     assert_eq!(bench.dials(), []);
-    bench.links.seen(Some(peer(1)), loopback, FoundBy::Local, at(0), &mut bench.fx);
+    bench.links.seen(Some(peer(1)), loopback, FoundBy::Local, at(0));
     assert_eq!(bench.dials(), [Some(peer(1))]);
 }
 
@@ -104,9 +108,9 @@ fn addresses_that_lead_nowhere_are_not_dialled() {
 fn an_id_in_an_address_counts_and_must_not_contradict() {
     let mut bench = Bench::new();
     let named = address(1).with_p2p(peer(1)).expect("no id yet");
-    bench.links.seen(Some(peer(2)), vec![named.clone()], FoundBy::Given, at(0), &mut bench.fx);
+    bench.links.seen(Some(peer(2)), vec![named.clone()], FoundBy::Given, at(0));
     assert_eq!(bench.dials(), []);
-    bench.links.seen(None, vec![named], FoundBy::Given, at(0), &mut bench.fx);
+    bench.links.seen(None, vec![named], FoundBy::Given, at(0));
     assert_eq!(bench.dials(), [Some(peer(1))]);
 }
 
@@ -127,14 +131,14 @@ fn unreachable_peers_are_retried_ever_more_rarely_until_a_new_address() {
     bench.fail(1, unreachable(), now);
     bench.see(1, FoundBy::Mdns, now);
     assert_eq!(bench.dials(), [], "nothing new");
-    bench.links.seen(Some(peer(1)), vec![address(99)], FoundBy::Mdns, at(now), &mut bench.fx);
+    bench.links.seen(Some(peer(1)), vec![address(99)], FoundBy::Mdns, at(now));
     assert_eq!(bench.dials(), [Some(peer(1))]);
 }
 
 #[test]
 fn given_addresses_are_retried_every_five_seconds_for_ever() {
     let mut bench = Bench::new();
-    bench.links.seen(None, vec![address(1)], FoundBy::Given, at(0), &mut bench.fx);
+    bench.links.seen(None, vec![address(1)], FoundBy::Given, at(0));
     assert_eq!(bench.dials(), [None]);
     let mut now = 0;
     for _ in 0..50 {
@@ -145,6 +149,7 @@ fn given_addresses_are_retried_every_five_seconds_for_ever() {
     }
     bench.connect(1, 1, now);
     assert_eq!(bench.links.found_by(&peer(1)), Some(FoundBy::Given));
+    bench.outputs();
     assert_eq!(bench.links.next_timeout(), None, "connected: nothing to retry");
     bench.disconnect(1, now);
     assert!(bench.next_dial().expect("a redial") - now <= 200);
@@ -159,7 +164,7 @@ fn strangers_are_told_of_once_and_left_alone_for_ten_minutes() {
     bench.see(1, FoundBy::Mdns, 0);
     bench.fail(1, DialFailure::OtherMesh { open: true }, 0);
     assert_eq!(told(bench.outputs()), 1);
-    bench.links.seen(Some(peer(1)), vec![address(77)], FoundBy::Local, at(599_000), &mut bench.fx);
+    bench.links.seen(Some(peer(1)), vec![address(77)], FoundBy::Local, at(599_000));
     assert_eq!(bench.dials(), [], "a new address does not make it a member");
     bench.see(1, FoundBy::Mdns, 600_001);
     assert_eq!(bench.dials(), [Some(peer(1))]);
@@ -171,10 +176,10 @@ fn strangers_are_told_of_once_and_left_alone_for_ten_minutes() {
 fn a_stranger_without_an_id_is_remembered_by_address() {
     let mut bench = Bench::new();
     for (who, why) in [(1, DialFailure::NotPombo), (2, DialFailure::OtherMesh { open: false })] {
-        bench.links.seen(None, vec![address(who)], FoundBy::Mdns, at(0), &mut bench.fx);
+        bench.links.seen(None, vec![address(who)], FoundBy::Mdns, at(0));
         assert_eq!(bench.dials(), [None]);
         bench.links.dial_failed(None, vec![address(who)], why, at(1), &mut bench.fx);
-        bench.links.seen(None, vec![address(who)], FoundBy::Mdns, at(2), &mut bench.fx);
+        bench.links.seen(None, vec![address(who)], FoundBy::Mdns, at(2));
         assert_eq!(bench.dials(), []);
     }
 }
@@ -182,11 +187,12 @@ fn a_stranger_without_an_id_is_remembered_by_address() {
 #[test]
 fn our_own_address_is_forgotten() {
     let mut bench = Bench::new();
-    bench.links.seen(None, vec![address(1)], FoundBy::Given, at(0), &mut bench.fx);
+    bench.links.seen(None, vec![address(1)], FoundBy::Given, at(0));
     bench.outputs();
     bench.links.dial_failed(None, vec![address(1)], DialFailure::Ourselves, at(1), &mut bench.fx);
+    bench.outputs();
     assert_eq!(bench.links.next_timeout(), None);
-    bench.links.seen(None, vec![address(1)], FoundBy::Given, at(2), &mut bench.fx);
+    bench.links.seen(None, vec![address(1)], FoundBy::Given, at(2));
     assert_eq!(bench.dials(), []);
 }
 
@@ -200,7 +206,7 @@ fn a_lost_link_is_redialled_soon_but_not_after_a_goodbye() {
     let next = bench.next_dial().expect("a redial");
     assert!((1_050..=1_150).contains(&next), "{next}");
     bench.connect(1, 1, next);
-    bench.links.left(peer(1), at(2_000), &mut bench.fx);
+    bench.links.left(peer(1), at(2_000));
     bench.disconnect(1, 2_001);
     bench.see(1, FoundBy::Roster, 2_002);
     assert_eq!(bench.next_dial(), None);
@@ -213,7 +219,7 @@ fn a_new_incarnation_ends_a_goodbye() {
     let mut bench = Bench::new();
     bench.see(1, FoundBy::Mdns, 0);
     bench.connect(1, 1, 0);
-    bench.links.left(peer(1), at(1), &mut bench.fx);
+    bench.links.left(peer(1), at(1));
     bench.disconnect(1, 2);
     bench.outputs();
     bench.links.restarted(peer(1), false, at(3), &mut bench.fx);
@@ -333,7 +339,68 @@ fn candidates_are_bounded_and_the_stalest_goes() {
     assert!(bench.links.candidates.get(&Target::Peer(peer(1_000))).is_none());
     assert!(bench.links.candidates.get(&Target::Peer(peer(2_099))).is_some());
     for host in 0..100 {
-        bench.links.seen(Some(peer(2_099)), vec![address(host)], FoundBy::Roster, at(3_000), &mut bench.fx);
+        bench.links.seen(Some(peer(2_099)), vec![address(host)], FoundBy::Roster, at(3_000));
     }
     assert_eq!(bench.links.candidates.get(&Target::Peer(peer(2_099))).map(|one| one.addresses().len()), Some(16));
+}
+
+#[test]
+fn who_is_wanted_is_dialled_however_many_links_there_are_and_kept_for_a_minute() {
+    let mut bench = Bench::new();
+    for who in 1..=32 {
+        bench.connect(who, 1, 0);
+    }
+    bench.see(50, FoundBy::Roster, 0);
+    assert_eq!(bench.dials(), [], "there are enough");
+    bench.links.want(peer(50), vec![address(50)], at(1));
+    assert_eq!(bench.dials(), [Some(peer(50))]);
+    bench.connect(50, 1, 2);
+    bench.disconnect(50, 30_000);
+    let next = bench.next_dial().expect("a redial");
+    assert!(next <= 30_200);
+    bench.connect(50, 1, next);
+    bench.disconnect(50, 70_000);
+    assert_eq!(bench.next_dial(), None, "nobody wants it any more");
+}
+
+#[test]
+fn who_is_waited_for_is_dialled_at_once_though_many_dials_are_under_way_and_it_failed_before() {
+    let mut bench = Bench::new();
+    for who in 1..=16 {
+        bench.see(who, FoundBy::Mdns, 0);
+    }
+    assert_eq!(bench.dials().len(), 16);
+    assert!(bench.links.want_now(peer(50), vec![address(50)], at(1), &mut bench.fx));
+    assert_eq!(bench.dials(), [Some(peer(50))]);
+    bench.fail(50, unreachable(), 2);
+    assert_eq!(bench.dials(), []);
+    assert!(bench.links.want_now(peer(50), vec![address(50)], at(3), &mut bench.fx));
+    assert_eq!(bench.dials(), [Some(peer(50))]);
+    bench.fail(50, DialFailure::OtherMesh { open: true }, 4);
+    assert!(!bench.links.want_now(peer(50), vec![address(50)], at(5), &mut bench.fx), "it is a stranger");
+    let mut full = Bench::new();
+    (1..=256).for_each(|who| full.connect(who, 1, 0));
+    assert!(!full.links.want_now(peer(300), vec![address(300)], at(1), &mut full.fx));
+}
+
+#[test]
+fn a_dial_says_whether_it_tried_all_that_is_known() {
+    let mut bench = Bench::new();
+    bench.see(1, FoundBy::Mdns, 0);
+    let mut fail = |why| bench.links.dial_failed(Some(peer(1)), vec![address(1)], why, at(1), &mut bench.fx);
+    assert!(fail(unreachable()));
+    assert!(!fail(DialFailure::NotPombo), "somebody is there");
+    bench.links.seen(Some(peer(1)), vec![address(99)], FoundBy::Mdns, at(2));
+    assert!(!bench.links.dial_failed(Some(peer(1)), vec![address(1)], unreachable(), at(3), &mut bench.fx));
+}
+
+#[test]
+fn who_dialled_us_is_dialled_when_that_link_is_lost() {
+    let mut bench = Bench::new();
+    bench.connect(1, 1, 0);
+    bench.see(1, FoundBy::Roster, 10);
+    assert_eq!(bench.dials(), []);
+    bench.disconnect(1, 1_000);
+    let next = bench.next_dial().expect("a redial");
+    assert!((1_050..=1_150).contains(&next), "{next}");
 }

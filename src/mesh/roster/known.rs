@@ -33,6 +33,11 @@ pub(crate) struct Known {
     pub(super) signed: SignedRecord,
     pub(super) presence: Presence,
     pub(super) linked: bool,
+    /// A link to it went, and it gave no sign of life since.
+    pub(super) lost: bool,
+    /// After that it could not be dialled: it is suspect before its time. It may be alive and have no way to us only, so
+    /// until its time is over others get what they want for it, and nobody is told of it by us.
+    pub(super) refused: bool,
     /// When it was last seen: its stamp rose, or its last link went.
     pub(super) seen: Mono,
     /// How far its clock, as of its last record, stood behind ours when that came. A live node's records come with about
@@ -55,6 +60,8 @@ impl Known {
             signed,
             presence,
             linked: false,
+            lost: false,
+            refused: false,
             seen: now.mono,
             lag,
             due: None,
@@ -119,6 +126,7 @@ impl Known {
             self.interests = signed.record.interests.clone().into();
             self.shards = shards(&signed.record);
         }
+        (self.lost, self.refused) = (false, false);
         self.lag = lag(&signed.record, now);
         self.signed = signed;
         self.want(now);

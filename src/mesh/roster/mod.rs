@@ -205,6 +205,15 @@ impl Roster {
         }
     }
 
+    /// No address of that node leads to it. If it was linked and nothing was heard since, it is suspect at once: most
+    /// likely its process has ended, and what goes to one of a group must not go there. One that was never linked is left
+    /// alone, for it may be reached through others; and one that is alive after all is back with its next refresh.
+    ///
+    /// Records do not say who is there. Until a record of that age is no sign of life to anybody, none is handed on.
+    pub(crate) fn unreachable(&mut self, peer: &PeerId) -> Option<Change> {
+        self.table.refuse(peer)
+    }
+
     // Time.
 
     pub(crate) fn next_timeout(&self) -> Option<Mono> {
@@ -295,14 +304,18 @@ impl Roster {
 
     /// The shards that somebody else wants: what a relay joins.
     pub(crate) fn wanted_shards(&self) -> ShardSet {
-        self.live().fold(ShardSet::EMPTY, |all, known| all.union(known.shards()))
+        // Who could not be dialled may be alive behind somebody who counts on this relay.
+        let wanting = self.table.iter().filter(|known| known.is_live() || known.refused);
+        wanting.fold(ShardSet::EMPTY, |all, known| all.union(known.shards()))
     }
 
     // Persistence.
 
-    /// The signed records of the nodes that are there, to be remembered by a later run.
+    /// The signed records of the nodes that did not say goodbye, to be remembered by a later run: those that are there
+    /// first, and those that are not at present, since that may be our own fault.
     pub(crate) fn to_save(&self) -> Vec<Bytes> {
-        self.live().map(|known| known.signed.bytes.clone()).collect()
+        let suspect = self.table.iter().filter(|known| known.presence() == Presence::Suspect);
+        self.live().chain(suspect).map(|known| known.signed.bytes.clone()).collect()
     }
 
     /// Takes what an earlier run saved: known, suspect until seen.
@@ -326,6 +339,9 @@ fn parcel(own: &Own, table: &Table, node: &PeerId) -> Option<Parcel> {
         Some(signed) if signed.node == *node => {
             Some(Parcel { bytes: signed.bytes.clone(), own: Some(signed.record.version) })
         }
-        Some(_) | None => table.get(node).map(|known| Parcel { bytes: known.signed.bytes.clone(), own: None }),
+        Some(_) | None => table
+            .get(node)
+            .filter(|known| !known.refused)
+            .map(|known| Parcel { bytes: known.signed.bytes.clone(), own: None }),
     }
 }

@@ -168,6 +168,7 @@ impl Table {
     pub(super) fn link(&mut self, peer: &PeerId, now: Now) -> Option<Change> {
         let known = self.nodes.get_mut(peer)?;
         known.linked = true;
+        (known.lost, known.refused) = (false, false);
         let returned = known.presence == Presence::Suspect;
         if returned {
             known.presence = Presence::Live;
@@ -183,11 +184,21 @@ impl Table {
     pub(super) fn unlink(&mut self, peer: &PeerId, now: Now) {
         if let Some(known) = self.nodes.get_mut(peer) {
             known.linked = false;
+            known.lost = true;
             if known.is_live() {
                 known.seen = now.mono;
             }
             self.schedule(peer);
         }
+    }
+
+    /// That node cannot be dialled. If the last that was seen of it is a link that went, it is suspect.
+    pub(super) fn refuse(&mut self, peer: &PeerId) -> Option<Change> {
+        let known = self.nodes.get_mut(peer).filter(|known| known.is_live() && known.lost)?;
+        known.presence = Presence::Suspect;
+        known.refused = true;
+        self.schedule(peer);
+        Some(Change::Suspect(*peer))
     }
 
     pub(super) fn next_timeout(&self) -> Option<Mono> {
@@ -202,6 +213,10 @@ impl Table {
                     known.presence = Presence::Suspect;
                     self.schedule(&peer);
                     changes.push(Change::Suspect(peer));
+                }
+                Some(known) if known.refused => {
+                    known.refused = false;
+                    self.schedule(&peer);
                 }
                 Some(_) => changes.extend(self.forget(&peer, now)),
                 None => {
@@ -259,6 +274,7 @@ impl Table {
             Presence::Left => Some(known.seen + TOMBSTONE),
             Presence::Live | Presence::Suspect if known.linked => None,
             Presence::Live => Some(known.seen + SUSPECT_AFTER),
+            Presence::Suspect if known.refused => Some(known.seen + SUSPECT_AFTER),
             Presence::Suspect => Some(known.seen + FORGET_AFTER),
         };
         if let Some(due) = known.due {
@@ -266,11 +282,11 @@ impl Table {
         }
     }
 
-    /// The nodes whose keys are in these buckets.
+    /// The nodes whose keys are in these buckets, but those that others are not to be told of.
     pub(super) fn in_buckets(&self, wanted: &BTreeSet<u8>) -> impl Iterator<Item = (NodeKey, Stamp)> {
         self.nodes
             .values()
-            .filter(|known| wanted.contains(&super::digest::bucket_of(&known.record().node)))
+            .filter(|known| !known.refused && wanted.contains(&super::digest::bucket_of(&known.record().node)))
             .map(|known| (known.record().node, known.stamp()))
     }
 }

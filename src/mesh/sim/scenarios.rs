@@ -401,3 +401,136 @@ fn another_neighbour_repairs_what_a_silent_author_cannot() {
         }
     });
 }
+
+/// A line of nodes that link to no more others than they must.
+fn sparse_line(world: &mut World, nodes: usize) {
+    world.limits.links = 2;
+    for node in 0..nodes {
+        world.start(false);
+        if node > 0 {
+            world.introduce(node, &[node - 1]);
+        }
+    }
+    assert!(world.run_until(20 * SECOND, everybody_knows_everybody), "the roster is not complete");
+}
+
+/// In a mesh too large to link to everybody, a request still reaches a provider that is no neighbour.
+#[test]
+fn a_request_reaches_a_provider_that_is_no_neighbour() {
+    for_seeds("a_request_reaches_a_provider_that_is_no_neighbour", 20, |seed| {
+        let mut world = World::new(seed, CALM);
+        sparse_line(&mut world, 6);
+        let asker = (1..6).find(|node| !world.linked(0, *node)).expect("somebody is no neighbour");
+        let provider = crate::mesh::event::ProviderId(1);
+        world.command(0, Command::Serve { provider, service: "up".into(), room: 2 });
+        world.run(2 * SECOND);
+        let ask = Ask {
+            service: "up".into(),
+            to: None,
+            timeout: Span::secs(2),
+            content_type: "text/plain".into(),
+            headers: Headers::default(),
+            body: vec![1].into(),
+        };
+        let ticket = world.command(asker, Command::Request(ask));
+        world.run(3 * SECOND);
+        let answer = world.nodes[asker].answers.get(&ticket);
+        assert!(matches!(answer, Some(Answer::Reply { .. })), "{answer:?}");
+    });
+}
+
+/// In a mesh too large to link to everybody, and without relays, a message still reaches a listener that is no neighbour:
+/// also the very first one, which went out before there was a link.
+#[test]
+fn a_message_reaches_a_listener_that_is_no_neighbour() {
+    for_seeds("a_message_reaches_a_listener_that_is_no_neighbour", 20, |seed| {
+        let mut world = World::new(seed, CALM);
+        sparse_line(&mut world, 6);
+        let publisher = (1..6).find(|node| !world.linked(0, *node)).expect("somebody is no neighbour");
+        let id = world.subscribe(0, "a.>", None);
+        assert!(world.run_until(10 * SECOND, |world| everybody_knows_the_interests(world, 1)));
+        for number in 0..5 {
+            world.publish(publisher, "a.b", &[number]);
+            world.press(publisher);
+            world.run(SECOND);
+        }
+        world.run(12 * SECOND);
+        let subscriber = &world.nodes[0].subscribers[&id];
+        let got: Vec<u64> = subscriber.messages().map(|got| got.id.counter).collect();
+        assert_eq!((got, subscriber.missed()), ((1..=5).collect(), 0));
+    });
+}
+
+/// A member of a group whose process is killed gets no more of its messages once it cannot be dialled, and a newcomer does
+/// not count on it either. When it is back it gets its share again.
+#[test]
+fn a_killed_member_of_a_group_is_not_counted_on() {
+    for_seeds("a_killed_member_of_a_group_is_not_counted_on", 20, |seed| {
+        let mut world = World::new(seed, CALM);
+        random_graph(&mut world, 4, 4);
+        assert!(world.run_until(10 * SECOND, everybody_knows_everybody));
+        let alive = world.subscribe(1, "jobs.>", Some("workers"));
+        world.subscribe(2, "jobs.>", Some("workers"));
+        assert!(world.run_until(10 * SECOND, |world| everybody_knows_the_interests(world, 2)));
+        world.run(2 * SECOND);
+        world.kill(2);
+        world.run(SECOND);
+        let dead = world.nodes[2].peer;
+        let counts_on = |world: &World, node: usize| world.nodes[node].routes.remote.iter().any(|one| one.peer == dead);
+        assert!([0, 1, 3].iter().all(|node| !counts_on(&world, *node)), "somebody still counts on the dead");
+
+        let newcomer = world.start(false);
+        world.introduce(newcomer, &[0]);
+        for number in 0..20 {
+            world.run(100 * MILLI);
+            assert!(!counts_on(&world, newcomer), "the newcomer was told of the dead");
+            world.publish(0, "jobs.new", &[number]);
+            world.press(0);
+        }
+        world.run(5 * SECOND);
+        assert_eq!(world.nodes[1].subscribers[&alive].messages().count(), 20);
+
+        world.restart(2);
+        world.introduce(2, &[0]);
+        assert!(world.run_until(10 * SECOND, everybody_knows_everybody), "it is back");
+    });
+}
+
+/// A node that cannot be dialled, but is reached through others, stays known and gets everything.
+#[test]
+fn who_cannot_be_dialled_but_is_alive_loses_nothing() {
+    for_seeds("who_cannot_be_dialled_but_is_alive_loses_nothing", 20, |seed| {
+        let mut world = World::new(seed, CALM);
+        // Two relays: what the one at the near end publishes goes over both, though it once lost its link to the far end.
+        let (a, b, c) = (world.start(true), world.start(true), world.start(false));
+        let x = world.start(false);
+        world.bar(x, c);
+        world.bar(x, b);
+        world.introduce(c, &[a, b]);
+        world.introduce(b, &[a]);
+        world.introduce(x, &[a]);
+        let id = world.subscribe(c, "a.>", None);
+        assert!(world.run_until(10 * SECOND, |world| everybody_knows_the_interests(world, 1)));
+        assert!(world.run_until(10 * SECOND, |world| world.linked(a, c)));
+        world.bar(a, c);
+        world.part(&[0; 4]);
+        world.run(6 * SECOND);
+        assert!(!world.linked(a, c) && world.linked(b, c));
+        let mut suspected = 0;
+        for number in 0..80 {
+            world.publish(x, "a.b", &[number]);
+            world.press(x);
+            world.run(500 * MILLI);
+        }
+        let far = world.nodes[c].peer;
+        for event in &world.nodes[a].events {
+            suspected += usize::from(matches!(event, crate::mesh::event::Event::Suspect { peer, .. } if *peer == far));
+        }
+        assert!(suspected <= 1, "it flaps");
+        assert!(world.nodes[x].routes.remote.iter().any(|one| one.peer == far), "x never was its neighbour");
+        world.run(12 * SECOND);
+        let subscriber = &world.nodes[c].subscribers[&id];
+        check_once_and_in_order(&world, subscriber);
+        assert_eq!((subscriber.messages().count(), subscriber.missed()), (80, 0));
+    });
+}

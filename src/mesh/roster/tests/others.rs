@@ -287,3 +287,66 @@ fn much_fetched_news_is_compared_with_the_others_not_pushed() {
         assert_eq!((told.len(), compared.len()), (pushes, 1 - pushes), "{count} records");
     }
 }
+
+#[test]
+fn a_lost_link_that_cannot_be_made_again_makes_suspect_at_once() {
+    let mut bench = Bench::linked(&[1, 10]);
+    bench.push(10, vec![signed(10, record(10, 1, 1, 0))]);
+    bench.push(1, vec![signed(11, record(11, 1, 1, 0))]);
+    assert_eq!(bench.roster.unreachable(&peer(10)), None, "it is linked");
+    assert_eq!(bench.roster.unreachable(&peer(11)), None, "it may be reached through others");
+    bench.roster.unlinked(&peer(10), bench.now, &mut bench.fx);
+    assert_eq!(bench.roster.unreachable(&peer(10)), Some(Change::Suspect(peer(10))));
+    assert_eq!(bench.roster.unreachable(&peer(10)), None, "said once");
+    let live: Vec<PeerId> = bench.roster.live().map(Known::peer).collect();
+    assert_eq!(live, [peer(11)]);
+    assert_eq!(bench.roster.wanted_shards(), ShardSet::of(shard_of("orders")), "others may still want it passed on");
+
+    bench.until(20_000);
+    assert_eq!(bench.push(1, vec![signed(10, record(10, 1, 2, 20_000))]), [Change::Returned(peer(10))]);
+    assert_eq!(bench.roster.unreachable(&peer(10)), None, "it was heard of since: no flapping");
+    bench.link(10);
+    bench.roster.unlinked(&peer(10), bench.now, &mut bench.fx);
+    assert_eq!(bench.roster.unreachable(&peer(10)), Some(Change::Suspect(peer(10))));
+    assert_eq!(bench.link(10), [Change::Returned(peer(10))]);
+}
+
+#[test]
+fn who_could_not_be_dialled_is_not_told_of_until_its_record_is_no_sign_of_life() {
+    let mut bench = Bench::linked(&[1, 10]);
+    bench.push(10, vec![signed(10, record(10, 1, 1, 0))]);
+    bench.roster.unlinked(&peer(10), bench.now, &mut bench.fx);
+    bench.roster.unreachable(&peer(10));
+    let node = NodeKey::of(&peer(10)).expect("an Ed25519 key");
+    let told = |bench: &mut Bench| {
+        let summarised = match bench.roster.on_digest(&[0; 256]) {
+            Response::Differ { summaries, .. } => summaries.iter().any(|summary| summary.node == node),
+            other => panic!("{other:?}"),
+        };
+        let fetched = match bench.roster.on_fetch(&[node]) {
+            Response::Records { records, .. } => records.len(),
+            other => panic!("{other:?}"),
+        };
+        (summarised, fetched)
+    };
+    bench.wait(100);
+    assert!(bench.pushes().iter().all(|(.., records)| records.iter().all(|record| record.node != peer(10))));
+    assert_eq!(told(&mut bench), (false, 0));
+    assert_eq!(bench.until(59_999), []);
+    assert_eq!(told(&mut bench), (false, 0));
+    assert_eq!(bench.until(60_001), []);
+    assert_eq!(told(&mut bench), (true, 1));
+    assert_eq!(bench.roster.nodes().filter(|known| known.presence() == Presence::Suspect).count(), 1);
+    bench.roster.unlinked(&peer(1), bench.now, &mut bench.fx);
+    assert_eq!(bench.until(24 * 60 * 60 * 1_000), [Change::Forgotten(peer(10))]);
+}
+
+#[test]
+fn who_is_suspect_is_saved_too_and_who_said_goodbye_is_not() {
+    let mut bench = Bench::linked(&[1]);
+    bench.push(1, vec![signed(10, record(10, 1, 1, 0)), signed(11, record(11, 1, 1, 0))]);
+    bench.push(1, vec![signed(11, RosterRecord { left: true, ..record(11, 1, 2, 0) })]);
+    bench.until(61_000);
+    assert_eq!(bench.roster.live().count(), 0);
+    assert_eq!(bench.roster.to_save(), [signed(10, record(10, 1, 1, 0)).bytes]);
+}
