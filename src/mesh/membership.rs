@@ -132,6 +132,7 @@ impl Mesh {
     /// there is none at all.
     fn interests_changed(&mut self, now: Now) -> bool {
         self.routes_stale = true;
+        self.links.set_limit(self.limits.links, now);
         let mut fits = false;
         for detail in Detail::ALL {
             let said = self.roster.set_interests(self.subscriptions.interests(detail), now, &mut self.fx);
@@ -144,6 +145,7 @@ impl Mesh {
     }
 
     pub(super) fn services_changed(&mut self, ticket: Option<Ticket>, now: Now) {
+        self.links.set_limit(self.limits.links, now);
         let fits = self.roster.set_services(self.requests.services(), now, &mut self.fx).is_ok();
         match ticket {
             Some(ticket) if fits => self.announcing.push((self.roster.version(), ticket)),

@@ -53,6 +53,10 @@ pub(crate) mod subscriptions;
 pub(crate) mod time;
 mod traffic;
 
+/// How many links a short-lived node makes that neither subscribes nor serves: it hands its messages to three neighbours,
+/// and learns the rest from any.
+const COURIERS: usize = 4;
+
 /// What a mesh is started with.
 #[derive(Clone, Debug)]
 pub(crate) struct Settings {
@@ -127,7 +131,7 @@ impl Mesh {
             short_lived,
             fx,
             roster: Roster::new(me, incarnation, name, relay, !short_lived, limits.roster),
-            links: Links::new(me, limits.links),
+            links: Links::new(me, if short_lived { COURIERS.min(limits.links) } else { limits.links }),
             requests: Requests::new(me, &limits),
             subscriptions: Subscriptions::default(),
             joined: ShardSet::default(),

@@ -371,6 +371,8 @@ impl Driver {
             remembered.save(&self.mesh.to_remember());
         }
         self.desks.mailboxes.values().for_each(|mailbox| mailbox.close());
+        // Before the handles learn that the driver is gone: their process may end at once.
+        self.registration = None;
         let linked: Vec<_> = self.swarm.connected_peers().copied().collect();
         linked.into_iter().for_each(|peer| self.disconnect(peer));
         let closing = async {

@@ -1,8 +1,9 @@
 //! Opening the listeners of a node that starts.
 
+use std::net::{SocketAddr, TcpListener};
 use std::time::Duration;
 
-use futures::StreamExt;
+use futures::{FutureExt, StreamExt};
 use libp2p::core::transport::ListenerId;
 use libp2p::multiaddr::Protocol;
 use libp2p::swarm::SwarmEvent;
@@ -38,9 +39,13 @@ pub(crate) async fn listen(swarm: &mut Swarm<Behaviour>, wanted: &[Multiaddr]) -
     let by_default = wanted.is_empty();
     let mut opening = Opening { open: Vec::new(), by_default, last_failure: None };
     for address in if by_default { everywhere() } else { wanted.to_vec() } {
+        if let Err(error) = probe(&address) {
+            opening.failed(address, error.to_string())?;
+            continue;
+        }
         match swarm.listen_on(address.clone()) {
             Ok(id) => opening.open.push((id, address)),
-            Err(error) => opening.failed(address, error.to_string())?,
+            Err(error) => opening.failed(address, reason(&error))?,
         }
     }
     let mut listening = Listening { addresses: Vec::new(), early: Vec::new() };
@@ -54,12 +59,40 @@ pub(crate) async fn listen(swarm: &mut Swarm<Behaviour>, wanted: &[Multiaddr]) -
                 deadline = deadline.min(tokio::time::Instant::now() + STRAGGLERS);
             }
         } else if let SwarmEvent::ListenerClosed { listener_id, reason: Err(error), .. } = event {
-            opening.closed(listener_id, &error.to_string())?;
+            opening.closed(listener_id, &reason(&error))?;
+        } else {
+            listening.early.push(event);
+        }
+    }
+    // A listener on every interface has more addresses than its first, and they are there already.
+    while let Some(event) = swarm.select_next_some().now_or_never() {
+        if let SwarmEvent::NewListenAddr { address, .. } = event {
+            listening.addresses.push(address);
         } else {
             listening.early.push(event);
         }
     }
     opening.end(listening, wanted)
+}
+
+/// Whether another process listens on that TCP port. Libp2p would share the port with it, and each would get a part of the
+/// connections.
+fn probe(address: &Multiaddr) -> std::io::Result<()> {
+    let parts: Vec<_> = address.iter().take(2).collect();
+    let socket = match parts.as_slice() {
+        [Protocol::Ip4(ip), Protocol::Tcp(port)] => SocketAddr::from((*ip, *port)),
+        [Protocol::Ip6(ip), Protocol::Tcp(port)] => SocketAddr::from((*ip, *port)),
+        _ => return Ok(()),
+    };
+    if socket.port() == 0 { Ok(()) } else { TcpListener::bind(socket).map(drop) }
+}
+
+/// The error and what lies below it: libp2p's own say little.
+fn reason(error: &(dyn std::error::Error + 'static)) -> String {
+    let chain = std::iter::successors(Some(error), |error| error.source());
+    let mut texts: Vec<_> = chain.map(ToString::to_string).filter(|text| !text.is_empty()).collect();
+    texts.dedup();
+    texts.join(": ")
 }
 
 impl Opening {

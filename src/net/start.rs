@@ -19,12 +19,12 @@ use crate::mesh::{Mesh, Settings};
 use crate::net::access::MeshAccess;
 use crate::net::behaviour::{Behaviour, SILENCE};
 use crate::net::clock::Clock;
-use crate::net::data_dir::{DataDir, Slot};
+use crate::net::data_dir::{DataDir, DataDirError, Slot};
 use crate::net::driver::{Desks, Driver};
 use crate::net::handle::Handle;
 use crate::net::listen::{self, Listening};
 use crate::net::press::{Press, Signer};
-use crate::net::registry::{self, Card, Registration};
+use crate::net::registry::{self, Card, Registration, RegistryError};
 use crate::net::remembered::Remembered;
 use crate::net::silence::Silence;
 use crate::net::{checker, files, transport, watcher};
@@ -59,7 +59,7 @@ pub(crate) async fn start(config: Config) -> Result<Node, StartError> {
     let mut swarm = Swarm::new(transport, behaviour, me, transport::swarm_config());
     let Listening { addresses: listening, early } = listen::listen(&mut swarm, &config.listen).await?;
 
-    let registration = register(registry_dir.as_ref(), &access, &slot, &config, &listening);
+    let registration = register(registry_dir.as_ref(), &access, &slot, &config, &listening)?;
     let mdns_off: Vec<String> = mdns_off.iter().map(ToString::to_string).collect();
     let discovery = discovery(&config, registry.map(|found| found.map_err(|error| error.to_string())), &mdns_off);
 
@@ -156,7 +156,12 @@ fn spawn(task: impl Future<Output = ()> + Send + 'static) {
 
 /// Which mesh, who this node is in it, and its place in the data directory if it has one.
 fn identity(config: &Config, registry: Option<&PathBuf>) -> Result<(MeshAccess, Slot, Option<PathBuf>), StartError> {
-    let data = |error: crate::net::data_dir::DataDirError| StartError::Data(Box::new(error));
+    let data = |error: DataDirError| {
+        if let DataDirError::BadName { .. } = error {
+            return StartError::Config(error.to_string());
+        }
+        StartError::Data(Box::new(error))
+    };
     let mesh = match &config.mesh {
         MeshChoice::Open => None,
         MeshChoice::Named(name) if name == crate::net::access::OPEN => None,
@@ -200,7 +205,8 @@ fn register(
     slot: &Slot,
     config: &Config,
     listening: &[Multiaddr],
-) -> Option<Registration> {
+) -> Result<Option<Registration>, StartError> {
+    let Some(directory) = directory else { return Ok(None) };
     let card = Card {
         peer: PeerId::from(slot.keypair.public()),
         name: slot.name.clone(),
@@ -209,11 +215,12 @@ fn register(
         addresses: listening.to_vec(),
         node: !config.short_lived,
     };
-    match Registration::write(directory?, card) {
-        Ok(registration) => Some(registration),
-        Err(error) => {
+    match Registration::write(directory, card) {
+        Ok(registration) => Ok(Some(registration)),
+        Err(error @ RegistryError::Held { .. }) => Err(StartError::Data(Box::new(error))),
+        Err(error @ (RegistryError::Io { .. } | RegistryError::NotOurs { .. })) => {
             warn!(%error, "other nodes of this host will not find this one");
-            None
+            Ok(None)
         }
     }
 }

@@ -20,7 +20,11 @@ pub(crate) async fn run(directory: PathBuf, mesh: MeshId, me: PeerId, found: mps
     loop {
         often.tick().await;
         let directory = directory.clone();
-        let Ok(cards) = tokio::task::spawn_blocking(move || registry::scan(&directory, mesh, me)).await else { return };
+        let Ok(mut cards) = tokio::task::spawn_blocking(move || registry::scan(&directory, mesh, me)).await else {
+            return;
+        };
+        // Whoever links to a few takes them from the front: those who stay.
+        cards.sort_by_key(|card| !card.node);
         for card in cards {
             let seen = Input::Seen { peer: Some(card.peer), addresses: card.addresses, by: FoundBy::Local };
             if found.send(seen).await.is_err() {

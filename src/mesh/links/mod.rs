@@ -361,6 +361,25 @@ impl Links {
         Some(candidate.not_before().max(shunned))
     }
 
+    /// How many peers are known to be there that are not linked: dialled or to be dialled, strangers left out.
+    pub(crate) fn prospects(&self, now: Now) -> usize {
+        self.candidates.iter().filter(|(target, candidate)| self.is_prospect(target, candidate, now)).count()
+    }
+
+    fn is_prospect(&self, target: &Target, candidate: &Candidate, now: Now) -> bool {
+        let peer = target.peer().or(candidate.resident);
+        let is_stranger = self.strangers.until(target, now).is_some_and(|until| until > now.mono);
+        !candidate.departed && !is_stranger && peer.is_none_or(|peer| peer != self.me && !self.is_linked(&peer))
+    }
+
+    /// How many peers to link to from now on, at most.
+    pub(crate) fn set_limit(&mut self, limit: usize, now: Now) {
+        if self.limit != limit {
+            self.limit = limit;
+            self.stale = Some(now);
+        }
+    }
+
     /// How many dials are under way.
     pub(crate) fn dialling(&self) -> usize {
         self.candidates.iter().filter(|(_, candidate)| candidate.dialling.is_some()).count()

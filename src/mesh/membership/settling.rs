@@ -8,8 +8,21 @@ use crate::mesh::time::{Mono, Now, Span};
 const LOOK_FURTHER: Span = Span::millis(1_000);
 /// With somebody found, others whose dials are under way are waited for so long.
 const LOOK_AROUND: Span = Span::millis(250);
+/// How long those are waited for who are known to be there and do not answer.
+const PATIENCE: Span = Span::secs(4);
 /// How long a node that leaves waits until its neighbours have what it published.
 const LAST_HEADS: Span = Span::secs(1);
+
+/// How things stand with the others.
+#[derive(Clone, Copy, Debug)]
+struct Seen {
+    linked: usize,
+    /// Those who are linked have told what they know.
+    all_told: bool,
+    dialling: usize,
+    /// Those who are known, not linked, and may be dialled again.
+    prospects: usize,
+}
 
 /// The first look-around of a node: until it is over, not knowing somebody does not mean that nobody is there.
 #[derive(Debug)]
@@ -55,20 +68,22 @@ impl Settling {
         moments.into_iter().flatten().filter(|at| !self.over && *at > self.looked_at).min()
     }
 
-    /// Somebody who is linked and never tells anything must not keep everybody waiting.
+    /// Somebody who is linked and never tells anything, or who is known and never answers, must not keep everybody waiting.
     fn at_the_latest(&self) -> Mono {
-        self.until + LOOK_FURTHER + LOOK_FURTHER
+        self.until + PATIENCE
     }
 
     /// Looks at how things stand, while it is not over.
-    fn advance(&mut self, linked: usize, all_told: bool, dialling: usize, now: Mono) {
+    fn advance(&mut self, seen: &Seen, now: Mono) {
+        let Seen { linked, all_told, dialling, prospects } = *seen;
         self.looked_at = now;
         if linked > 0 && all_told {
             self.found = self.found.or(Some(now));
         }
         self.over = match self.found {
             Some(found) => (self.looked && all_told && dialling == 0) || now >= found + LOOK_AROUND,
-            None => self.looked && linked == 0 && dialling == 0 && now >= self.until,
+            // Whoever is known to be there may only be slow to answer.
+            None => self.looked && linked == 0 && dialling == 0 && prospects == 0 && now >= self.until,
         };
         self.over |= now >= self.at_the_latest();
     }
@@ -100,7 +115,9 @@ impl Mesh {
         let was_over = self.settling.over;
         if !was_over {
             let all_told = self.links.linked().all(|peer| self.told.contains(peer));
-            self.settling.advance(self.links.count(), all_told, self.links.dialling(), now.mono);
+            let (linked, dialling) = (self.links.count(), self.links.dialling());
+            let seen = Seen { linked, all_told, dialling, prospects: self.links.prospects(now) };
+            self.settling.advance(&seen, now.mono);
         }
         if self.settling.over {
             for ticket in std::mem::take(&mut self.settling.waiting) {
@@ -151,11 +168,11 @@ mod tests {
     /// How often time alone wakes it, until it is over or waits for something else.
     fn wakes(settling: &mut Settling, linked: usize, dialling: usize) -> (u32, Mono) {
         let (mut now, mut wakes) = (Mono(0), 0);
-        settling.advance(linked, false, dialling, now);
+        settling.advance(&Seen { linked, all_told: false, dialling, prospects: dialling }, now);
         while let Some(at) = settling.next_timeout() {
             assert!(at > now, "the driver would spin");
             (now, wakes) = (at, wakes + 1);
-            settling.advance(linked, false, dialling, now);
+            settling.advance(&Seen { linked, all_told: false, dialling, prospects: dialling }, now);
         }
         (wakes, now)
     }
@@ -169,7 +186,7 @@ mod tests {
             assert!(wakes <= 2 && ended == end && settling.is_over(), "{linked} linked, {dialling} dialling");
         }
         let mut settling = Settling::new(false, true, Mono(0));
-        settling.advance(1, true, 1, Mono(5));
+        settling.advance(&Seen { linked: 1, all_told: true, dialling: 1, prospects: 1 }, Mono(5));
         assert_eq!(settling.next_timeout(), Some(Mono(5) + LOOK_AROUND));
     }
 }

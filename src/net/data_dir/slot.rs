@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use libp2p::identity::Keypair;
+use tracing::warn;
 
 use super::names::name_of;
 use super::{DataDirError, check_name, failed};
@@ -75,8 +76,11 @@ impl Slot {
     pub(super) fn claim_any(nodes: &Path) -> Result<Self, DataDirError> {
         files::private_dir(nodes).map_err(failed("make", nodes))?;
         for name in existing(nodes).map_err(failed("list", nodes))? {
-            if let Claim::Taken(slot) = try_claim(nodes, &name)? {
-                return Ok(*slot);
+            match try_claim(nodes, &name) {
+                Ok(Claim::Taken(slot)) => return Ok(*slot),
+                Ok(Claim::Held(_)) => {}
+                // Another user's, perhaps. There are others, or one is made.
+                Err(error) => warn!(%error, "passing over a place in the data directory"),
             }
         }
         for _ in 0..ATTEMPTS {
