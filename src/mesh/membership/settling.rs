@@ -179,7 +179,7 @@ mod tests {
 
     #[test]
     fn a_look_around_that_waits_for_others_sets_no_timer_of_the_past() {
-        let later = Mono(0) + LOOK_FURTHER + LOOK_FURTHER + LOOK_FURTHER;
+        let later = Mono(0) + LOOK_FURTHER + PATIENCE;
         for (linked, dialling, end) in [(0, 0, Mono(0) + LOOK_FURTHER), (1, 0, later), (0, 1, later), (1, 1, later)] {
             let mut settling = Settling::new(false, true, Mono(0));
             let (wakes, ended) = wakes(&mut settling, linked, dialling);
