@@ -61,7 +61,11 @@ pub(crate) async fn start(config: Config) -> Result<Node, StartError> {
 
     let registration = register(registry_dir.as_ref(), &access, &slot, &config, &listening)?;
     let mdns_off: Vec<String> = mdns_off.iter().map(ToString::to_string).collect();
-    let discovery = discovery(&config, registry.map(|found| found.map_err(|error| error.to_string())), &mdns_off);
+    let local = registry.map(|found| match found {
+        Ok(directory) if registration.is_none() => Err(format!("{} cannot be written to", directory.display())),
+        found => found.map_err(|error| error.to_string()),
+    });
+    let discovery = discovery(&config, local, &mdns_off);
 
     let clock = Clock::start();
     let random =
