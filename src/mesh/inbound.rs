@@ -59,7 +59,10 @@ pub(crate) struct Inbound {
     /// Streams by when they were last used.
     used: BTreeMap<u64, Stream>,
     tick: u64,
+    /// When one was forgotten that had been heard a short time before.
     evicted: Option<Mono>,
+    /// Whether any was ever forgotten for room.
+    has_evicted: bool,
     /// The bytes of all frames that are held back.
     held: usize,
     max_streams: usize,
@@ -98,6 +101,7 @@ impl Inbound {
             used: BTreeMap::new(),
             tick: 0,
             evicted: None,
+            has_evicted: false,
             held: 0,
             max_streams: max_streams.max(1),
             max_held,
@@ -117,18 +121,20 @@ impl Inbound {
         })
     }
 
-    /// A frame or head came. Says whether it was new.
+    /// A frame or head came. `lasting`: its author stays, so this may be a stream that was followed before. Says whether it
+    /// was new.
     pub(crate) fn frame(
         &mut self,
         frame: &Arc<Frame>,
-        from: Option<PeerId>,
+        from: PeerId,
+        lasting: bool,
         now: Mono,
         ready: &mut Vec<Ready>,
     ) -> bool {
         let stream = frame.stream;
-        let fresh_start = self.is_complete(now);
+        let fresh_start = self.is_complete(lasting, now);
         let state = self.touch(stream, now);
-        state.heard_from = from.or(state.heard_from);
+        state.heard_from = Some(from);
         state.proven = state.proven.max((frame.header.sequence, frame.header.count));
         let is_new = match frame.kind {
             Kind::Head => state.next.is_none_or(|next| frame.header.sequence >= next),
@@ -142,14 +148,25 @@ impl Inbound {
         is_new
     }
 
-    /// Whether no stream was forgotten for room lately.
-    fn is_complete(&self, now: Mono) -> bool {
-        self.evicted.is_none_or(|evicted| now - evicted > REPLAY)
+    /// Whether a stream that is not known here was never followed: none like it was forgotten for room. One whose author
+    /// lasts may have been silent for days before, one of a short-lived author is new or not older than replayed frames.
+    fn is_complete(&self, lasting: bool, now: Mono) -> bool {
+        match self.evicted {
+            Some(evicted) => !lasting && now - evicted > REPLAY,
+            None => !(lasting && self.has_evicted),
+        }
     }
 
     /// A neighbour claims that a stream has come so far.
-    pub(crate) fn claim(&mut self, stream: Stream, sequence: u64, from: PeerId, now: Mono, ready: &mut Vec<Ready>) {
-        if !self.knows(&stream) && !self.is_complete(now) {
+    pub(crate) fn claim(
+        &mut self,
+        (stream, sequence): (Stream, u64),
+        from: PeerId,
+        lasting: bool,
+        now: Mono,
+        ready: &mut Vec<Ready>,
+    ) {
+        if !self.knows(&stream) && !self.is_complete(lasting, now) {
             return;
         }
         let state = self.touch(stream, now);
@@ -241,7 +258,8 @@ impl Inbound {
             && self.streams.len() >= self.max_streams
             && let Some(oldest) = self.used.values().next().copied()
         {
-            // What has been silent for long needs no memory of it: its frames would be taken for replayed ones.
+            self.has_evicted = true;
+            // What has been silent for long is past the time in which its frames may still be on their way.
             if self.streams.get(&oldest).is_some_and(|state| now - state.used_at <= REPLAY) {
                 self.evicted = Some(now);
             }
@@ -392,5 +410,56 @@ impl InStream {
         if missed > 0 {
             ready.push(Ready::Lost { stream, missed, exact });
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use libp2p_identity::Keypair;
+
+    use super::*;
+    use crate::wire::frame::{Channel, FrameBuilder, Outbound, Place, shard_of};
+    use crate::{Headers, MeshId};
+
+    fn frame(author: u8, sequence: u64) -> Arc<Frame> {
+        let key = Keypair::ed25519_from_bytes([author; 32]).expect("a key");
+        let mut builder = FrameBuilder::default();
+        let message = Outbound {
+            topic: "a",
+            content_type: "",
+            headers: &Headers::default(),
+            choices: &[],
+            counter: sequence,
+            time: 1,
+            fragment: None,
+            payload: b"x",
+        };
+        builder.push(&message).expect("fits");
+        let channel = Channel::Shard(shard_of("a"));
+        let stream = Stream { node: key.public().to_peer_id(), incarnation: 1, channel };
+        let place = Place { stream, sequence, count: sequence, attempt: 0, start: [author; 8] };
+        Arc::new(builder.sign(place, MeshId([1; 16]), &key).expect("signed"))
+    }
+
+    fn sequences(ready: &[Ready]) -> Vec<u64> {
+        let sequence = |one: &Ready| if let Ready::Frame(frame) = one { frame.header.sequence } else { 0 };
+        ready.iter().map(sequence).collect()
+    }
+
+    /// A publisher that speaks once an hour, among many that come and go: its past is not handed on again.
+    #[test]
+    fn a_stream_that_was_forgotten_for_room_goes_on_where_it_is() {
+        let (mut inbound, mut ready, from) = (Inbound::new(1, 1 << 20), Vec::new(), PeerId::random());
+        inbound.frame(&frame(1, 1), from, true, Mono(0), &mut ready);
+        inbound.frame(&frame(1, 2), from, true, Mono(0), &mut ready);
+        let hour = Mono(0) + Span::secs(3_600);
+        inbound.frame(&frame(2, 1), from, false, hour, &mut ready);
+        inbound.frame(&frame(1, 3), from, true, hour, &mut ready);
+        assert_eq!(sequences(&ready), [1, 2, 1, 3]);
+        assert!(inbound.on_timeout(hour, &mut ready).is_empty(), "nobody is asked for the past");
+        // A short-lived author's first frames may come out of order; they are put in order as ever.
+        inbound.frame(&frame(3, 2), from, false, hour + REPLAY + REPLAY, &mut ready);
+        inbound.frame(&frame(3, 1), from, false, hour + REPLAY + REPLAY, &mut ready);
+        assert_eq!(sequences(&ready), [1, 2, 1, 3, 1, 2]);
     }
 }

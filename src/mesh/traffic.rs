@@ -88,7 +88,8 @@ impl Mesh {
     /// Takes a frame of another node in. Says whether it was new.
     fn read(&mut self, frame: &Arc<Frame>, from: PeerId, now: Now) -> bool {
         let mut ready = Vec::new();
-        let is_new = self.inbound.frame(frame, Some(from), now.mono, &mut ready);
+        let lasting = self.lasts(&frame.stream);
+        let is_new = self.inbound.frame(frame, from, lasting, now.mono, &mut ready);
         if is_new && frame.kind == Kind::Messages {
             self.ring.keep(frame, now.mono);
         }
@@ -100,6 +101,11 @@ impl Mesh {
             self.acknowledge(&[(stream, sequence)]);
         }
         is_new
+    }
+
+    /// Whether the author of a stream is in the roster, so that it is no short-lived one.
+    fn lasts(&self, stream: &Stream) -> bool {
+        self.roster.incarnation(&stream.node) == Some(stream.incarnation)
     }
 
     /// Whether a frame is from before its author's last start, or so old that somebody must have kept it for later.
@@ -247,7 +253,8 @@ impl Mesh {
             let is_old = self.roster.incarnation(&stream.node).is_some_and(|current| stream.incarnation < current);
             if stream.node != self.me && !is_old && self.joined.contains(stream.shard()) {
                 spoken.push((stream, position.sequence));
-                self.inbound.claim(stream, position.sequence, from, now.mono, &mut ready);
+                let lasting = self.lasts(&stream);
+                self.inbound.claim((stream, position.sequence), from, lasting, now.mono, &mut ready);
             }
         }
         self.hand_on(ready);
