@@ -23,6 +23,8 @@ const ANSWER: Span = Span::millis(100);
 const AGAIN: Span = Span::millis(30);
 /// All streams together may hold back so many times what one may.
 const MOST_HELD: usize = 16;
+/// So long after this node began to listen to a shard, streams that it hears of for the first time may have begun before.
+const NEWCOMER: Span = Span::secs(5);
 /// Frames this old of streams that nobody knows are taken for replayed ones. Also how long an evicted stream's frames
 /// may still come.
 pub(crate) const REPLAY: Span = Span::secs(120);
@@ -59,6 +61,8 @@ pub(crate) struct Inbound {
     /// Streams by when they were last used.
     used: BTreeMap<u64, Stream>,
     tick: u64,
+    /// The shards that this node listens to, and since when.
+    joined: BTreeMap<u8, Mono>,
     /// When one was forgotten that had been heard a short time before.
     evicted: Option<Mono>,
     /// Whether any was ever forgotten for room.
@@ -100,6 +104,7 @@ impl Inbound {
             timers: BTreeSet::new(),
             used: BTreeMap::new(),
             tick: 0,
+            joined: BTreeMap::new(),
             evicted: None,
             has_evicted: false,
             held: 0,
@@ -217,8 +222,19 @@ impl Inbound {
         }
     }
 
+    /// From now on this node listens to a shard.
+    pub(crate) fn join(&mut self, shard: u8, now: Mono) {
+        self.joined.insert(shard, now);
+    }
+
+    /// Whether this node has listened for so long that whoever published before it did is known by now.
+    fn is_settled(&self, shard: u8, now: Mono) -> bool {
+        self.joined.get(&shard).is_some_and(|since| now - *since > NEWCOMER)
+    }
+
     /// Forgets the streams of a shard: this node does not listen there any more.
     pub(crate) fn leave(&mut self, shard: u8) {
+        self.joined.remove(&shard);
         let gone: Vec<_> = self.streams.keys().filter(|stream| stream.shard() == shard).copied().collect();
         gone.into_iter().for_each(|stream| self.forget(stream));
     }
@@ -232,10 +248,11 @@ impl Inbound {
         let mut wishes = Vec::new();
         while let Some((at, stream)) = self.timers.first().copied().filter(|(at, _)| *at <= now) {
             self.timers.remove(&(at, stream));
+            let settled = self.is_settled(stream.shard(), now);
             let Some(state) = self.streams.get_mut(&stream) else { continue };
             state.timer = None;
             if state.given_up_at().is_some_and(|at| at <= now) {
-                state.give_up(stream, ready);
+                state.give_up(stream, settled, ready);
                 self.advance(stream, now, ready);
                 continue;
             }
@@ -284,6 +301,7 @@ impl Inbound {
     }
 
     fn advance(&mut self, stream: Stream, now: Mono, ready: &mut Vec<Ready>) {
+        let settled = self.is_settled(stream.shard(), now);
         let Some(state) = self.streams.get_mut(&stream) else { return };
         loop {
             state.hand_on(ready);
@@ -293,7 +311,7 @@ impl Inbound {
             if !too_much || state.held.is_empty() {
                 break;
             }
-            state.give_up(stream, ready);
+            state.give_up(stream, settled, ready);
         }
         if !state.has_gap() {
             state.missing_since = None;
@@ -385,14 +403,18 @@ impl InStream {
     }
 
     /// What is missing will not come. Goes on behind it.
-    fn give_up(&mut self, stream: Stream, ready: &mut Vec<Ready>) {
+    fn give_up(&mut self, stream: Stream, settled: bool, ready: &mut Vec<Ready>) {
         self.missing_since = None;
         self.attempt = 0;
         let before = self.count;
         if self.next.is_none() {
-            // Never known to be owed, so nothing is known to be lost.
+            // Nobody could say where it begins for this node. To a newcomer the past is not owed; one that has listened for
+            // long would have had it, and is told.
             self.start_at_first();
             self.claimed = 0;
+            if let Some(missed) = self.count.filter(|missed| settled && *missed > 0) {
+                ready.push(Ready::Lost { stream, missed, exact: false });
+            }
             return;
         }
         if self.held.is_empty() && self.proven.0 < self.next.unwrap_or(1) {

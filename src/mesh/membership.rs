@@ -401,6 +401,7 @@ impl Mesh {
         let join = self.subscriptions.shards().union(others);
         for shard in join.without(self.joined).iter() {
             self.fx.push(Output::Join { shard });
+            self.inbound.join(shard, now.mono);
         }
         for shard in self.joined.without(join).iter() {
             self.fx.push(Output::Leave { shard });
