@@ -33,7 +33,7 @@ pub(crate) const REPLAY: Span = Span::secs(120);
 #[derive(Clone, Debug)]
 pub(crate) enum Ready {
     Frame(Arc<Frame>),
-    /// So many messages of this stream are gone, or at least so many.
+    /// So many messages of this stream are gone, or at most so many.
     Lost {
         stream: Stream,
         missed: u64,
@@ -424,10 +424,11 @@ impl InStream {
         }
         self.start_at_first();
         self.claimed = 0;
-        // Unknown only behind the floor of a neighbour: then it is at least told that something is missing.
+        // Unknown only behind the floor of a neighbour: then all that the stream had is the most that can be missing.
         let (missed, exact) = match (before, self.count) {
             (Some(before), Some(after)) => (after.saturating_sub(before), true),
-            (None, _) | (_, None) => (1, false),
+            (None, Some(after)) => (after, false),
+            (_, None) => (1, false),
         };
         if missed > 0 {
             ready.push(Ready::Lost { stream, missed, exact });
