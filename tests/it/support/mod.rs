@@ -5,6 +5,10 @@ use std::sync::{PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 #[cfg(feature = "cli")]
 pub(crate) mod process;
 #[cfg(feature = "cli")]
+pub(crate) mod sessions;
+#[cfg(feature = "cli")]
+pub(crate) mod tree;
+#[cfg(feature = "cli")]
 pub(crate) mod user;
 
 static MACHINE: RwLock<()> = RwLock::new(());

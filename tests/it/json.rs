@@ -1,0 +1,101 @@
+//! `--json` on every verb there is: JSON and nothing else on stdout, and an error as one object, the last line of stderr.
+//!
+//! The verbs are found in the help. One that accepts `--json` and has no case here fails the test.
+
+use serde_json::{Deserializer, Value};
+
+use crate::support::process::{Finished, json};
+use crate::support::tree;
+use crate::support::user::User;
+
+/// How a verb is brought to print, and to fail.
+struct Case {
+    verb: &'static str,
+    /// What follows the verb for it to succeed.
+    succeeds: &'static str,
+    /// What makes it print, once it has said on stderr, or printed, that it is ready.
+    then: Option<&'static str>,
+    /// Whether it goes on until it is stopped.
+    lasts: bool,
+    /// What follows the verb for it to fail, and the exit code.
+    fails: (&'static str, i32),
+}
+
+/// Most need nothing else, and fail where a file should be a directory.
+const PLAIN: Case = Case { verb: "", succeeds: "", then: None, lasts: false, fails: ("--data-dir /dev/null/pombo", 1) };
+
+const CASES: [Case; 9] = [
+    Case { verb: "node", lasts: true, ..PLAIN },
+    Case { verb: "pub", succeeds: "demo.hello hi -n 2", fails: ("demo..hello hi", 7), ..PLAIN },
+    Case {
+        verb: "sub",
+        succeeds: "demo.hello -n 1",
+        then: Some("pub demo.hello hi --min-peers 1"),
+        fails: ("demo.hello -n 1 --timeout 100ms", 4),
+        ..PLAIN
+    },
+    Case { verb: "request", succeeds: "demo.fixed hi", fails: ("demo.nobody hi --timeout 1s", 3), ..PLAIN },
+    Case {
+        verb: "serve",
+        succeeds: "demo.echo --echo",
+        then: Some("request demo.echo hi"),
+        lasts: true,
+        fails: ("demo..echo --echo", 7),
+    },
+    Case { verb: "peers", ..PLAIN },
+    Case { verb: "topics", ..PLAIN },
+    Case { verb: "services", ..PLAIN },
+    Case { verb: "id", ..PLAIN },
+];
+
+#[test]
+fn every_verb_that_takes_json_prints_json() {
+    let user = User::new();
+    let fixed = user.start("serve demo.fixed --reply 'good morning'");
+    fixed.complaint(|line| line.starts_with("serving"));
+    let mut cases: Vec<_> = CASES.iter().collect();
+    for verb in tree::verbs(&user).iter().filter(|verb| verb.is_leaf() && verb.long.contains("--json")) {
+        let case = cases.iter().position(|case| case.verb == verb.line).map(|index| cases.remove(index));
+        let case = case.unwrap_or_else(|| panic!("`pombo {}` takes --json: add a case of it to CASES", verb.line));
+        let documents = succeed(&user, case);
+        assert!(!documents.is_empty(), "`pombo {}` printed nothing", verb.line);
+        let (line, code) = case.fails;
+        fail(&user, &format!("{} --json {line}", verb.line), code);
+        fail(&user, &format!("{} --json --no-such-flag", verb.line), 2);
+    }
+    let left: Vec<_> = cases.iter().map(|case| case.verb).collect();
+    assert!(left.is_empty(), "there are no such verbs: {left:?}");
+}
+
+/// Runs it as it succeeds, and returns the documents on stdout.
+fn succeed(user: &User, case: &Case) -> Vec<Value> {
+    let process = user.start(&format!("{} {} --json", case.verb, case.succeeds));
+    if let Some(then) = case.then {
+        process.complaint(|_| true);
+        user.run(then).expect(0);
+    }
+    if case.lasts {
+        process.line(|_| true);
+        process.signal("TERM");
+    }
+    let finished = process.finish().expect(0);
+    documents(&finished)
+}
+
+fn documents(finished: &Finished) -> Vec<Value> {
+    let documents = Deserializer::from_str(finished.text()).into_iter::<Value>();
+    let documents: Result<Vec<_>, _> = documents.collect();
+    let documents = documents.unwrap_or_else(|error| panic!("stdout is not JSON: {error}: {finished}"));
+    assert!(documents.iter().all(Value::is_object), "not an object: {finished}");
+    documents
+}
+
+/// That it fails, and says so as JSON.
+fn fail(user: &User, line: &str, code: i32) {
+    let finished = user.run(line).expect(code);
+    documents(&finished);
+    let last = json(finished.stderr.lines().last().unwrap_or_else(|| panic!("it does not say why: {finished}")));
+    let error = &last["error"];
+    assert_eq!(error["exit"], code, "{finished}");
+    assert!(error["outcome"].is_string() && error["message"].as_str().is_some_and(|why| !why.is_empty()), "{finished}");
+}
