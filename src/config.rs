@@ -5,6 +5,8 @@ use std::path::PathBuf;
 use multiaddr::Multiaddr;
 use serde::{Deserialize, Serialize};
 
+use crate::DnsName;
+
 /// Everything that can be said about a node before it starts.
 ///
 /// ```
@@ -30,8 +32,10 @@ pub struct Config {
     pub mesh: MeshChoice,
     /// Where it listens. Empty: every interface, on ports that the system picks, TCP and (with the feature) QUIC.
     pub listen: Vec<Multiaddr>,
-    /// Peers to dial.
+    /// Peers to dial. An address may begin with a name, as in `/dns4/shop.example/tcp/7662`.
     pub peers: Vec<Multiaddr>,
+    /// Names that lead to peers: all addresses of each, asked for again every 10 s.
+    pub dns: Vec<DnsName>,
     /// Whether to find peers by multicast DNS.
     pub mdns: bool,
     /// Whether to find peers by the registry of this host.
@@ -57,6 +61,7 @@ impl Default for Config {
             mesh: MeshChoice::Default,
             listen: Vec::new(),
             peers: Vec::new(),
+            dns: Vec::new(),
             mdns: true,
             local: true,
             relay: false,

@@ -13,6 +13,7 @@ pub use api::{
 /// Bytes that are cheap to clone: what [`RawTopic`] and its like carry.
 pub use bytes::Bytes;
 pub use config::{Config, Limits, MeshChoice};
+pub use dns::{DnsName, DnsNameError};
 pub use error::{Closed, Outcome, PublishError, RecvError, RequestError, StartError, SubscribeError};
 pub use libp2p_identity::PeerId;
 pub use mesh::event::{Event, FoundBy, PeerStatus, Status};
@@ -25,6 +26,7 @@ pub use wire::{MeshId, MessageId, ParseIdError};
 #[cfg(feature = "net")]
 mod api;
 mod config;
+mod dns;
 mod error;
 mod mesh;
 mod message;

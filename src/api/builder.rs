@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use libp2p::Multiaddr;
 
 use super::Node;
+use crate::DnsName;
 use crate::config::{Config, MeshChoice};
 use crate::error::StartError;
 use crate::net;
@@ -29,6 +30,7 @@ use crate::net;
 ///     .mesh(MeshChoice::Named("market".to_owned()))
 ///     .listen("/ip4/0.0.0.0/tcp/7662".parse()?)
 ///     .peer("/ip4/192.168.1.20/tcp/7662".parse()?)
+///     .dns("shop.prod.svc:7662".parse()?)
 ///     .mdns(false)
 ///     .local(true)
 ///     .relay(true)
@@ -85,9 +87,20 @@ impl Builder {
 
     /// Dials this address, and again while there is no link to it. May be given several times.
     ///
-    /// The address may end with `/p2p/` and a peer id; it is then dialled for that node only.
+    /// The address may end with `/p2p/` and a peer id; it is then dialled for that node only. It may begin with a name, as in
+    /// `/dns4/shop.example/tcp/7662`, which is looked up as those of [`dns`](Self::dns) are. Names of the kind `/dnsaddr` are
+    /// refused.
     pub fn peer(mut self, address: Multiaddr) -> Self {
         self.config.peers.push(address);
+        self
+    }
+
+    /// Dials all addresses of this name, by TCP and where that leads nowhere by QUIC. May be given several times.
+    ///
+    /// The name is looked up again every 10 s as the system does it, hosts file and search domains included. It may lead to
+    /// this node as well, as that of a Kubernetes headless service does.
+    pub fn dns(mut self, name: DnsName) -> Self {
+        self.config.dns.push(name);
         self
     }
 

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 use clap::builder::FalseyValueParser;
 use clap::{ArgAction, Args, ColorChoice, Parser, Subcommand};
-use pombo::{MeshChoice, Multiaddr, Outcome};
+use pombo::{DnsName, MeshChoice, Multiaddr, Outcome};
 
 use super::{id, node, parse, publish, request, serve, sub, text};
 
@@ -96,6 +96,10 @@ pub(super) struct Common {
     #[arg(long, global = true, value_name = "ADDRESS", env = "POMBO_PEER", hide_env = true, help_heading = FINDING)]
     #[arg(hide_short_help = true, value_parser = parse::peer, value_delimiter = ',')]
     pub(super) peer: Vec<Multiaddr>,
+    /// Link up with the nodes at all addresses of this name, such as orders.prod.svc:7662; may be repeated
+    #[arg(long, global = true, value_name = "NAME:PORT", env = "POMBO_DNS", hide_env = true, help_heading = FINDING)]
+    #[arg(hide_short_help = true, value_delimiter = ',')]
+    pub(super) dns: Vec<DnsName>,
     /// Do not look for peers by multicast DNS
     #[arg(long, global = true, env = "POMBO_NO_MDNS", hide_env = true, help_heading = FINDING)]
     #[arg(hide_short_help = true, value_parser = FalseyValueParser::new())]

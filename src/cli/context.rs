@@ -19,7 +19,8 @@ impl Context {
         let common = &self.common;
         let builder = self.identity().mdns(!common.no_mdns).local(!common.no_local);
         let builder = common.listen.iter().cloned().fold(builder, Builder::listen);
-        common.peer.iter().cloned().fold(builder, Builder::peer)
+        let builder = common.peer.iter().cloned().fold(builder, Builder::peer);
+        common.dns.iter().cloned().fold(builder, Builder::dns)
     }
 
     /// The same, for one errand.
@@ -39,8 +40,11 @@ impl Context {
         if let [address, ..] = &common.peer[..] {
             return format!("nobody of this mesh answered at {address}: see that a node runs there, in the same mesh");
         }
+        if let [name, ..] = &common.dns[..] {
+            return format!("nobody of this mesh answered at {name}: see that nodes run there, in the same mesh");
+        }
         if common.no_local && common.no_mdns {
-            return "--no-local and --no-mdns leave nobody to be found: name a node's address with --peer".to_owned();
+            return "--no-local and --no-mdns leave nobody to be found: name a node's address with --peer, or a name that leads to nodes with --dns".to_owned();
         }
         let flags = common.mesh_flags();
         let elsewhere = if common.open { "" } else { "; across machines, all with --open" };

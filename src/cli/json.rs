@@ -104,6 +104,7 @@ pub(super) fn found_by(by: FoundBy) -> &'static str {
         FoundBy::Local => "local",
         FoundBy::Mdns => "mdns",
         FoundBy::Given => "given",
+        FoundBy::Dns => "dns",
         FoundBy::Roster => "roster",
         FoundBy::Inbound => "inbound",
         _ => "other",

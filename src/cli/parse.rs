@@ -35,11 +35,17 @@ pub(super) fn peer(text: &str) -> Result<Multiaddr, String> {
     let address = address(text, "/ip4/192.168.1.20/tcp/7662")?;
     let mut stack: Vec<_> = address.protocol_stack().collect();
     stack.pop_if(|last| *last == "p2p");
-    if is_socket(&stack) {
-        return Ok(address);
+    if stack.first() == Some(&"dnsaddr") {
+        return Err("dnsaddr records are not looked up: name a host, such as /dns/shop.example/tcp/7662".to_owned());
     }
     if stack.first().is_some_and(|first| first.starts_with("dns")) {
-        return Err("names are not looked up: give the IP address, such as /ip4/192.168.1.20/tcp/7662".to_owned());
+        stack[0] = "ip4";
+        let right =
+            || format!("no node can be there: write it as /dns/shop.example/tcp/7662{}", or_quic("192.168.1.20"));
+        return if is_socket(&stack) { Ok(address) } else { Err(right()) };
+    }
+    if is_socket(&stack) {
+        return Ok(address);
     }
     Err(format!("no node can be there: write it as /ip4/192.168.1.20/tcp/7662{}", or_quic("192.168.1.20")))
 }
@@ -112,6 +118,16 @@ mod tests {
         let named = "/ip4/10.0.0.1/tcp/80/p2p/12D3KooWPjceQrSwdWXPyLLeABRXmuqt69Rg3sBYbU1Nft9HyQ6X";
         assert!(peer(named).is_ok());
         assert!(listen(named).is_err());
-        assert!(peer("/dns4/example.org/tcp/80").unwrap_err().contains("IP address"));
+    }
+
+    #[test]
+    fn a_peer_may_be_a_name_that_the_system_can_look_up() {
+        for right in ["/dns/example.org/tcp/80", "/dns4/example.org/tcp/80", "/dns6/a/tcp/80"] {
+            assert!(peer(right).is_ok(), "{right}");
+            assert!(listen(right).is_err(), "{right}");
+        }
+        assert!(peer("/dnsaddr/example.org").unwrap_err().contains("/dns/shop.example/tcp/7662"));
+        assert!(peer("/dnsaddr/example.org/tcp/80").unwrap_err().contains("dnsaddr"));
+        assert!(peer("/dns4/example.org").unwrap_err().contains("/dns/shop.example/tcp/7662"));
     }
 }

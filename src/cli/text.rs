@@ -151,6 +151,7 @@ pub(super) fn found_by(by: FoundBy) -> &'static str {
         FoundBy::Local => "this machine's registry",
         FoundBy::Mdns => "mDNS",
         FoundBy::Given => "a given address",
+        FoundBy::Dns => "DNS",
         FoundBy::Roster => "the roster",
         FoundBy::Inbound => "its own call",
         _ => "other means",

@@ -38,6 +38,8 @@ numbers! {
     InboundId,
     /// A gossip message that gossipsub wants judged.
     GossipId,
+    /// A name that is looked up.
+    NameId,
 }
 
 /// What the mesh is told.
@@ -51,6 +53,8 @@ pub(crate) enum Input {
     Listening(Vec<Multiaddr>),
     /// Somebody may be found there. Without a peer id only the address is known.
     Seen { peer: Option<PeerId>, addresses: Vec<Multiaddr>, by: FoundBy },
+    /// A name was looked up: its IP addresses, as addresses of one part. None if that failed.
+    Resolved { name: NameId, ips: Option<Vec<Multiaddr>> },
     /// This host's registry was looked through once, and everybody in it has been told as seen.
     Looked,
     /// A connection was established; so many stand now.
@@ -113,6 +117,8 @@ pub enum FoundBy {
     Mdns,
     /// An address that was given.
     Given,
+    /// A DNS name that was given.
+    Dns,
     /// The roster: another node knew.
     Roster,
     /// They dialled us.
@@ -128,6 +134,8 @@ pub(crate) enum DialFailure {
     NotPombo,
     /// It is this very node.
     Ourselves,
+    /// Another node of this mesh is there than the one that was looked for.
+    SomebodyElse,
     /// No connection came about.
     Unreachable(String),
 }
@@ -203,6 +211,11 @@ pub(crate) enum Output {
     Dial {
         peer: Option<PeerId>,
         addresses: Vec<Multiaddr>,
+    },
+    /// Look a name up; [`Input::Resolved`] follows.
+    Resolve {
+        name: NameId,
+        host: String,
     },
     /// Close all connections to it.
     Disconnect {

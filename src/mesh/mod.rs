@@ -18,6 +18,7 @@ use self::heads::Heads;
 use self::inbound::Inbound;
 use self::inject::Inject;
 use self::links::Links;
+pub(crate) use self::links::Name;
 use self::membership::{Known, Leaving, Settling};
 use self::pace::{Acknowledgements, Pace};
 use self::requests::Requests;
@@ -167,6 +168,12 @@ impl Mesh {
         self.roster.remember(records, now);
     }
 
+    /// Looks a name up from now on, and for the nodes that it leads to.
+    pub(crate) fn look_up(&mut self, name: Name, now: Now) {
+        self.links.look_up(name, now);
+        self.links.settle(&mut self.fx);
+    }
+
     /// What a later start should know: the signed records of those who are there.
     pub(crate) fn to_remember(&self) -> Vec<Bytes> {
         self.roster.to_save()
@@ -214,6 +221,7 @@ impl Mesh {
             Input::Abandoned(ticket) => self.abandoned(ticket, now),
             Input::Listening(addresses) => self.listening(addresses, now),
             Input::Seen { peer, addresses, by } => self.links.seen(peer, addresses, by, now),
+            Input::Resolved { name, ips } => self.links.resolved(name, ips, now, &mut self.fx),
             Input::Looked => self.settling.looked(),
             Input::Connected { peer, address, links } => self.connected(peer, address, links, now),
             Input::Disconnected { peer, links } => self.disconnected(peer, links, now),

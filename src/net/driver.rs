@@ -9,7 +9,7 @@ use std::time::Duration;
 use futures::StreamExt;
 use libp2p::gossipsub::{self, MessageAcceptance};
 use libp2p::swarm::dial_opts::{DialOpts, PeerCondition};
-use libp2p::swarm::{ConnectionId, SwarmEvent};
+use libp2p::swarm::{ConnectionId, DialError, SwarmEvent};
 use libp2p::{Multiaddr, PeerId, Swarm, request_response};
 use tokio::sync::{broadcast, mpsc, oneshot, watch};
 use tokio::time::Instant;
@@ -29,6 +29,7 @@ use crate::net::mailbox::Mailbox;
 use crate::net::press::{LAST_FRAMES, Press};
 use crate::net::registry::Registration;
 use crate::net::remembered::Remembered;
+use crate::net::resolver::Question;
 use crate::net::rpc::Answering;
 use crate::net::silence::Silence;
 use crate::wire::MeshId;
@@ -50,10 +51,11 @@ pub(crate) struct Driver {
     pub(crate) swarm: Swarm<Behaviour>,
     pub(crate) clock: Clock,
     pub(crate) calls: mpsc::Receiver<Call>,
-    /// What the signer, the checker and the registry's watcher have to say.
+    /// What the signer, the checker, the resolver and the registry's watcher have to say.
     pub(crate) inbox: mpsc::Receiver<Input>,
     pub(crate) unchecked: mpsc::Sender<Unchecked>,
     pub(crate) unsigned: mpsc::Sender<Unsigned>,
+    pub(crate) questions: mpsc::Sender<Question>,
     pub(crate) press: Arc<Press>,
     pub(crate) routes: watch::Sender<Arc<Routes>>,
     pub(crate) events: broadcast::Sender<Event>,
@@ -200,6 +202,7 @@ impl Driver {
     fn execute(&mut self, output: Output) -> Option<Input> {
         match output {
             Output::Dial { peer, addresses } => return self.dial(peer, addresses),
+            Output::Resolve { name, host } => return self.resolve(Question { name, host }),
             Output::Disconnect { peer } => self.disconnect(peer),
             Output::Join { shard } => self.join(shard),
             Output::Leave { shard } => self.part(shard),
@@ -236,10 +239,18 @@ impl Driver {
                 None
             }
             Err(error) => {
-                let why = DialFailure::Unreachable(error.to_string());
+                // libp2p leaves out the addresses that this node listens on.
+                let all_ours = matches!(error, DialError::NoAddresses);
+                let why = if all_ours { DialFailure::Ourselves } else { DialFailure::Unreachable(error.to_string()) };
                 Some(Input::DialFailed { peer, addresses, why })
             }
         }
+    }
+
+    fn resolve(&mut self, question: Question) -> Option<Input> {
+        // There is room for every name. Without the resolver there is no answer.
+        let name = question.name;
+        self.questions.try_send(question).err().map(|_| Input::Resolved { name, ips: None })
     }
 
     fn disconnect(&mut self, peer: PeerId) {

@@ -19,6 +19,7 @@ pub(crate) mod mailbox;
 pub(crate) mod press;
 pub(crate) mod registry;
 mod remembered;
+mod resolver;
 pub(crate) mod rpc;
 mod silence;
 mod start;

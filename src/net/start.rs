@@ -12,10 +12,11 @@ use tracing::{Instrument, info, info_span, warn};
 use crate::api::node::About;
 use crate::api::{Discovery, MeshInfo, Node};
 use crate::config::{Config, MeshChoice};
+use crate::dns;
 use crate::error::StartError;
 use crate::mesh::event::{FoundBy, Input};
 use crate::mesh::outgoing::Outgoing;
-use crate::mesh::{Mesh, Settings};
+use crate::mesh::{Mesh, Name, Settings};
 use crate::net::access::MeshAccess;
 use crate::net::behaviour::{Behaviour, SILENCE};
 use crate::net::clock::Clock;
@@ -27,7 +28,7 @@ use crate::net::press::{Press, Signer};
 use crate::net::registry::{self, Card, Registration, RegistryError};
 use crate::net::remembered::Remembered;
 use crate::net::silence::Silence;
-use crate::net::{checker, files, transport, watcher};
+use crate::net::{checker, files, resolver, transport, watcher};
 use crate::wire::roster::is_node_name;
 
 /// Calls of the api that may wait for the driver.
@@ -40,6 +41,7 @@ const EVENTS: usize = 256;
 
 /// Starts a node.
 pub(crate) async fn start(config: Config) -> Result<Node, StartError> {
+    let names = names(&config)?;
     let found = registry::directory();
     // Which mesh the user's nodes are in is looked up even where they are not to be found by it.
     let (access, slot, place) = identity(&config, found.as_ref().ok())?;
@@ -79,7 +81,7 @@ pub(crate) async fn start(config: Config) -> Result<Node, StartError> {
         relay: config.relay,
         short_lived: config.short_lived,
         looks_local: registration.is_some(),
-        looks_further: config.mdns || !config.peers.is_empty(),
+        looks_further: config.mdns || !config.peers.is_empty() || !config.dns.is_empty(),
         limits: config.limits.clone(),
         seed: u64::from_le_bytes(random("a seed")?),
         now: clock.now(),
@@ -89,8 +91,12 @@ pub(crate) async fn start(config: Config) -> Result<Node, StartError> {
     if let Some(remembered) = &remembered {
         mesh.remember(remembered.load(access.id), clock.now());
     }
-    for address in &config.peers {
+    for address in config.peers.iter().filter(|address| Name::of_address(address).is_none()) {
         mesh.handle(given(address), clock.now());
+    }
+    let (questions_in, questions) = mpsc::channel(names.len().max(1));
+    for name in names {
+        mesh.look_up(name, clock.now());
     }
 
     let (calls_in, calls) = mpsc::channel(CALLS);
@@ -111,6 +117,7 @@ pub(crate) async fn start(config: Config) -> Result<Node, StartError> {
         inbox,
         unchecked: unchecked_in,
         unsigned: unsigned_in,
+        questions: questions_in,
         press: Arc::clone(&press),
         routes: routes_in,
         events,
@@ -130,6 +137,7 @@ pub(crate) async fn start(config: Config) -> Result<Node, StartError> {
     };
     spawn(signer.run());
     spawn(checker::run(access.id, unchecked, inbox_in.clone()));
+    spawn(resolver::run(questions, inbox_in.clone()));
     if let Some(directory) = registry_dir.filter(|_| driver.registration.is_some()) {
         spawn(watcher::run(directory, access.id, me, inbox_in));
     }
@@ -198,6 +206,30 @@ fn identity(config: &Config, registry: Option<&PathBuf>) -> Result<(MeshAccess, 
     Ok((access, slot, place))
 }
 
+/// The names that lead to peers.
+fn names(config: &Config) -> Result<Vec<Name>, StartError> {
+    if let Some(address) = config.peers.iter().find(|address| !is_peer(address)) {
+        let remedy = "write /ip4/192.168.1.20/tcp/7662, or with a name that is looked up /dns/shop.example/tcp/7662";
+        return Err(StartError::Config(format!("no node can be found at {address}: {remedy}")));
+    }
+    let of_many = config.dns.iter().map(|name| Name::of_many(name, cfg!(feature = "quic")));
+    Ok(config.peers.iter().filter_map(Name::of_address).chain(of_many).collect())
+}
+
+/// Whether a node can be looked for there. Names of the kind `dnsaddr` stand for whole addresses in TXT records, which the
+/// system's resolver does not know.
+fn is_peer(address: &Multiaddr) -> bool {
+    let is_host = match address.iter().next() {
+        Some(Protocol::Dns(host) | Protocol::Dns4(host) | Protocol::Dns6(host)) => dns::is_host(&host),
+        Some(Protocol::Ip4(_) | Protocol::Ip6(_)) => true,
+        _ => false,
+    };
+    let mut rest: Vec<_> = address.protocol_stack().skip(1).collect();
+    rest.pop_if(|last| *last == "p2p");
+    let is_port = rest == ["tcp"] || (cfg!(feature = "quic") && rest == ["udp", "quic-v1"]);
+    is_host && is_port
+}
+
 fn given(address: &Multiaddr) -> Input {
     let peer = address.iter().find_map(|part| if let Protocol::P2p(peer) = part { Some(peer) } else { None });
     Input::Seen { peer, addresses: vec![address.clone()], by: FoundBy::Given }
@@ -240,7 +272,9 @@ fn discovery(config: &Config, registry: Option<Result<PathBuf, String>>, mdns_of
     let mdns = ("every interface".to_owned(), if config.mdns { mdns_fails } else { switched_off() });
     let peers: Vec<_> = config.peers.iter().map(ToString::to_string).collect();
     let given = (peers.join(", "), peers.is_empty().then(|| "none were given".to_owned()));
-    [(FoundBy::Local, local), (FoundBy::Mdns, mdns), (FoundBy::Given, given)]
+    let names: Vec<_> = config.dns.iter().map(ToString::to_string).collect();
+    let dns = (names.join(", "), names.is_empty().then(|| "no name was given".to_owned()));
+    [(FoundBy::Local, local), (FoundBy::Mdns, mdns), (FoundBy::Given, given), (FoundBy::Dns, dns)]
         .into_iter()
         .map(|(by, (detail, off))| Discovery { by, detail, off })
         .collect()

@@ -185,14 +185,15 @@ fn dial_failed(peer: Option<PeerId>, addresses: Vec<Multiaddr>, error: &DialErro
         let addresses = if addresses.is_empty() { vec![address.clone()] } else { addresses };
         return Input::DialFailed { peer: Some(refused.peer), addresses, why };
     }
-    let why = match error {
-        DialError::LocalPeerId { .. } => DialFailure::Ourselves,
+    // Of several addresses the first that answered ended the dial. The others may be right.
+    let (addresses, why) = match error {
+        DialError::LocalPeerId { address } => (vec![address.clone()], DialFailure::Ourselves),
+        DialError::WrongPeerId { address, .. } => (vec![address.clone()], DialFailure::SomebodyElse),
         DialError::NoAddresses
         | DialError::DialPeerConditionFalse(_)
         | DialError::Aborted
-        | DialError::WrongPeerId { .. }
         | DialError::Denied { .. }
-        | DialError::Transport(_) => DialFailure::Unreachable(error.to_string()),
+        | DialError::Transport(_) => (addresses, DialFailure::Unreachable(error.to_string())),
     };
     Input::DialFailed { peer, addresses, why }
 }

@@ -27,7 +27,7 @@ impl Layer {
     /// The layer that a top-level module belongs to.
     fn of(module: &str) -> Option<Self> {
         Some(match module {
-            "topic" | "message" | "payload" | "config" | "error" => Vocabulary,
+            "topic" | "message" | "payload" | "config" | "dns" | "error" => Vocabulary,
             "wire" => Wire,
             "mesh" => Mesh,
             "net" => Net,

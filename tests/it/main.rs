@@ -17,7 +17,11 @@ mod cli;
 #[cfg(feature = "cli")]
 mod hosts;
 #[cfg(feature = "cli")]
+mod hosts_discovery;
+#[cfg(feature = "cli")]
 mod json;
+#[cfg(feature = "cli")]
+mod names;
 #[cfg(feature = "cli")]
 mod readme;
 #[cfg(feature = "cli")]

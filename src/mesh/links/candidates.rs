@@ -15,8 +15,10 @@ const MOST: usize = 1_024;
 const ADDRESSES: usize = 16;
 const FIRST_RETRY: Span = Span::millis(250);
 const LAST_RETRY: Span = Span::secs(60);
-/// Those that the user named are never given up, and tried at this pace.
+/// Those that the user named are never given up, and tried at this pace in the end.
 const GIVEN_RETRY: Span = Span::secs(5);
+/// How long an address is not dialled where somebody else was found.
+const ASTRAY: Span = Span::secs(60);
 /// A dial without an outcome by then has failed.
 const DIALLING: Span = Span::secs(30);
 /// After so many failures in a row a candidate is not counted among the nodes that are there.
@@ -44,6 +46,10 @@ pub(super) struct Candidate {
     addresses: Vec<(Multiaddr, FoundBy)>,
     /// Whether the user named it.
     pub(super) given: bool,
+    /// Whether a name that the user gave leads to it now.
+    listed: bool,
+    /// Addresses that others say it has, and somebody else does. Each with until when to believe that.
+    astray: Vec<(Multiaddr, Mono)>,
     seen: Mono,
     failures: u32,
     not_before: Mono,
@@ -60,6 +66,8 @@ impl Candidate {
         Self {
             addresses: Vec::new(),
             given: false,
+            listed: false,
+            astray: Vec::new(),
             seen: now.mono,
             failures: 0,
             not_before: Mono(0),
@@ -77,6 +85,18 @@ impl Candidate {
         if self.failures > 0 || not_quic.is_empty() { all().collect() } else { not_quic }
     }
 
+    /// Where to dial it next, if it is not known who that is: one address after the other, since such a dial goes to one only.
+    pub(super) fn next_address(&self) -> Option<Multiaddr> {
+        let mut all: Vec<_> = self.addresses.iter().map(|(address, _)| address).collect();
+        all.sort_by_key(|address| is_quic(address));
+        let turn = usize::try_from(self.failures).unwrap_or_default() % all.len().max(1);
+        all.get(turn).map(|address| (*address).clone())
+    }
+
+    pub(super) fn is_at(&self, address: &Multiaddr) -> bool {
+        self.addresses.iter().any(|(known, _)| known == address)
+    }
+
     pub(super) fn found_by(&self, address: &Multiaddr) -> Option<FoundBy> {
         self.addresses.iter().find(|(known, _)| known == address).map(|(_, by)| *by)
     }
@@ -88,7 +108,7 @@ impl Candidate {
 
     /// Whether a dial makes sense, when there is room for one and it is time.
     pub(super) fn is_willing(&self) -> bool {
-        self.dialling.is_none() && !self.addresses.is_empty() && (!self.departed || self.given)
+        self.dialling.is_none() && !self.addresses.is_empty() && (!self.departed || self.is_kept())
     }
 
     pub(super) fn not_before(&self) -> Mono {
@@ -99,12 +119,26 @@ impl Candidate {
         self.failures >= DOUBTFUL
     }
 
+    /// Whether the user wants it to be tried for ever.
+    fn is_kept(&self) -> bool {
+        self.given || self.listed
+    }
+
     /// Remembers an address. True if it is new.
-    fn add(&mut self, address: Multiaddr, by: FoundBy) -> bool {
+    fn add(&mut self, address: Multiaddr, by: FoundBy, now: Now) -> bool {
+        self.astray.retain(|(_, until)| *until > now.mono);
+        if by != FoundBy::Given && self.astray.iter().any(|(astray, _)| *astray == address) {
+            return false;
+        }
         let known = self.addresses.iter().position(|(known, _)| *known == address);
         let before = known.map(|index| self.addresses.remove(index));
-        // What the user gave stays given, whoever else finds it.
-        let by = before.as_ref().map(|(_, by)| *by).filter(|by| *by == FoundBy::Given).unwrap_or(by);
+        // What the user gave stays given, and what a name leads to is of that name, whoever else finds it.
+        let before_by = before.as_ref().map(|(_, by)| *by);
+        let by = match before_by {
+            Some(FoundBy::Given) => FoundBy::Given,
+            Some(FoundBy::Dns) if by != FoundBy::Given => FoundBy::Dns,
+            Some(_) | None => by,
+        };
         self.addresses.insert(0, (address, by));
         self.addresses.truncate(ADDRESSES);
         before.is_none()
@@ -129,13 +163,24 @@ impl Candidate {
         self.dialling = None;
         let doubled = Span(FIRST_RETRY.0 << self.failures.min(8)).min(LAST_RETRY);
         self.failures = self.failures.saturating_add(1);
-        // Jitter only adds to what the user's addresses wait: not more often than that.
-        let pause = if self.given { Span(GIVEN_RETRY.0 + fx.jitter(FIRST_RETRY).0) } else { fx.jitter(doubled) };
+        // Jitter only adds to what the user's addresses wait in the end: not more often than that.
+        let slowest = self.is_kept() && doubled >= GIVEN_RETRY;
+        let pause = if slowest { Span(GIVEN_RETRY.0 + fx.jitter(FIRST_RETRY).0) } else { fx.jitter(doubled) };
         self.not_before = now.mono + pause;
     }
 
+    /// Somebody else is at that address. What the user gave is tried again nevertheless, and so is the only address.
+    fn mislaid(&mut self, address: &Multiaddr, now: Now) {
+        let told = self.addresses.iter().any(|(known, by)| known == address && *by != FoundBy::Given);
+        if told && self.addresses.len() > 1 {
+            self.addresses.retain(|(known, _)| known != address);
+            self.astray.push((address.clone(), now.mono + ASTRAY));
+            self.astray.truncate(ADDRESSES);
+        }
+    }
+
     fn is_evictable(&self) -> bool {
-        !self.given && self.dialling.is_none() && self.resident.is_none()
+        !self.is_kept() && self.dialling.is_none() && self.resident.is_none()
     }
 }
 
@@ -173,12 +218,13 @@ impl Candidates {
         let Some(candidate) = self.enter(target, now) else { return };
         candidate.seen = now.mono;
         candidate.given |= by == FoundBy::Given;
+        candidate.listed |= by == FoundBy::Dns;
         // The roster may still repeat what was true before the goodbye.
         let returned = candidate.departed && by != FoundBy::Roster;
         candidate.departed &= !returned;
         let mut fresh = returned;
         for address in addresses {
-            fresh |= candidate.add(address, by);
+            fresh |= candidate.add(address, by, now);
         }
         if fresh {
             candidate.try_at(now.mono);
@@ -189,6 +235,32 @@ impl Candidates {
         if let Some(candidate) = self.enter(target, now) {
             candidate.departed = true;
         }
+    }
+
+    /// A name does not lead there any more.
+    pub(super) fn unlist(&mut self, address: &Multiaddr) {
+        for candidate in self.0.values_mut() {
+            candidate.addresses.retain(|(known, by)| *by != FoundBy::Dns || known != address);
+            candidate.listed &= candidate.addresses.iter().any(|(_, by)| *by == FoundBy::Dns);
+        }
+        self.0.retain(|_, candidate| candidate.departed || !candidate.addresses.is_empty());
+    }
+
+    /// Another node than that one is at these addresses.
+    pub(super) fn mislay(&mut self, target: &Target, addresses: &[Multiaddr], now: Now) {
+        if let Some(candidate) = self.0.get_mut(target) {
+            addresses.iter().for_each(|address| candidate.mislaid(address, now));
+        }
+    }
+
+    /// The addresses that are dialled without knowing whose they are, if one of these was.
+    pub(super) fn dialled_at(&self, addresses: &[Multiaddr]) -> Vec<Target> {
+        let is_meant = |(target, candidate): &(&Target, &Candidate)| {
+            target.peer().is_none()
+                && candidate.dialling.is_some()
+                && addresses.iter().any(|address| candidate.is_at(address))
+        };
+        self.0.iter().filter(is_meant).map(|(target, _)| target.clone()).collect()
     }
 
     pub(super) fn forget_address(&mut self, target: &Target, addresses: &[Multiaddr]) {

@@ -9,12 +9,15 @@ use libp2p_identity::PeerId;
 use multiaddr::Multiaddr;
 
 use self::candidates::{Candidate, Candidates, Target, normalize};
+pub(crate) use self::names::Name;
+use self::names::Names;
 use self::strangers::Strangers;
 use super::effects::Effects;
-use super::event::{DialFailure, Event, FoundBy, Output};
+use super::event::{DialFailure, Event, FoundBy, NameId, Output};
 use super::time::{Mono, Now, Span};
 
 mod candidates;
+mod names;
 mod strangers;
 #[cfg(test)]
 mod tests;
@@ -44,6 +47,7 @@ pub(crate) struct Links {
     limit: usize,
     linked: BTreeMap<PeerId, Link>,
     candidates: Candidates,
+    names: Names,
     strangers: Strangers,
     /// Peers that a link is wanted to however many links there are, each with until when.
     wanted: BTreeMap<PeerId, Mono>,
@@ -61,6 +65,7 @@ impl Links {
             limit,
             linked: BTreeMap::new(),
             candidates: Candidates::default(),
+            names: Names::default(),
             strangers: Strangers::default(),
             wanted: BTreeMap::new(),
             stale: None,
@@ -83,6 +88,23 @@ impl Links {
         for (target, addresses) in found {
             self.candidates.see(&target, addresses, by, now);
         }
+        self.stale = Some(now);
+    }
+
+    /// Looks a name up from now on, and for the nodes that it leads to.
+    pub(crate) fn look_up(&mut self, name: Name, now: Now) {
+        self.names.add(name, now);
+        self.stale = Some(now);
+    }
+
+    /// A name was looked up.
+    pub(crate) fn resolved(&mut self, name: NameId, ips: Option<Vec<Multiaddr>>, now: Now, fx: &mut Effects) {
+        let found = self.names.resolved(name, ips, now, fx).unwrap_or_default();
+        for (target, addresses) in found.now {
+            let usable = addresses.into_iter().filter_map(|address| Some(normalize(address, FoundBy::Dns)?.0));
+            self.candidates.see(&target, usable.collect(), FoundBy::Dns, now);
+        }
+        found.gone.iter().for_each(|address| self.candidates.unlist(address));
         self.stale = Some(now);
     }
 
@@ -110,7 +132,11 @@ impl Links {
     fn dial(&mut self, target: &Target, now: Now, fx: &mut Effects) {
         if let Some(candidate) = self.candidates.get_mut(target) {
             candidate.dialled(now);
-            fx.push(Output::Dial { peer: target.peer(), addresses: candidate.addresses() });
+            let addresses = match target {
+                Target::Peer(_) => candidate.addresses(),
+                Target::Address(_) => candidate.next_address().into_iter().collect(),
+            };
+            fx.push(Output::Dial { peer: target.peer(), addresses });
         }
     }
 
@@ -146,12 +172,16 @@ impl Links {
         }
         // A connection that came in shows a port of the moment, which nobody has told us of.
         let Some((address, _)) = normalize(address.clone(), FoundBy::Given) else { return FoundBy::Inbound };
-        let at = Target::Address(address.clone());
-        self.strangers.pardon(&at);
-        if let Some(candidate) = self.candidates.get_mut(&at) {
-            candidate.arrived(peer);
+        let mut at = self.candidates.dialled_at(std::slice::from_ref(&address));
+        at.push(Target::Address(address.clone()));
+        for at in &at {
+            self.strangers.pardon(at);
+            if let Some(candidate) = self.candidates.get_mut(at) {
+                candidate.arrived(peer);
+            }
         }
-        let found = [at, Target::Peer(peer)].into_iter().find_map(|at| self.candidates.get(&at)?.found_by(&address));
+        at.push(Target::Peer(peer));
+        let found = at.iter().find_map(|at| self.candidates.get(at)?.found_by(&address));
         found.unwrap_or(FoundBy::Inbound)
     }
 
@@ -189,14 +219,13 @@ impl Links {
         let plain: Vec<Multiaddr> =
             addresses.iter().filter_map(|one| Some(normalize(one.clone(), FoundBy::Given)?.0)).collect();
         // An address may have been dialled without knowing whose it is: then the outcome is the address's.
-        let known = |target: &Target| self.candidates.get(target).is_some_and(|one| one.dialling.is_some());
-        let mut targets: Vec<Target> = plain.iter().cloned().map(Target::Address).filter(known).collect();
+        let mut targets = self.candidates.dialled_at(&plain);
         if targets.is_empty() && peer.is_none() {
             targets.extend(plain.iter().cloned().map(Target::Address));
         }
         targets.extend(peer.map(Target::Peer));
         let candidate = peer.and_then(|peer| self.candidates.get(&Target::Peer(peer)));
-        let unreachable = matches!(why, DialFailure::Unreachable(_));
+        let unreachable = matches!(why, DialFailure::Unreachable(_) | DialFailure::SomebodyElse);
         let nowhere = unreachable && candidate.is_some_and(|candidate| candidate.is_only_at(&plain));
         for target in &targets {
             if let Some(candidate) = self.candidates.get_mut(target) {
@@ -204,14 +233,20 @@ impl Links {
             }
             match why {
                 DialFailure::OtherMesh { .. } | DialFailure::NotPombo => self.strangers.shun(target.clone(), now),
-                DialFailure::Ourselves => self.candidates.forget_address(target, &plain),
+                DialFailure::Ourselves => {
+                    self.candidates.forget_address(target, &plain);
+                    if target.peer().is_none() {
+                        self.strangers.shun(target.clone(), now);
+                    }
+                }
+                DialFailure::SomebodyElse => self.candidates.mislay(target, &plain, now),
                 DialFailure::Unreachable(_) => {}
             }
         }
         match why {
             DialFailure::OtherMesh { open } => self.tell(peer, addresses, open, fx),
             DialFailure::Ourselves => self.own_addresses(plain, now),
-            DialFailure::NotPombo | DialFailure::Unreachable(_) => {}
+            DialFailure::NotPombo | DialFailure::SomebodyElse | DialFailure::Unreachable(_) => {}
         }
         self.stale = Some(now);
         nowhere
@@ -318,6 +353,7 @@ impl Links {
     pub(crate) fn settle(&mut self, fx: &mut Effects) {
         let Some(now) = self.stale.take() else { return };
         self.wanted.retain(|_, until| *until > now.mono);
+        self.names.ask(now, fx);
         let is_ready = |(target, candidate): &(&Target, &Candidate)| {
             self.ready_at(target, candidate, now).is_some_and(|at| at <= now.mono)
         };
@@ -348,7 +384,7 @@ impl Links {
         let room = self.linked.len() + self.dialling() < self.limit;
         let ready = self.candidates.iter().filter(|(target, _)| room || self.is_wanted(target));
         let ready = ready.filter_map(|(target, candidate)| self.ready_at(target, candidate, now));
-        overdue.chain(ready.filter(|at| *at > now.mono)).min()
+        overdue.chain(ready.filter(|at| *at > now.mono)).chain(self.names.next_timeout()).min()
     }
 
     /// From when on a candidate may be dialled. None if not at all, as things are.
@@ -361,9 +397,11 @@ impl Links {
         Some(candidate.not_before().max(shunned))
     }
 
-    /// How many peers are known to be there that are not linked: dialled or to be dialled, strangers left out.
+    /// How many peers are known to be there that are not linked: dialled or to be dialled, strangers left out. A name that
+    /// nobody has answered for yet may lead to one.
     pub(crate) fn prospects(&self, now: Now) -> usize {
-        self.candidates.iter().filter(|(target, candidate)| self.is_prospect(target, candidate, now)).count()
+        let known = self.candidates.iter().filter(|(target, candidate)| self.is_prospect(target, candidate, now));
+        known.count() + self.names.open()
     }
 
     fn is_prospect(&self, target: &Target, candidate: &Candidate, now: Now) -> bool {

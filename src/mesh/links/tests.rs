@@ -136,17 +136,20 @@ fn unreachable_peers_are_retried_ever_more_rarely_until_a_new_address() {
 }
 
 #[test]
-fn given_addresses_are_retried_every_five_seconds_for_ever() {
+fn given_addresses_are_retried_soon_and_then_every_five_seconds_for_ever() {
     let mut bench = Bench::new();
     bench.links.seen(None, vec![address(1)], FoundBy::Given, at(0));
     assert_eq!(bench.dials(), [None]);
-    let mut now = 0;
+    let (mut now, mut pauses) = (0, Vec::new());
     for _ in 0..50 {
         bench.links.dial_failed(None, vec![address(1)], unreachable(), at(now), &mut bench.fx);
         let next = bench.next_dial().expect("a retry");
-        assert!((5_000..6_000).contains(&(next - now)));
+        pauses.push(next - now);
         now = next;
     }
+    // Soon at first: one that was started with it may be a moment late.
+    assert!(pauses[..3].iter().sum::<u64>() < 3_000, "{pauses:?}");
+    assert!(pauses[5..].iter().all(|pause| (5_000..6_000).contains(pause)), "{pauses:?}");
     bench.connect(1, 1, now);
     assert_eq!(bench.links.found_by(&peer(1)), Some(FoundBy::Given));
     bench.outputs();
@@ -403,4 +406,181 @@ fn who_dialled_us_is_dialled_when_that_link_is_lost() {
     bench.disconnect(1, 1_000);
     let next = bench.next_dial().expect("a redial");
     assert!((1_050..=1_150).contains(&next), "{next}");
+}
+
+#[test]
+fn a_peer_is_dialled_again_without_the_address_where_somebody_else_is() {
+    let mut bench = Bench::new();
+    let both = vec![address(1), address(2)];
+    let dialled = |outputs: Vec<Output>| {
+        outputs
+            .into_iter()
+            .find_map(|output| if let Output::Dial { addresses, .. } = output { Some(addresses) } else { None })
+    };
+    bench.links.seen(Some(peer(1)), both.clone(), FoundBy::Roster, at(0));
+    assert_eq!(dialled(bench.outputs()).map(|addresses| addresses.len()), Some(2));
+    let astray = |bench: &mut Bench, why, now| {
+        bench.links.dial_failed(Some(peer(1)), vec![address(2)], why, at(now), &mut bench.fx)
+    };
+    assert!(!astray(&mut bench, DialFailure::SomebodyElse, 1), "it may be at the other");
+    // The others go on repeating it.
+    bench.links.seen(Some(peer(1)), both.clone(), FoundBy::Roster, at(500));
+    assert_eq!(dialled(bench.outputs()), Some(vec![address(1)]));
+    astray(&mut bench, DialFailure::Ourselves, 501);
+    bench.fail(1, unreachable(), 502);
+    bench.links.seen(Some(peer(1)), both, FoundBy::Roster, at(62_000));
+    assert_eq!(dialled(bench.outputs()).map(|addresses| addresses.len()), Some(2), "it may have moved there");
+}
+
+fn ip(host: u16) -> Multiaddr {
+    address(host).iter().take(1).collect()
+}
+
+/// What a name needs: when it was asked for, and an answer.
+impl Bench {
+    fn asked(&mut self) -> Vec<NameId> {
+        let asked = |output| if let Output::Resolve { name, .. } = output { Some(name) } else { None };
+        self.outputs().into_iter().filter_map(asked).collect()
+    }
+
+    fn answer(&mut self, hosts: &[u16], millis: u64) -> Vec<Multiaddr> {
+        let ips = hosts.iter().map(|host| ip(*host)).collect();
+        self.links.resolved(NameId(0), Some(ips), at(millis), &mut self.fx);
+        self.dialled()
+    }
+
+    fn dialled(&mut self) -> Vec<Multiaddr> {
+        let dial = |output| if let Output::Dial { addresses, .. } = output { addresses } else { Vec::new() };
+        let mut dialled: Vec<_> = self.outputs().into_iter().flat_map(dial).collect();
+        dialled.sort();
+        dialled
+    }
+
+    /// Lets time pass until somebody is dialled, and notes where.
+    fn next_dial_is(&mut self, turns: &mut Vec<Multiaddr>) {
+        for _ in 0..10 {
+            self.links.settle(&mut self.fx);
+            let wake = self.links.next_timeout().expect("a retry");
+            self.links.on_timeout(Now { mono: wake, ..Now::default() }, &mut self.fx);
+            let dialled = self.dialled();
+            if !dialled.is_empty() {
+                turns.extend(dialled);
+                return;
+            }
+        }
+        panic!("nobody is dialled");
+    }
+
+    /// Nobody is there.
+    fn fail_at(&mut self, address: &Multiaddr, millis: u64) {
+        self.links.dial_failed(None, vec![address.clone()], unreachable(), at(millis), &mut self.fx);
+    }
+}
+
+fn named(text: &str) -> Name {
+    Name::of_address(&text.parse().expect("an address")).expect("a name")
+}
+
+#[test]
+fn a_name_is_asked_for_ten_seconds_after_each_answer_more_or_less() {
+    let mut bench = Bench::new();
+    bench.links.look_up(named("/dns/shop/tcp/4001"), at(0));
+    assert_eq!((bench.links.prospects(at(0)), bench.asked()), (1, vec![NameId(0)]));
+    assert_eq!(bench.links.next_timeout(), None, "an answer is awaited");
+    let (mut now, mut pauses) = (40_000, Vec::new());
+    for _ in 0..20 {
+        bench.links.resolved(NameId(0), None, at(now), &mut bench.fx);
+        bench.outputs();
+        let wake = bench.links.next_timeout().expect("it is asked for again").0.div_ceil(1_000);
+        pauses.push(wake - now);
+        bench.links.on_timeout(at(wake), &mut bench.fx);
+        assert_eq!(bench.asked(), [NameId(0)]);
+        now = wake;
+    }
+    assert!(pauses.iter().all(|pause| (7_500..=12_500).contains(pause)), "{pauses:?}");
+    assert!(pauses.iter().max() > pauses.iter().min(), "all at once: {pauses:?}");
+    assert_eq!(bench.links.prospects(at(now)), 0, "nobody is known to be there");
+    bench.links.resolved(NameId(7), Some(vec![ip(1)]), at(now), &mut bench.fx);
+    assert_eq!(bench.dialled(), [], "nobody asked");
+}
+
+#[test]
+fn who_a_name_leads_to_is_dialled_while_it_does() {
+    let mut bench = Bench::new();
+    bench.links.look_up(named("/dns/shop/tcp/4001"), at(0));
+    assert_eq!(bench.answer(&[1, 2], 0), [address(1), address(2)]);
+    bench.fail_at(&address(1), 10);
+    bench.connect(2, 1, 10);
+    assert_eq!(bench.links.found_by(&peer(2)), Some(FoundBy::Dns));
+    // No answer changes nothing, the same answer neither, and linked ones are left alone.
+    bench.links.resolved(NameId(0), None, at(20), &mut bench.fx);
+    assert_eq!(bench.answer(&[2, 1], 30), []);
+    let mut now = 10;
+    for _ in 0..20 {
+        let wake = bench.links.next_timeout().expect("a retry").0.div_ceil(1_000);
+        bench.links.on_timeout(at(wake), &mut bench.fx);
+        let dialled = bench.dialled();
+        if !dialled.is_empty() {
+            assert_eq!(dialled, [address(1)]);
+            now = wake;
+            bench.fail_at(&address(1), now);
+        }
+        bench.links.resolved(NameId(0), None, at(wake), &mut bench.fx);
+    }
+    // Its address has gone to somebody else. The one that was lost comes back elsewhere.
+    bench.disconnect(2, now);
+    assert_eq!(bench.answer(&[3], now), [address(3)]);
+    bench.fail_at(&address(3), now + 1);
+    for _ in 0..10 {
+        let wake = bench.links.next_timeout().expect("a retry").0.div_ceil(1_000);
+        bench.links.on_timeout(at(wake), &mut bench.fx);
+        let dialled = bench.dialled();
+        assert!(dialled.is_empty() || dialled == [address(3)], "{dialled:?}");
+        bench.fail_at(&address(3), wake);
+    }
+}
+
+#[test]
+fn a_name_of_many_is_tried_by_quic_where_tcp_leads_nowhere_and_a_single_one_is_that_node() {
+    let quic = |host: u16| format!("{}/udp/4001/quic-v1", ip(host)).parse::<Multiaddr>().expect("an address");
+    let mut bench = Bench::new();
+    bench.links.look_up(Name::of_many(&"shop:4001".parse().expect("a name"), true), at(0));
+    assert_eq!(bench.answer(&[1], 0), [address(1)]);
+    let mut turns = Vec::new();
+    for _ in 0..4 {
+        let last = turns.last().cloned().unwrap_or(address(1));
+        bench.fail_at(&last, 0);
+        bench.next_dial_is(&mut turns);
+    }
+    assert_eq!(turns, [quic(1), address(1), quic(1), address(1)]);
+
+    let mut bench = Bench::new();
+    bench.links.look_up(named(&format!("/dns4/shop/tcp/4001/p2p/{}", peer(1))), at(0));
+    let ips = ["/ip4/10.0.0.1", "/ip6/fd00::1", "/ip4/10.0.0.2"].map(|ip| ip.parse().expect("an address"));
+    bench.links.resolved(NameId(0), Some(ips.into()), at(0), &mut bench.fx);
+    let dials: Vec<_> = bench.outputs().into_iter().filter(|output| matches!(output, Output::Dial { .. })).collect();
+    let [Output::Dial { peer: Some(who), addresses }] = dials.as_slice() else { panic!("{dials:?}") };
+    assert_eq!((*who, addresses.len()), (peer(1), 2), "all of its addresses at once, of that family");
+}
+
+#[test]
+fn our_own_address_among_those_of_a_name_is_left_alone() {
+    let mut bench = Bench::new();
+    bench.links.look_up(Name::of_many(&"shop:4001".parse().expect("a name"), true), at(0));
+    assert_eq!(bench.answer(&[1], 0), [address(1)]);
+    bench.links.dial_failed(None, vec![address(1)], DialFailure::Ourselves, at(1), &mut bench.fx);
+    let mut dials = 0;
+    for seconds in 1..=59 {
+        dials += bench.answer(&[1], seconds * 10_000).len();
+    }
+    assert_eq!(dials, 0);
+}
+
+#[test]
+fn a_name_of_very_many_addresses_leaves_room_for_others() {
+    let mut bench = Bench::new();
+    bench.links.look_up(named("/dns/shop/tcp/4001"), at(0));
+    let all: Vec<u16> = (1..=2_000).collect();
+    assert_eq!(bench.answer(&all, 0).len(), DIALS);
+    assert_eq!(bench.links.candidates.iter().count(), 256);
 }

@@ -293,6 +293,8 @@ impl World {
     fn execute(&mut self, me: usize, output: Output) -> Option<Input> {
         match output {
             Output::Dial { peer, addresses } => self.later(Happening::DialEnds { from: me, peer, addresses }),
+            // No world has names.
+            Output::Resolve { .. } => {}
             Output::Disconnect { peer } => {
                 if let Some(other) = self.index(peer) {
                     let (one, other) = (me, other);

@@ -3,6 +3,8 @@
 use std::sync::{PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 #[cfg(feature = "cli")]
+pub(crate) mod network;
+#[cfg(feature = "cli")]
 pub(crate) mod process;
 #[cfg(feature = "cli")]
 pub(crate) mod sessions;
