@@ -149,3 +149,63 @@ impl Default for Limits {
         }
     }
 }
+
+impl Limits {
+    /// Whether a node can keep them. It refuses to start with others.
+    ///
+    /// ```
+    /// use pombo::Limits;
+    /// assert!(Limits::default().check().is_ok());
+    /// let error = Limits { links: 0, ..Limits::default() }.check().unwrap_err();
+    /// assert_eq!(error.to_string(), "the limit `links` is 0: it can be 1 to 256");
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// The first that is 0, or more than the wire format, or a connection's other side, has room for.
+    pub fn check(&self) -> Result<(), LimitError> {
+        let Self { message, patterns, services, mailbox, outgoing, ring, held, streams, roster, requests, links } =
+            *self;
+        let any = usize::MAX;
+        for (limit, value, most) in [
+            ("message", message, Self::default().message),
+            ("patterns", patterns, Self::default().patterns),
+            ("services", services, Self::default().services),
+            ("mailbox", mailbox, any),
+            ("outgoing", outgoing, any),
+            ("ring", ring, any),
+            ("held", held, any),
+            ("streams", streams, any),
+            ("roster", roster, any),
+            ("requests", requests, any),
+            ("links", links, 256),
+        ] {
+            if value == 0 || value > most {
+                return Err(LimitError { limit, value, most });
+            }
+        }
+        Ok(())
+    }
+}
+
+/// A limit that no node can keep.
+///
+/// ```
+/// # use pombo::Limits;
+/// let error = Limits { patterns: 5_000, ..Limits::default() }.check().unwrap_err();
+/// assert_eq!((error.limit, error.value, error.most), ("patterns", 5_000, 1_024));
+/// ```
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("the limit `{limit}` is {value}: it can be 1{}", up_to(*.most))]
+pub struct LimitError {
+    /// Its name in [`Limits`].
+    pub limit: &'static str,
+    /// What it is.
+    pub value: usize,
+    /// What it can be at most; at least it is 1.
+    pub most: usize,
+}
+
+fn up_to(most: usize) -> String {
+    if most == usize::MAX { " or more".to_owned() } else { format!(" to {most}") }
+}

@@ -7,7 +7,7 @@ use clap::builder::FalseyValueParser;
 use clap::{ArgAction, Args, ColorChoice, Parser, Subcommand};
 use pombo::{DnsName, MeshChoice, Multiaddr, Outcome};
 
-use super::{id, node, parse, publish, request, serve, sub, text};
+use super::{completions, config, id, man, node, parse, publish, request, serve, sub, text};
 
 /// A message bus with no server in the middle.
 ///
@@ -59,11 +59,21 @@ pub(super) enum Verb {
     /// Print who a node started now with these flags is, and keep that for it
     #[command(after_help = id::EXAMPLES)]
     Id,
+    /// Write or show the configuration
+    #[command(after_help = config::EXAMPLES)]
+    Config(config::Args),
+    /// Print a script that lets a shell complete verbs and flags
+    #[command(after_help = completions::EXAMPLES)]
+    Completions(completions::Args),
+    /// Print the manual page, or write those of all verbs
+    #[command(after_help = man::EXAMPLES)]
+    Man(man::Args),
 }
 
 const MESH: &str = "Mesh";
 const FINDING: &str = "Finding each other";
 const OUTPUT: &str = "Output";
+const CONFIGURATION: &str = "Configuration";
 
 /// What is true for every verb.
 #[derive(Args, Debug)]
@@ -124,6 +134,10 @@ pub(super) struct Common {
     #[arg(long, global = true, env = "POMBO_JSON", hide_env = true, help_heading = OUTPUT)]
     #[arg(value_parser = FalseyValueParser::new())]
     pub(super) json: bool,
+    /// Take from this file what is not set otherwise [default: $XDG_CONFIG_HOME/pombo/config.toml]
+    #[arg(long, global = true, value_name = "FILE", env = "POMBO_CONFIG", hide_env = true, help_heading = CONFIGURATION)]
+    #[arg(hide_short_help = true)]
+    pub(super) config: Option<PathBuf>,
 }
 
 impl Common {
@@ -163,7 +177,10 @@ fn outcomes() -> String {
         // Writing to a string does not fail.
         let _ = writeln!(table, "  {:>2}  {:<9} {}", outcome.exit_code(), outcome.as_str(), outcome.meaning());
     }
-    table.push_str("\nEvery flag above can be set in the environment: --data-dir as POMBO_DATA_DIR, and so on.");
+    table.push_str(
+        "\nEvery flag above can be set in the environment, --data-dir as POMBO_DATA_DIR, and in a configuration file: ",
+    );
+    table.push_str("`pombo config init` writes one.");
     table
 }
 

@@ -1,14 +1,16 @@
 //! What every verb is given: the flags, the output, the signals, and a node of its own.
 
-use pombo::{Builder, Multiaddr, Node};
+use pombo::{Builder, Config, Multiaddr, Node, StartError};
 
 use super::args::Common;
+use super::config::Settings;
 use super::failure::Failure;
 use super::output::Output;
 use super::signals::Signals;
 
 pub(super) struct Context {
     pub(super) common: Common,
+    pub(super) settings: Settings,
     pub(super) output: Output,
     pub(super) signals: Signals,
 }
@@ -53,7 +55,8 @@ impl Context {
 
     fn identity(&self) -> Builder {
         let common = &self.common;
-        let mut builder = Node::builder().mesh(common.mesh());
+        let limits = self.settings.limits.clone();
+        let mut builder = Node::builder().config(Config { limits, ..Config::default() }).mesh(common.mesh());
         if let Some(name) = &common.name {
             builder = builder.name(name.as_str());
         }
@@ -74,10 +77,21 @@ impl Context {
         work: impl AsyncFnOnce(&Node) -> Result<T, Failure>,
     ) -> Result<Option<T>, Failure> {
         let Some(node) = self.unless_stopped(builder.start()).await else { return Ok(None) };
-        let node = node?;
+        let node = node.map_err(|error| self.not_started(error))?;
         let result = self.unless_stopped(work(&node)).await;
         node.leave().await;
         result.transpose()
+    }
+
+    /// Why there is no node. Who did not type what it comes from is told where that is set.
+    fn not_started(&self, error: StartError) -> Failure {
+        let concerned: &[&str] = match &error {
+            StartError::Config(_) => &["mesh", "name"],
+            StartError::Listen { .. } => &["listen"],
+            StartError::Data(_) => &["data_dir", "key", "name"],
+            StartError::Io(_) | _ => &[],
+        };
+        self.settings.culprits(concerned).into_iter().fold(error.into(), Failure::hint)
     }
 
     /// As [`on_node`](Self::on_node), for work that a signal leaves undone.

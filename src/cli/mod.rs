@@ -1,14 +1,14 @@
 //! The command line. It uses what a third party could use, the crate's public API, and nothing else; and it is the only
 //! part of pombo that prints.
 //!
-//! Each verb has a file with its flags and its work; [`banner`] belongs to `node`, [`tally`] to `pub`, [`exec`] to `serve`.
+//! Each verb has a file with its flags and its work ([`config`] has a directory); [`banner`] belongs to `node`, [`tally`] to `pub`, [`exec`] to `serve`.
 //! What they share: [`args`] (the command tree and the flags of all verbs), [`context`] (a node for the verb, and its
 //! goodbye), [`output`] (who writes where), [`failure`] (how a verb ends), [`usage`] (how one does not begin), [`signals`],
 //! [`parse`], [`input`], [`text`], [`json`], [`table`] and [`names`].
 
 use std::process::ExitCode;
 
-use clap::Parser;
+use clap::{CommandFactory, FromArgMatches};
 use pombo::Outcome;
 use tracing_subscriber::EnvFilter;
 
@@ -20,12 +20,15 @@ use self::signals::Signals;
 
 mod args;
 mod banner;
+mod completions;
+mod config;
 mod context;
 mod exec;
 mod failure;
 mod id;
 mod input;
 mod json;
+mod man;
 mod names;
 mod node;
 mod output;
@@ -45,13 +48,21 @@ mod usage;
 
 /// Reads the command line, does what it says, and tells how that ended.
 pub(crate) fn main() -> ExitCode {
-    let Cli { common, verb } = match Cli::try_parse() {
-        Ok(cli) => cli,
+    let typed = Cli::command().try_get_matches();
+    let typed = typed.and_then(|matches| Ok((Cli::from_arg_matches(&matches)?, matches)));
+    let (cli, matches) = match typed {
+        Ok(typed) => typed,
         Err(error) => return usage::misunderstood(&error),
+    };
+    // What is wrong with the configuration is told as the flags want it.
+    let output = Output::new(&cli.common);
+    let (Cli { common, verb }, settings) = match config::settle(matches, cli) {
+        Ok(settled) => settled,
+        Err(failure) => return output.exit(Err(failure)),
     };
     trace(&common);
     let output = Output::new(&common);
-    let result = run(Context { common, output, signals: Signals::default() }, verb);
+    let result = run(Context { common, settings, output, signals: Signals::default() }, verb);
     output.exit(result)
 }
 
@@ -72,6 +83,9 @@ fn run(context: Context, verb: Verb) -> Result<(), Failure> {
             Verb::Topics => topics::run(&context).await,
             Verb::Services => services::run(&context).await,
             Verb::Id => id::run(&context).await,
+            Verb::Config(args) => config::run(&context, &args),
+            Verb::Completions(args) => completions::run(&context, &args),
+            Verb::Man(args) => man::run(&context, &args),
         }
     });
     // A thread may be waiting for stdin, which nobody can interrupt: do not wait for it in turn.

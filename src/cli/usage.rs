@@ -10,8 +10,6 @@ use super::args::Cli;
 use super::failure::Failure;
 use super::output::{self, Output};
 
-const NO_VERB: &str = "there is no verb: `pombo --help` lists them";
-
 /// Prints what clap has to say. `--json` and `--color` are heeded as far as they can be told, since nothing was
 /// understood.
 pub(super) fn misunderstood(error: &clap::Error) -> ExitCode {
@@ -35,11 +33,13 @@ pub(super) fn misunderstood(error: &clap::Error) -> ExitCode {
 }
 
 /// The first paragraph, which says what is wrong.
-fn message(error: &clap::Error) -> String {
-    if matches!(error.kind(), ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand | ErrorKind::MissingSubcommand) {
-        return NO_VERB.to_owned();
-    }
+pub(super) fn message(error: &clap::Error) -> String {
     let text = error.render().to_string();
+    if matches!(error.kind(), ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand | ErrorKind::MissingSubcommand) {
+        let usage = text.lines().find_map(|line| line.strip_prefix("Usage: ")).unwrap_or("pombo");
+        let command = usage.split(['[', '<']).next().unwrap_or_default().trim_end();
+        return format!("there is no verb: `{command} --help` lists them");
+    }
     let first = text.trim_start_matches("error: ").split("\n\n").next().unwrap_or_default();
     first.split_whitespace().collect::<Vec<_>>().join(" ")
 }
@@ -102,7 +102,8 @@ mod tests {
         let error = Cli::try_parse_from(["pombo", "pub", "a.b", "hi", "-n", "0"]).unwrap_err();
         assert!(message(&error).starts_with("invalid value '0'"), "{}", message(&error));
         assert!(!message(&error).contains('\n'));
-        assert!(message(&Cli::try_parse_from(["pombo"]).unwrap_err()).contains("pombo --help"));
+        assert!(message(&Cli::try_parse_from(["pombo"]).unwrap_err()).contains("`pombo --help`"));
+        assert!(message(&Cli::try_parse_from(["pombo", "config"]).unwrap_err()).contains("`pombo config --help`"));
     }
 
     #[test]

@@ -41,6 +41,7 @@ const EVENTS: usize = 256;
 
 /// Starts a node.
 pub(crate) async fn start(config: Config) -> Result<Node, StartError> {
+    config.limits.check().map_err(|error| StartError::Config(error.to_string()))?;
     let names = names(&config)?;
     let found = registry::directory();
     // Which mesh the user's nodes are in is looked up even where they are not to be found by it.
