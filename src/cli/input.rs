@@ -41,6 +41,13 @@ impl Input {
             return Ok(body);
         }
         let name = self.to_string();
+        if let Self::File(path) = &self
+            && let Ok(file) = tokio::fs::metadata(path).await
+            && file.is_file()
+            && file.len() > most()
+        {
+            return Err(too_large(&name, &file.len().to_string()));
+        }
         let mut body = Vec::new();
         let read = self.open().await?.take(most() + 1).read_to_end(&mut body).await;
         read.map_err(|error| unreadable(&name, &error))?;
@@ -108,10 +115,18 @@ fn most() -> u64 {
 
 fn within(body: Vec<u8>, name: &str) -> Result<Bytes, Failure> {
     if body.len() as u64 > most() {
-        let message = format!("{name} has more than {} bytes, which is the most that a message may have", most());
-        return Err(Failure::new(Outcome::Rejected, message));
+        // There may be more to come: it was read no further.
+        return Err(too_large(name, &format!("more than {}", most())));
     }
     Ok(Bytes::from(body))
+}
+
+fn too_large(name: &str, size: &str) -> Failure {
+    let most = most();
+    let message = format!(
+        "{name} has {size} bytes, and a message has at most {most} (1 MiB): send it in parts, or where it lies"
+    );
+    Failure::new(Outcome::Rejected, message)
 }
 
 fn unreadable(name: &str, error: &std::io::Error) -> Failure {

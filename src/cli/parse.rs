@@ -38,6 +38,9 @@ pub(super) fn peer(text: &str) -> Result<Multiaddr, String> {
     if stack.first() == Some(&"dnsaddr") {
         return Err("dnsaddr records are not looked up: name a host, such as /dns/shop.example/tcp/7662".to_owned());
     }
+    if text.split('/').skip_while(|part| !matches!(*part, "tcp" | "udp")).nth(1) == Some("0") {
+        return Err("nobody can be reached at port 0: give the one that the node prints when it starts".to_owned());
+    }
     if stack.first().is_some_and(|first| first.starts_with("dns")) {
         stack[0] = "ip4";
         let right =
@@ -59,11 +62,21 @@ fn address(text: &str, example: &str) -> Result<Multiaddr, String> {
         }
         Err(_) => example.to_owned(),
     };
-    match text.parse::<Multiaddr>() {
-        Ok(address) if !address.is_empty() => Ok(address),
-        Ok(_) => Err(format!("it is empty: write it as {right}")),
-        Err(error) => Err(format!("{error}: write it as {right}")),
-    }
+    let wrong = match text.parse::<Multiaddr>() {
+        Ok(address) if !address.is_empty() => return Ok(address),
+        Ok(_) => "it is empty".to_owned(),
+        Err(_) if !text.starts_with('/') => "it does not begin with a slash, as addresses of libp2p do".to_owned(),
+        Err(error) => match text.split('/').find(|part| is_no_port(part)) {
+            Some(port) => format!("{port} is no port, which are at most 65535"),
+            None => error.to_string(),
+        },
+    };
+    Err(format!("{wrong}: write it as {right}"))
+}
+
+/// Whether it is a number that is too large for a port.
+fn is_no_port(text: &str) -> bool {
+    !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit()) && text.parse::<u16>().is_err()
 }
 
 /// Whether these protocols lead to a port that a node can have.
@@ -79,6 +92,26 @@ fn or_quic(ip: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_is_wrong_with_an_address_is_said() {
+        for (wrong, what) in [
+            ("10.0.0.1:99", "write it as /ip4/10.0.0.1/tcp/99"),
+            ("[::1]:5", "write it as /ip6/::1/tcp/5"),
+            ("localhost:7662", "does not begin with a slash"),
+            ("", "empty"),
+            ("/ip4/1.2.3/tcp/5", "invalid IPv4"),
+            ("/ip4/1.2.3.4/tcp/99999", "99999 is no port"),
+            ("/ip4/1.2.3.4/udp/9", "write it as /ip4/"),
+            ("/ip4/1.2.3.4", "write it as /ip4/"),
+        ] {
+            for error in [peer(wrong).unwrap_err(), listen(wrong).unwrap_err()] {
+                assert!(error.contains(what) && error.contains("/ip"), "{wrong}: {error}");
+            }
+        }
+        assert!(peer("/ip4/1.2.3.4/tcp/0").unwrap_err().contains("port 0"));
+        assert!(listen("/ip4/1.2.3.4/tcp/0").is_ok());
+    }
 
     #[test]
     fn a_header_is_split_at_its_first_colon() {

@@ -2,12 +2,12 @@
 //!
 //! ```text
 //! mesh/<name>/secret        32 random bytes in hexadecimal: who has them is a member
-//! nodes/<name>/lock         held while the node runs; the holder's process id
-//! nodes/<name>/key          the node's Ed25519 key, as libp2p encodes it
+//! nodes/<name>/key          the node's Ed25519 key, as libp2p encodes it; locked while the node runs
 //! nodes/<name>/incarnation  the number of its last start, in decimal
 //! ```
 //!
-//! Any number of processes may use one directory at once: whoever comes first makes a file, the others read it.
+//! Any number of processes may use one directory at once: whoever comes first makes a file, the others read it. Where
+//! nothing can be written a node does with what is there.
 //! Must not: keep anything about messages, or change what it did not make.
 
 mod names;
@@ -17,9 +17,11 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use etcetera::BaseStrategy;
+use tracing::warn;
 
 use crate::net::access::{MeshAccess, OPEN};
 use crate::net::files;
+use crate::net::holder::Holder;
 
 pub(crate) use slot::Slot;
 
@@ -28,7 +30,7 @@ pub(crate) use slot::Slot;
 pub(crate) enum DataDirError {
     #[error("no data directory: neither XDG_DATA_HOME nor the home directory is known; name one")]
     NoHome,
-    #[error("cannot {what} {}: {source}; check that the directory is yours and the disk has room", .path.display())]
+    #[error("cannot {what} {}: {source}{}", .path.display(), files::remedy(.source))]
     Io {
         /// What was tried, a verb.
         what: &'static str,
@@ -47,25 +49,33 @@ pub(crate) enum DataDirError {
         .path.display()
     )]
     BadSecret { path: PathBuf },
-    #[error("{} is no Ed25519 key as libp2p encodes them: {why}; restore it, or remove it to get a new identity", .path.display())]
-    BadKey { path: PathBuf, why: String },
+    #[error(
+        "{} {what}, and not an Ed25519 key as libp2p encodes them: restore it, or name a file that is not there, and a key \
+         is made in it",
+        .path.display()
+    )]
+    BadKey {
+        path: PathBuf,
+        /// What it is instead.
+        what: &'static str,
+    },
     #[error("others may read the key {} (mode {mode:03o}); run: chmod 600 {}", .path.display(), .path.display())]
     KeyExposed { path: PathBuf, mode: u32 },
     #[error("{} holds no number that can rise; remove it, the clock will take its place", .path.display())]
     BadIncarnation { path: PathBuf },
-    #[error("{} is in use by {}; stop that one, or start this node under another name or key", .path.display(), holder(.pid))]
+    #[error("{} is in use by {}; stop that one, or start this node under another name or key", .path.display(), name(.by.as_ref()))]
     Held {
         /// The key file or the node's directory.
         path: PathBuf,
-        /// Who has it, unless it has only just taken it.
-        pid: Option<u32>,
+        /// Who has it, if the system tells.
+        by: Option<Holder>,
     },
     #[error("no free name left in {}; remove the nodes that you no longer use", .path.display())]
     Crowded { path: PathBuf },
 }
 
-fn holder(pid: &Option<u32>) -> String {
-    pid.map_or_else(|| "another process".to_owned(), |pid| format!("process {pid}"))
+fn name(holder: Option<&Holder>) -> String {
+    holder.map_or_else(|| "another process".to_owned(), ToString::to_string)
 }
 
 /// Turns an I/O error into one that names what was tried with which path.
@@ -101,7 +111,11 @@ impl DataDir {
             Some(path) => path.to_owned(),
             None => etcetera::choose_base_strategy().map_err(|_| DataDirError::NoHome)?.data_dir().join("pombo"),
         };
-        files::private_dir(&root).map_err(failed("make", &root))?;
+        match files::private_dir(&root) {
+            // What can be read of it may be enough.
+            Err(error) if files::is_unwritable(&error) => {}
+            made => made.map_err(failed("make", &root))?,
+        }
         Ok(Self { root })
     }
 
@@ -122,6 +136,7 @@ impl DataDir {
         check_name("mesh", name)?;
         let dir = self.root.join("mesh").join(name);
         let path = dir.join("secret");
+        files::sweep(&dir, "");
         if let Some(secret) = read_secret(&path)? {
             return Ok(MeshAccess::private(name, secret));
         }
@@ -133,19 +148,30 @@ impl DataDir {
         Ok(MeshAccess::private(name, secret))
     }
 
-    /// Takes a node's place and holds it: the one of that name, or else the first that nobody holds, made if need be.
+    /// Takes a node's place and holds it: the one of that name, or else the first that nobody holds, made if need be. On a
+    /// file system that is read-only or full, where none can be made, the node is a new one that leaves nothing behind.
     ///
     /// # Errors
     ///
     /// If the name is none or held by another process, or its files cannot be used.
     pub(crate) fn claim(&self, name: Option<&str>) -> Result<Slot, DataDirError> {
         let nodes = self.root.join("nodes");
-        match name {
+        let claimed = match name {
             Some(name) => {
                 check_name("node", name)?;
                 Slot::claim(&nodes, name)
             }
             None => Slot::claim_any(&nodes),
+        };
+        match claimed {
+            Err(DataDirError::Io { what, path, source }) if files::is_unwritable(&source) => {
+                let path = path.display();
+                warn!(
+                    "cannot {what} {path}: {source}; this node has a key for this run only, and will know nobody the next time"
+                );
+                Slot::ephemeral(name)
+            }
+            claimed => claimed,
         }
     }
 }

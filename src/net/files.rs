@@ -3,9 +3,17 @@
 //! Must not: know what is in them.
 
 use std::fs::{self, DirBuilder, File, OpenOptions, TryLockError};
-use std::io::{self, Read, Seek, Write};
+use std::io::{self, Read, Write};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use tracing::debug;
+
+use crate::net::holder::Holder;
+
+/// How old a file has to be that somebody may still be writing, to be taken for left over.
+const LEFT_OVER: Duration = Duration::from_secs(60);
 
 /// Random bytes from the operating system.
 pub(super) fn random<const N: usize>() -> io::Result<[u8; N]> {
@@ -90,31 +98,71 @@ pub(super) fn read_text(path: &Path, limit: usize) -> io::Result<Option<String>>
     read(path, limit)?.map(text).transpose()
 }
 
-/// A lock that names its holder. Held until dropped; a process that dies lets go of it.
+/// Removes what processes that died left beside the files they were writing: of those files in `dir` whose names begin so.
+///
+/// What is younger than a minute may still be at work.
+pub(super) fn sweep(dir: &Path, beginning: &str) {
+    let Ok(files) = fs::read_dir(dir) else { return };
+    for file in files.flatten() {
+        let is_left_over = || {
+            let age = file.metadata().ok()?.modified().ok()?.elapsed().ok()?;
+            (is_aside(file.file_name().to_str()?, beginning) && age > LEFT_OVER).then_some(())
+        };
+        if is_left_over().is_some()
+            && let Err(error) = fs::remove_file(file.path())
+        {
+            debug!(path = %file.path().display(), %error, "cannot remove what a process that died left");
+        }
+    }
+}
+
+/// Whether [`write_aside`] gives such names.
+fn is_aside(name: &str, beginning: &str) -> bool {
+    let random = name.strip_suffix(".tmp").and_then(|name| name.rsplit_once('.'));
+    random.is_some_and(|(file, random)| {
+        file.starts_with(beginning) && random.len() == 16 && random.bytes().all(|byte| byte.is_ascii_hexdigit())
+    })
+}
+
+/// Whether a file could not be written although nobody forbids it: a file system that is read-only or full.
+pub(super) fn is_unwritable(error: &io::Error) -> bool {
+    use io::ErrorKind::{QuotaExceeded, ReadOnlyFilesystem, StorageFull};
+    matches!(error.kind(), ReadOnlyFilesystem | StorageFull | QuotaExceeded)
+}
+
+/// What to do about an error with a file, where there is something that can be said.
+pub(super) fn remedy(error: &io::Error) -> &'static str {
+    use io::ErrorKind::{NotADirectory, NotFound, PermissionDenied, QuotaExceeded, ReadOnlyFilesystem, StorageFull};
+    #[expect(clippy::wildcard_enum_match_arm, reason = "the list of what can go wrong is open")]
+    match error.kind() {
+        PermissionDenied => "; see that it belongs to you",
+        ReadOnlyFilesystem => "; name a place that can be written to",
+        StorageFull | QuotaExceeded => "; make room on that disk",
+        NotFound => "; make its directory first",
+        NotADirectory => "; something on that path is no directory",
+        _ => "",
+    }
+}
+
+/// A file that is locked. Held until dropped; a process that dies lets go of it.
 #[derive(Debug)]
 pub(super) struct Lock(File);
 
 /// What came of trying to take a [`Lock`].
 pub(super) enum Attempt {
     Taken(Lock),
-    /// Somebody has it: the process id, unless it has not written that yet.
-    Held(Option<u32>),
+    /// Somebody has it: who, if the system tells.
+    Held(Option<Holder>),
 }
 
 impl Lock {
+    /// Locks a file that is there. It need not be writable.
     pub(super) fn attempt(path: &Path) -> io::Result<Attempt> {
-        let mut file = OpenOptions::new().read(true).write(true).create(true).truncate(false).mode(0o600).open(path)?;
+        // To write is not needed here, but it is for a lock on some network file systems.
+        let file = OpenOptions::new().read(true).write(true).open(path).or_else(|_| File::open(path))?;
         match file.try_lock() {
-            Ok(()) => {
-                file.set_len(0)?;
-                file.rewind()?;
-                file.write_all(std::process::id().to_string().as_bytes())?;
-                Ok(Attempt::Taken(Self(file)))
-            }
-            Err(TryLockError::WouldBlock) => {
-                let text = io::read_to_string(file.take(32)).unwrap_or_default();
-                Ok(Attempt::Held(text.trim().parse().ok()))
-            }
+            Ok(()) => Ok(Attempt::Taken(Self(file))),
+            Err(TryLockError::WouldBlock) => Ok(Attempt::Held(Holder::of_lock(&file))),
             Err(TryLockError::Error(error)) => Err(error),
         }
     }
@@ -129,6 +177,8 @@ impl Drop for Lock {
 
 #[cfg(test)]
 mod tests {
+    use std::time::SystemTime;
+
     use super::*;
 
     #[test]
@@ -149,5 +199,30 @@ mod tests {
         make_once(&path, b"three").unwrap();
         assert_eq!(fs::read_to_string(&path).unwrap(), "two");
         assert_eq!(fs::read_dir(temp.path()).unwrap().count(), 1);
+    }
+
+    #[test]
+    fn what_a_process_left_that_died_is_swept_away_and_nothing_else() {
+        let temp = tempfile::TempDir::new().unwrap();
+        let old = SystemTime::UNIX_EPOCH + Duration::from_secs(1_000_000_000);
+        let file = |name: &str, modified: Option<SystemTime>| {
+            let file = File::create(temp.path().join(name)).unwrap();
+            modified.map(|modified| file.set_modified(modified)).transpose().unwrap();
+        };
+        let (at_work, _open) = write_aside(&temp.path().join("key"), b"half").unwrap();
+        for name in ["key.0123456789abcdef.tmp", "other.0123456789abcdef.tmp", "key.tmp", "key.notes.tmp", "key"] {
+            file(name, Some(old));
+        }
+        let left = || {
+            let names = fs::read_dir(temp.path()).unwrap().map(|file| file.unwrap().path());
+            names.collect::<std::collections::BTreeSet<_>>()
+        };
+        sweep(temp.path(), "key");
+        let stays =
+            ["key", "key.notes.tmp", "key.tmp", "other.0123456789abcdef.tmp"].map(|name| temp.path().join(name));
+        assert!(left().is_superset(&stays.clone().into()) && left().contains(&at_work));
+        assert_eq!(left().len(), stays.len() + 1);
+        sweep(temp.path(), "");
+        assert_eq!(left().len(), stays.len());
     }
 }

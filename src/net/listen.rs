@@ -1,6 +1,6 @@
 //! Opening the listeners of a node that starts.
 
-use std::net::{SocketAddr, TcpListener};
+use std::net::{IpAddr, SocketAddr, TcpListener};
 use std::time::Duration;
 
 use futures::{FutureExt, StreamExt};
@@ -12,6 +12,7 @@ use tracing::warn;
 
 use crate::error::StartError;
 use crate::net::behaviour::{Behaviour, BehaviourEvent};
+use crate::net::holder::Holder;
 
 /// How long listeners may take to say where they listen.
 const PATIENCE: Duration = Duration::from_secs(5);
@@ -78,13 +79,25 @@ pub(crate) async fn listen(swarm: &mut Swarm<Behaviour>, wanted: &[Multiaddr]) -
 /// Whether another process listens on that TCP port. Libp2p would share the port with it, and each would get a part of the
 /// connections.
 fn probe(address: &Multiaddr) -> std::io::Result<()> {
+    match socket(address) {
+        Some((socket, false)) if socket.port() != 0 => TcpListener::bind(socket).map(drop),
+        _ => Ok(()),
+    }
+}
+
+/// Where that is, and whether it is UDP.
+fn socket(address: &Multiaddr) -> Option<(SocketAddr, bool)> {
     let parts: Vec<_> = address.iter().take(2).collect();
-    let socket = match parts.as_slice() {
-        [Protocol::Ip4(ip), Protocol::Tcp(port)] => SocketAddr::from((*ip, *port)),
-        [Protocol::Ip6(ip), Protocol::Tcp(port)] => SocketAddr::from((*ip, *port)),
-        _ => return Ok(()),
+    let (ip, port): (IpAddr, _) = match parts.as_slice() {
+        [Protocol::Ip4(ip), port] => ((*ip).into(), port),
+        [Protocol::Ip6(ip), port] => ((*ip).into(), port),
+        _ => return None,
     };
-    if socket.port() == 0 { Ok(()) } else { TcpListener::bind(socket).map(drop) }
+    match std::slice::from_ref(port) {
+        [Protocol::Tcp(port)] => Some((SocketAddr::new(ip, *port), false)),
+        [Protocol::Udp(port)] => Some((SocketAddr::new(ip, *port), true)),
+        _ => None,
+    }
 }
 
 /// The error and what lies below it: libp2p's own say little.
@@ -129,9 +142,20 @@ impl Opening {
 }
 
 fn cannot_listen(address: &Multiaddr, reason: &str) -> StartError {
-    let in_use = reason.contains("in use");
-    let remedy = if in_use { "; another program has that port: choose another, or 0 for any free one" } else { "" };
-    StartError::Listen { address: address.to_string(), reason: format!("{reason}{remedy}") }
+    let reason = if reason.contains("in use") {
+        let holder = socket(address).and_then(|(socket, udp)| Holder::of_port(socket, udp));
+        let holder = holder.map_or_else(|| "another program".to_owned(), |holder| holder.to_string());
+        format!("{reason}; {holder} has that port: choose another, or 0 for any free one")
+    } else if reason.contains("Cannot assign") {
+        format!(
+            "{reason}; no interface has that address: `ip address` lists those there are, and 0.0.0.0 is all of them"
+        )
+    } else if reason.contains("ermission denied") {
+        format!("{reason}; ports below 1024 are for privileged programs: choose another, or 0 for any free one")
+    } else {
+        reason.to_owned()
+    };
+    StartError::Listen { address: address.to_string(), reason }
 }
 
 /// Every interface, on ports that the system picks.

@@ -14,6 +14,7 @@ mod driver;
 mod files;
 pub(crate) mod gate;
 pub(crate) mod handle;
+mod holder;
 mod listen;
 pub(crate) mod mailbox;
 pub(crate) mod press;

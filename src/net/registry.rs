@@ -21,6 +21,7 @@ use libp2p::{Multiaddr, PeerId};
 
 use crate::MeshId;
 use crate::net::files;
+use crate::net::holder::Holder;
 use entry::{Entry, Place};
 
 /// Far above what an entry with hundreds of addresses takes.
@@ -42,8 +43,11 @@ pub(crate) enum RegistryError {
     },
     #[error("{} is not a directory of this user; somebody else may have put it there: remove it", .path.display())]
     NotOurs { path: PathBuf },
-    #[error("{} is held by another process that runs the same node; stop that one", .path.display())]
-    Held { path: PathBuf },
+    #[error(
+        "this node runs already, as {}: stop that one, or start this one under another name or key",
+        .by.as_ref().map_or_else(|| format!("{} shows", .path.display()), ToString::to_string)
+    )]
+    Held { path: PathBuf, by: Option<Holder> },
 }
 
 fn failed(what: &'static str, path: &Path) -> impl FnOnce(io::Error) -> RegistryError {
@@ -67,14 +71,18 @@ fn locate(runtime: Option<PathBuf>, temp: &Path) -> Result<PathBuf, RegistryErro
         let uid = own_uid(&dir).ok()?;
         (fs::metadata(&dir).ok()?.uid() == uid).then(|| (dir.join("pombo"), uid))
     });
-    let (path, uid) = match runtime {
-        Some(ours) => ours,
-        None => {
+    let in_runtime = runtime.map(|(path, uid)| open(&path, uid).map(|()| path));
+    let path = match in_runtime {
+        Some(Err(RegistryError::Io { .. })) | None => {
             let uid = own_uid(temp).map_err(failed("write to", temp))?;
-            (temp.join(format!("pombo-{uid}")), uid)
+            let path = temp.join(format!("pombo-{uid}"));
+            open(&path, uid)?;
+            path
         }
+        // A file system that has become full or read-only since: those who came before are still to be found there.
+        Some(opened) => opened?,
     };
-    open(&path, uid)?;
+    files::sweep(&path, "");
     Ok(path)
 }
 
@@ -96,8 +104,11 @@ fn open(path: &Path, uid: u32) -> Result<(), RegistryError> {
     Ok(())
 }
 
-/// Who we are, as the file system sees it: the owner of a file that we have just made.
+/// Who we are, as the file system sees it: the owner of our entry in `/proc`, or of a file that we have just made.
 fn own_uid(dir: &Path) -> io::Result<u32> {
+    if let Ok(own) = fs::metadata("/proc/self") {
+        return Ok(own.uid());
+    }
     let (path, file) = files::write_aside(&dir.join("pombo-uid"), b"")?;
     let uid = file.metadata().map(|metadata| metadata.uid());
     let _ = fs::remove_file(path);
@@ -198,7 +209,8 @@ fn place(aside: &Path, path: &Path) -> Result<(), RegistryError> {
             Fate::Buried | Fate::Replaced => {}
         }
     }
-    Err(RegistryError::Held { path: path.to_owned() })
+    let by = File::open(path).ok().and_then(|file| Holder::of_lock(&file));
+    Err(RegistryError::Held { path: path.to_owned(), by })
 }
 
 /// What became of the writer of an entry.

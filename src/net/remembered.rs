@@ -4,9 +4,11 @@
 //! what comes from the network, and a file that cannot be read is a file that is not there.
 
 use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use bytes::Bytes;
-use tracing::{debug, warn};
+use tracing::{debug, info, warn};
 
 use crate::net::files;
 use crate::wire::MeshId;
@@ -19,12 +21,14 @@ const LIMIT: usize = 16 * 1024 * 1024;
 #[derive(Clone, Debug)]
 pub(crate) struct Remembered {
     path: PathBuf,
+    /// The last attempt to write it failed, and that was said.
+    fails: Arc<AtomicBool>,
 }
 
 impl Remembered {
     /// In the place of a node in the data directory. One file for each mesh that the node is started in.
     pub(crate) fn new(place: PathBuf, mesh: MeshId) -> Self {
-        Self { path: place.join(format!("roster-{mesh}")) }
+        Self { path: place.join(format!("roster-{mesh}")), fails: Arc::default() }
     }
 
     /// The records, those that are sound.
@@ -56,8 +60,14 @@ impl Remembered {
             bytes.extend(length.to_be_bytes());
             bytes.extend(record);
         }
-        if let Err(error) = files::replace(&self.path, &bytes) {
-            warn!(path = %self.path.display(), %error, "cannot remember who is there");
+        let saved = files::replace(&self.path, &bytes);
+        let path = self.path.display();
+        match (&saved, self.fails.swap(saved.is_err(), Ordering::Relaxed)) {
+            (Ok(()), false) | (Err(_), true) => {}
+            (Ok(()), true) => info!(%path, "who is there can be written down again"),
+            (Err(error), false) => {
+                warn!("cannot write {path}: {error}; the next start has to find its neighbours anew unless that ends");
+            }
         }
     }
 }
@@ -74,7 +84,38 @@ fn split(mut bytes: Bytes) -> impl Iterator<Item = Bytes> {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
+
+    proptest! {
+        #[test]
+        fn any_file_is_split_into_no_more_than_is_in_it(bytes in proptest::collection::vec(any::<u8>(), 0..2_000), at in 0..2_000usize) {
+            let mut almost: Vec<u8> = (1..60_u8).flat_map(|length| [&[0, 0, 0, length][..], &vec![length; length.into()]].concat()).collect();
+            almost.splice(at.min(almost.len()).., bytes.clone());
+            for bytes in [bytes, almost] {
+                let length = bytes.len();
+                let cost = allocation_counter::measure(|| {
+                    let sum: usize = split(bytes.clone().into()).map(|record| record.len() + 4).sum();
+                    assert!(sum <= length);
+                });
+                prop_assert!(cost.bytes_max <= 2 * length as u64 + 4_096, "{cost:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_disk_that_takes_nothing_is_told_of_once_and_what_is_there_stays() {
+        let dir = tempfile::tempdir().unwrap();
+        let remembered = Remembered::new(dir.path().join("place"), MeshId([1; 16]));
+        let fails = || {
+            remembered.clone().save(&[Bytes::from_static(b"one")]);
+            remembered.fails.load(Ordering::Relaxed)
+        };
+        assert!(fails() && fails(), "there is no such directory");
+        std::fs::create_dir(dir.path().join("place")).unwrap();
+        assert!(!fails());
+    }
 
     #[test]
     fn what_is_saved_is_split_again_and_a_torn_end_is_left_out() {

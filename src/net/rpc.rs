@@ -158,6 +158,16 @@ mod tests {
         }
     }
 
+    #[test]
+    fn a_length_is_only_a_claim() {
+        let wire = [&u32::try_from(MAX_LEN).unwrap().to_be_bytes()[..], &[7; 100]].concat();
+        let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+        let cost = allocation_counter::measure(|| {
+            assert!(runtime.block_on(read(&mut Cursor::new(&wire))).is_err());
+        });
+        assert!(cost.bytes_max < 64 * 1024, "{cost:?}");
+    }
+
     #[tokio::test]
     async fn a_stream_that_ends_early_is_an_error() {
         for wire in [vec![], vec![0, 0], vec![0, 0, 0, 5, 1, 2]] {

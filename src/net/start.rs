@@ -81,7 +81,7 @@ pub(crate) async fn start(config: Config) -> Result<Node, StartError> {
         name: slot.name.clone(),
         relay: config.relay,
         short_lived: config.short_lived,
-        looks_local: registration.is_some(),
+        looks_local: registry_dir.is_some(),
         looks_further: config.mdns || !config.peers.is_empty() || !config.dns.is_empty(),
         limits: config.limits.clone(),
         seed: u64::from_le_bytes(random("a seed")?),
@@ -139,7 +139,7 @@ pub(crate) async fn start(config: Config) -> Result<Node, StartError> {
     spawn(signer.run());
     spawn(checker::run(access.id, unchecked, inbox_in.clone()));
     spawn(resolver::run(questions, inbox_in.clone()));
-    if let Some(directory) = registry_dir.filter(|_| driver.registration.is_some()) {
+    if let Some(directory) = registry_dir {
         spawn(watcher::run(directory, access.id, me, inbox_in));
     }
     let about = About {
@@ -202,7 +202,7 @@ fn identity(config: &Config, registry: Option<&PathBuf>) -> Result<(MeshAccess, 
         (None, Some(directory)) if !config.short_lived => directory.claim(config.name.as_deref()).map_err(data)?,
         (None, _) => Slot::ephemeral(config.name.as_deref()).map_err(data)?,
     };
-    let has_place = config.key.is_none() && !config.short_lived;
+    let has_place = config.key.is_none() && slot.is_kept();
     let place = directory.filter(|_| has_place).map(|directory| directory.place(&slot.name));
     Ok((access, slot, place))
 }

@@ -252,9 +252,12 @@ impl Links {
         nowhere
     }
 
-    /// One of another mesh was met: said once for each.
+    /// One of another mesh was met: said once for each that was dialled, and once for each host that dials, which may have
+    /// any number of keys.
     fn tell(&mut self, peer: Option<PeerId>, addresses: Vec<Multiaddr>, open: bool, fx: &mut Effects) {
-        let who = peer.map(Target::Peer).or_else(|| addresses.first().cloned().map(Target::Address));
+        let host = addresses.first().filter(|address| address.iter().count() == 1);
+        let who = host.or(addresses.first().filter(|_| peer.is_none())).cloned().map(Target::Address);
+        let who = who.or(peer.map(Target::Peer));
         if who.is_some_and(|who| self.strangers.tell(who)) {
             fx.push(Output::Announce(Event::OtherMesh { peer, addresses, open }));
         }
@@ -265,6 +268,12 @@ impl Links {
         for address in addresses {
             self.strangers.shun(Target::Address(address), now);
         }
+    }
+
+    /// That peer is not dialled for a while.
+    pub(crate) fn shun(&mut self, peer: PeerId, now: Now) {
+        self.strangers.shun(Target::Peer(peer), now);
+        self.stale = Some(now);
     }
 
     /// That peer said goodbye: it is not redialled until somebody sees it again.

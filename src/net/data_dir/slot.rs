@@ -12,9 +12,13 @@ use tracing::warn;
 use super::names::name_of;
 use super::{DataDirError, check_name, failed};
 use crate::net::files::{self, Attempt, Lock};
+use crate::net::holder::Holder;
 
 /// Names to try before the directory counts as full. Of 1,600 names one tries in vain so often only if most are taken.
 const ATTEMPTS: usize = 256;
+
+/// More than any key that libp2p encodes.
+const MAX_KEY: usize = 64 * 1024;
 
 /// A node's identity for as long as it runs. Nobody else can take it meanwhile.
 #[derive(Debug)]
@@ -26,13 +30,13 @@ pub(crate) struct Slot {
     /// Higher than at every earlier start of this key.
     pub(crate) incarnation: u64,
     /// `None` for a key that only this process has.
-    _lock: Option<Lock>,
+    lock: Option<Lock>,
 }
 
 /// What came of trying to take a place.
 enum Claim {
     Taken(Box<Slot>),
-    Held(Option<u32>),
+    Held(Option<Holder>),
 }
 
 impl Slot {
@@ -47,7 +51,7 @@ impl Slot {
             Some(name) => check_name("node", name)?.to_owned(),
             None => name_of_key(&keypair),
         };
-        Ok(Self { name, keypair, incarnation: wall_clock(), _lock: None })
+        Ok(Self { name, keypair, incarnation: wall_clock(), lock: None })
     }
 
     /// Takes the place of the key in this file, which is made if it is not there. The incarnation is kept beside it.
@@ -56,20 +60,24 @@ impl Slot {
     ///
     /// If another process holds the key, others may read it, or it is none.
     pub(crate) fn load_key(path: &Path) -> Result<Self, DataDirError> {
-        let lock_path = beside(path, "lock");
-        let lock = match Lock::attempt(&lock_path).map_err(failed("lock", &lock_path))? {
-            Attempt::Taken(lock) => lock,
-            Attempt::Held(pid) => return Err(DataDirError::Held { path: path.to_owned(), pid }),
-        };
-        let keypair = read_or_make_key(path)?;
-        let incarnation = rise(&beside(path, "incarnation"))?;
-        Ok(Self { name: name_of_key(&keypair), keypair, incarnation, _lock: Some(lock) })
+        if let (Some(dir), Some(name)) = (path.parent(), path.file_name()) {
+            files::sweep(dir, &name.to_string_lossy());
+        }
+        match try_key(path, &beside(path, "incarnation"), name_of_key)? {
+            Claim::Taken(slot) => Ok(*slot),
+            Claim::Held(by) => Err(DataDirError::Held { path: path.to_owned(), by }),
+        }
+    }
+
+    /// Whether there is something of it on the disk.
+    pub(crate) fn is_kept(&self) -> bool {
+        self.lock.is_some()
     }
 
     pub(super) fn claim(nodes: &Path, name: &str) -> Result<Self, DataDirError> {
         match try_claim(nodes, name)? {
             Claim::Taken(slot) => Ok(*slot),
-            Claim::Held(pid) => Err(DataDirError::Held { path: nodes.join(name), pid }),
+            Claim::Held(by) => Err(DataDirError::Held { path: nodes.join(name), by }),
         }
     }
 
@@ -102,14 +110,24 @@ impl Slot {
 fn try_claim(nodes: &Path, name: &str) -> Result<Claim, DataDirError> {
     let dir = nodes.join(name);
     files::private_dir(&dir).map_err(failed("make", &dir))?;
-    let lock_path = dir.join("lock");
-    let lock = match Lock::attempt(&lock_path).map_err(failed("lock", &lock_path))? {
+    let claim = try_key(&dir.join("key"), &dir.join("incarnation"), |_| name.to_owned())?;
+    if let Claim::Taken(_) = &claim {
+        files::sweep(&dir, "");
+    }
+    Ok(claim)
+}
+
+/// Takes the key in this file, which is made if it is not there. The lock is the key's own: whatever way leads to it, one
+/// process has it.
+fn try_key(path: &Path, incarnation: &Path, name: impl FnOnce(&Keypair) -> String) -> Result<Claim, DataDirError> {
+    make_key(path)?;
+    let lock = match Lock::attempt(path).map_err(failed("lock", path))? {
         Attempt::Taken(lock) => lock,
-        Attempt::Held(pid) => return Ok(Claim::Held(pid)),
+        Attempt::Held(by) => return Ok(Claim::Held(by)),
     };
-    let keypair = read_or_make_key(&dir.join("key"))?;
-    let incarnation = rise(&dir.join("incarnation"))?;
-    Ok(Claim::Taken(Box::new(Slot { name: name.to_owned(), keypair, incarnation, _lock: Some(lock) })))
+    let keypair = read_key(path)?;
+    let incarnation = rise(incarnation)?;
+    Ok(Claim::Taken(Box::new(Slot { name: name(&keypair), keypair, incarnation, lock: Some(lock) })))
 }
 
 /// The places there are, the oldest first, so that a node that runs alone is always the same one. A key is written once.
@@ -139,25 +157,40 @@ fn name_of_key(keypair: &Keypair) -> String {
     name_of([a, b, c, d])
 }
 
-/// To be called with the lock held.
-fn read_or_make_key(path: &Path) -> Result<Keypair, DataDirError> {
+/// Makes the key unless it is there, and refuses one that others may read.
+fn make_key(path: &Path) -> Result<(), DataDirError> {
     match fs::metadata(path) {
-        Ok(metadata) => {
-            let mode = metadata.mode() & 0o777;
-            if mode & 0o077 != 0 {
-                return Err(DataDirError::KeyExposed { path: path.to_owned(), mode });
-            }
-        }
+        Ok(metadata) => match metadata.mode() & 0o777 {
+            mode if mode & 0o077 != 0 => Err(DataDirError::KeyExposed { path: path.to_owned(), mode }),
+            _ => Ok(()),
+        },
         Err(error) if error.kind() == io::ErrorKind::NotFound => {
-            let bad = |why: String| DataDirError::BadKey { path: path.to_owned(), why };
-            let bytes = Keypair::generate_ed25519().to_protobuf_encoding().map_err(|error| bad(error.to_string()))?;
-            files::make_once(path, &bytes).map_err(failed("write", path))?;
+            let bytes = Keypair::generate_ed25519().to_protobuf_encoding().map_err(io::Error::other);
+            bytes.and_then(|bytes| files::make_once(path, &bytes)).map_err(failed("write", path))
         }
-        Err(error) => return Err(failed("read", path)(error)),
+        Err(error) => Err(failed("read", path)(error)),
     }
-    let bytes = fs::read(path).map_err(failed("read", path))?;
-    Keypair::from_protobuf_encoding(&bytes)
-        .map_err(|error| DataDirError::BadKey { path: path.to_owned(), why: error.to_string() })
+}
+
+fn read_key(path: &Path) -> Result<Keypair, DataDirError> {
+    let bytes = files::read(path, MAX_KEY).map_err(failed("read", path))?.unwrap_or_default();
+    let bad = |_| DataDirError::BadKey { path: path.to_owned(), what: what_is(&bytes) };
+    let keypair = Keypair::from_protobuf_encoding(&bytes).map_err(bad)?;
+    Ok(keypair)
+}
+
+/// What bytes are that are no key of ours, in the words of an error.
+fn what_is(bytes: &[u8]) -> &'static str {
+    // Libp2p's encoding begins with the type of the key, as field 1.
+    match bytes {
+        [] => "is empty",
+        [8, 0, ..] => "is an RSA key",
+        [8, 1, ..] => "is a damaged key",
+        [8, 2, ..] => "is a secp256k1 key",
+        [8, 3, ..] => "is an ECDSA key",
+        [b'-', b'-', b'-', b'-', b'-', ..] => "is a key or certificate of another program, in PEM",
+        _ => "is something else",
+    }
 }
 
 /// The number of this start: above every earlier one, also if the clock went back, and of the disk before it is used.
@@ -167,8 +200,19 @@ fn rise(path: &Path) -> Result<u64, DataDirError> {
         Some(text) => text.trim().parse::<u64>().ok().and_then(|last| last.checked_add(1)).ok_or_else(bad)?,
         None => 0,
     };
-    let incarnation = next.max(wall_clock());
-    files::replace(path, incarnation.to_string().as_bytes()).map_err(failed("write", path))?;
+    let clock = wall_clock();
+    let incarnation = next.max(clock);
+    match files::replace(path, incarnation.to_string().as_bytes()) {
+        Ok(()) => {}
+        // The next start takes the clock's number again, and that will be a higher one.
+        Err(error) if clock >= next => {
+            let path = path.display();
+            warn!(
+                "cannot write {path}: {error}; this node will not be heard after its next start if the clock is set back before it"
+            );
+        }
+        Err(error) => return Err(failed("write", path)(error)),
+    }
     Ok(incarnation)
 }
 

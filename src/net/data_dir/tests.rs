@@ -6,9 +6,34 @@ use std::os::unix::fs::PermissionsExt;
 use std::sync::Barrier;
 use std::thread;
 
+use proptest::prelude::*;
 use tempfile::TempDir;
 
 use super::*;
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(64))]
+
+    #[test]
+    fn whatever_stands_in_a_file_is_read_or_refused_and_left_alone(
+        bytes in proptest::collection::vec(any::<u8>(), 0..200), start in 0..3usize,
+    ) {
+        let starts: [&[u8]; 3] = [&[], &[8, 1, 18, 64], b"18446744073709551615"];
+        let bytes = [starts[start], &bytes].concat();
+        let (_temp, dir) = temp();
+        dir.mesh("home").unwrap();
+        drop(dir.claim(Some("a")).unwrap());
+        for path in ["mesh/home/secret", "nodes/a/incarnation", "nodes/a/key"] {
+            let path = dir.root.join(path);
+            let before = fs::read(&path).unwrap();
+            fs::write(&path, &bytes).unwrap();
+            if dir.mesh("home").is_err() || dir.claim(Some("a")).is_err() {
+                prop_assert_eq!(&fs::read(&path).unwrap(), &bytes);
+            }
+            fs::write(&path, before).unwrap();
+        }
+    }
+}
 
 fn temp() -> (TempDir, DataDir) {
     let temp = TempDir::new().unwrap();
@@ -55,7 +80,7 @@ fn only_the_owner_may_read_what_is_here() {
     for path in ["", "mesh", "mesh/home", "nodes", "nodes/a"] {
         assert_eq!(mode(&dir.root.join(path)), 0o700, "{path}");
     }
-    for path in ["mesh/home/secret", "nodes/a/key", "nodes/a/incarnation", "nodes/a/lock"] {
+    for path in ["mesh/home/secret", "nodes/a/key", "nodes/a/incarnation"] {
         assert_eq!(mode(&dir.root.join(path)), 0o600, "{path}");
     }
     drop(slot);
@@ -142,7 +167,7 @@ fn a_held_name_is_refused_with_its_holder() {
     let (_temp, dir) = temp();
     let held = dir.claim(Some("a")).unwrap();
     let error = dir.claim(Some("a")).unwrap_err();
-    assert!(matches!(error, DataDirError::Held { pid: Some(pid), .. } if pid == std::process::id()), "{error}");
+    assert!(matches!(error, DataDirError::Held { by: Some(ref by), .. } if by.pid == std::process::id()), "{error}");
     assert!(error.to_string().contains(&std::process::id().to_string()), "{error}");
     drop(held);
     dir.claim(Some("a")).unwrap();
@@ -156,7 +181,7 @@ fn a_key_file_is_made_kept_and_held() {
     let (peer, last, name) = (slot.keypair.public().to_peer_id(), slot.incarnation, slot.name.clone());
     assert_eq!(mode(&path), 0o600);
     let error = Slot::load_key(&path).unwrap_err();
-    assert!(matches!(error, DataDirError::Held { pid: Some(_), .. }), "{error}");
+    assert!(matches!(error, DataDirError::Held { by: Some(_), .. }), "{error}");
     drop(slot);
     let slot = Slot::load_key(&path).unwrap();
     assert_eq!((slot.keypair.public().to_peer_id(), &slot.name), (peer, &name));
@@ -181,10 +206,59 @@ fn a_key_that_is_none_is_refused_and_left_alone() {
     let (temp, _dir) = temp();
     let path = temp.path().join("node.key");
     drop(Slot::load_key(&path).unwrap());
-    fs::write(&path, b"what").unwrap();
-    let error = Slot::load_key(&path).unwrap_err();
-    assert!(matches!(error, DataDirError::BadKey { .. }), "{error}");
-    assert_eq!(fs::read(&path).unwrap(), b"what");
+    let sound = fs::read(&path).unwrap();
+    for (bytes, what) in [
+        (&b""[..], "is empty"),
+        (b"what", "is something else"),
+        (&sound[..sound.len() - 1], "is a damaged key"),
+        (b"\x08\x00\x12\x01a", "is an RSA key"),
+        (b"\x08\x02\x12\x20aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa", "is a secp256k1 key"),
+        (b"\x08\x03\x12\x01a", "is an ECDSA key"),
+        (b"-----BEGIN OPENSSH PRIVATE KEY-----", "in PEM"),
+        (&[0; 1_000_000], "is something else"),
+    ] {
+        fs::write(&path, bytes).unwrap();
+        let error = Slot::load_key(&path).unwrap_err();
+        assert!(matches!(error, DataDirError::BadKey { .. }), "{error}");
+        assert!(error.to_string().contains(what), "{what}: {error}");
+        assert_eq!(fs::read(&path).unwrap(), bytes);
+    }
+    fs::write(&path, sound).unwrap();
+    Slot::load_key(&path).unwrap();
+}
+
+#[test]
+fn a_key_is_held_whatever_way_leads_to_it() {
+    let (temp, dir) = temp();
+    let path = dir.root.join("nodes/a/key");
+    let by_name = dir.claim(Some("a")).unwrap();
+    let link = temp.path().join("link");
+    std::os::unix::fs::symlink(&path, &link).unwrap();
+    for way in [&path, &link] {
+        let error = Slot::load_key(way).unwrap_err();
+        assert!(matches!(error, DataDirError::Held { by: Some(_), .. }), "{error}");
+    }
+    drop(by_name);
+    let by_file = Slot::load_key(&link).unwrap();
+    assert!(matches!(dir.claim(Some("a")).unwrap_err(), DataDirError::Held { by: Some(_), .. }));
+    let other = dir.claim(None).unwrap();
+    assert_ne!(other.keypair.public(), by_file.keypair.public());
+}
+
+#[test]
+fn what_a_process_left_that_died_goes_with_the_next_start() {
+    let (_temp, dir) = temp();
+    dir.mesh("home").unwrap();
+    drop(dir.claim(Some("a")).unwrap());
+    let left = ["mesh/home/secret", "nodes/a/key", "nodes/a/incarnation"].map(|path| {
+        let path = dir.root.join(format!("{path}.0123456789abcdef.tmp"));
+        let old = std::time::UNIX_EPOCH + std::time::Duration::from_secs(1_000_000_000);
+        fs::File::create(&path).unwrap().set_modified(old).unwrap();
+        path
+    });
+    dir.mesh("home").unwrap();
+    drop(dir.claim(Some("a")).unwrap());
+    assert!(left.iter().all(|path| !path.exists()), "{left:?}");
 }
 
 #[test]

@@ -4,9 +4,29 @@ use std::os::unix::fs::symlink;
 use std::sync::Barrier;
 use std::thread;
 
+use allocation_counter::measure;
+use proptest::prelude::*;
+use proptest::sample::Index;
 use tempfile::TempDir;
 
 use super::*;
+
+proptest! {
+    #[test]
+    fn an_entry_costs_no_more_than_its_size_whatever_is_in_it(
+        junk in "\\PC{0,200}", changes in proptest::collection::vec((any::<Index>(), any::<char>()), 0..4), nested in 0..5_000usize,
+    ) {
+        let mut almost: Vec<char> = Entry::new(&card(1), Place::here()).to_json().unwrap().chars().collect();
+        for (at, character) in changes {
+            let at = at.index(almost.len());
+            almost[at] = character;
+        }
+        for text in [junk, almost.into_iter().collect(), "[".repeat(nested), "{\"a\":".repeat(nested)] {
+            let cost = measure(|| drop(Entry::from_json(&text).and_then(|entry| entry.card(&Place::here()))));
+            prop_assert!(cost.bytes_max <= 64 * 1024 + 64 * text.len() as u64, "{cost:?} for {text}");
+        }
+    }
+}
 
 fn card(mesh: u8) -> Card {
     Card {
