@@ -9,7 +9,7 @@ use std::sync::Arc;
 use libp2p_identity::PeerId;
 
 use super::time::{Mono, Span};
-use crate::wire::frame::{Frame, Kind, Stream};
+use crate::wire::frame::{Frame, Header, Kind, Stream};
 
 /// How long a gap may be mere reordering before somebody is asked.
 const REORDER: Span = Span::millis(10);
@@ -92,9 +92,21 @@ struct InStream {
     attempt: u32,
     ask_at: Mono,
     heard_from: Option<PeerId>,
+    /// `next` is what a neighbour says, and the author has not.
+    hearsay: Option<Hearsay>,
     timer: Option<Mono>,
     used: u64,
     used_at: Mono,
+}
+
+/// What came since a neighbour said that nothing is owed to this node up to somewhere.
+#[derive(Debug)]
+struct Hearsay {
+    since: Mono,
+    /// The last frame that was taken for one of those not owed.
+    last: u64,
+    /// How many messages the stream had before the first of these.
+    before: Option<u64>,
 }
 
 impl Inbound {
@@ -141,6 +153,7 @@ impl Inbound {
         let state = self.touch(stream, now);
         state.heard_from = Some(from);
         state.proven = state.proven.max((frame.header.sequence, frame.header.count));
+        state.doubt(frame, now, ready);
         let is_new = match frame.kind {
             Kind::Head => state.next.is_none_or(|next| frame.header.sequence >= next),
             Kind::Messages => state.hold(frame),
@@ -194,6 +207,8 @@ impl Inbound {
         if state.next.is_none() && (floor > 0 || !frames.is_empty()) {
             state.next = Some(floor + 1);
             state.count = (floor == 0).then_some(0);
+            let last = state.proven.0;
+            state.hearsay = (floor > last).then_some(Hearsay { since: now, last, before: None });
             state.drop_below_next();
         }
         let fresh: Vec<_> =
@@ -353,6 +368,29 @@ impl InStream {
         true
     }
 
+    /// Compares what a neighbour said with what the author sends. Frames from before a subscription may still be on their
+    /// way for a moment; an author that goes on below the neighbour's word was talked over.
+    fn doubt(&mut self, frame: &Frame, now: Mono, ready: &mut Vec<Ready>) {
+        let (Some(hearsay), Some(next)) = (&mut self.hearsay, self.next) else { return };
+        let Header { sequence, .. } = frame.header;
+        if frame.kind == Kind::Head || sequence <= hearsay.last {
+            return;
+        }
+        if sequence >= next {
+            self.hearsay = None;
+            return;
+        }
+        hearsay.last = sequence;
+        let before = *hearsay.before.get_or_insert(frame.count_before());
+        if now - hearsay.since > TAIL {
+            (self.next, self.count, self.hearsay) = (Some(sequence), Some(frame.count_before()), None);
+            let missed = frame.count_before().saturating_sub(before);
+            if missed > 0 {
+                ready.push(Ready::Lost { stream: frame.stream, missed, exact: true });
+            }
+        }
+    }
+
     fn start_at_first(&mut self) {
         let after_head = (self.proven.0 + 1, Some(self.proven.1));
         (self.next, self.count) = match self.held.first_key_value() {
@@ -445,7 +483,11 @@ mod tests {
     use crate::{Headers, MeshId};
 
     fn frame(author: u8, sequence: u64) -> Arc<Frame> {
-        let key = Keypair::ed25519_from_bytes([author; 32]).expect("a key");
+        frame_of([author; 32], sequence)
+    }
+
+    fn frame_of(author: [u8; 32], sequence: u64) -> Arc<Frame> {
+        let key = Keypair::ed25519_from_bytes(author).expect("a key");
         let mut builder = FrameBuilder::default();
         let message = Outbound {
             topic: "a",
@@ -460,13 +502,59 @@ mod tests {
         builder.push(&message).expect("fits");
         let channel = Channel::Shard(shard_of("a"));
         let stream = Stream { node: key.public().to_peer_id(), incarnation: 1, channel };
-        let place = Place { stream, sequence, count: sequence, attempt: 0, start: [author; 8] };
+        let place = Place { stream, sequence, count: sequence, attempt: 0, start: [1; 8] };
         Arc::new(builder.sign(place, MeshId([1; 16]), &key).expect("signed"))
     }
 
     fn sequences(ready: &[Ready]) -> Vec<u64> {
         let sequence = |one: &Ready| if let Ready::Frame(frame) = one { frame.header.sequence } else { 0 };
         ready.iter().map(sequence).collect()
+    }
+
+    #[test]
+    fn more_streams_than_are_remembered_take_no_more_room() {
+        const STREAMS: u16 = 4_096;
+        let (mut inbound, mut ready, from) = (Inbound::new(STREAMS.into(), 1 << 20), Vec::new(), PeerId::random());
+        for number in 0..STREAMS + 100 {
+            let mut author = [1; 32];
+            author[..2].copy_from_slice(&number.to_be_bytes());
+            // The first is missing: each has a frame that is held back, and a timer.
+            inbound.frame(&frame_of(author, 2), from, false, Mono(0), &mut ready);
+        }
+        let most = usize::from(STREAMS);
+        assert_eq!((inbound.streams.len(), inbound.used.len()), (most, most));
+        assert!(inbound.timers.len() <= most && inbound.held <= most * 1_024, "{}", inbound.held);
+    }
+
+    /// A neighbour that speaks of frames that nobody signed must not silence their author.
+    #[test]
+    fn an_author_that_goes_on_below_a_neighbours_word_is_heard() {
+        let (mut inbound, mut ready, from) = (Inbound::new(8, 1 << 20), Vec::new(), PeerId::random());
+        let stream = frame(1, 1).stream;
+        inbound.claim((stream, 1 << 40), from, true, Mono(0), &mut ready);
+        inbound.repaired(stream, &[], 1 << 40, Mono(0), &mut ready);
+        // It may be that these are from before the subscription; their number is kept in mind.
+        inbound.frame(&frame(1, 1), from, true, Mono(0), &mut ready);
+        inbound.frame(&frame(1, 2), from, true, Mono(0), &mut ready);
+        assert!(ready.is_empty());
+        let later = Mono(0) + TAIL + TAIL;
+        inbound.on_timeout(later, &mut ready);
+        inbound.frame(&frame(1, 3), from, true, later, &mut ready);
+        inbound.frame(&frame(1, 4), from, true, later, &mut ready);
+        assert!(matches!(ready[0], Ready::Lost { missed: 2, exact: true, .. }), "{ready:?}");
+        assert_eq!(sequences(&ready), [0, 3, 4]);
+    }
+
+    #[test]
+    fn a_neighbours_word_that_the_author_confirms_stands() {
+        let (mut inbound, mut ready, from) = (Inbound::new(8, 1 << 20), Vec::new(), PeerId::random());
+        let stream = frame(1, 1).stream;
+        inbound.claim((stream, 3), from, true, Mono(0), &mut ready);
+        inbound.repaired(stream, &[], 3, Mono(0), &mut ready);
+        for sequence in [4, 2, 5] {
+            inbound.frame(&frame(1, sequence), from, true, Mono(0) + TAIL + TAIL, &mut ready);
+        }
+        assert_eq!(sequences(&ready), [4, 5], "the second is from before the subscription");
     }
 
     /// A publisher that speaks once an hour, among many that come and go: its past is not handed on again.
