@@ -4,6 +4,8 @@
 
 pub(crate) mod builder;
 pub(crate) mod codec;
+#[cfg(test)]
+mod costs;
 pub(crate) mod frame;
 mod guard;
 mod id;

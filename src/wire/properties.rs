@@ -7,7 +7,7 @@ use proptest::prelude::*;
 use proptest::sample::{Index, select};
 
 use super::codec::{self, Extension};
-use super::frame::{Choice, Entry, Fragment, Frame, FrameBuilder, MAX_FRAGMENTS, MAX_FRAME, Outbound};
+use super::frame::{Choice, Entry, Fragment, Frame, FrameBuilder, Header, MAX_FRAGMENTS, MAX_FRAME, Outbound};
 use super::node_key::{Purpose, SIGNATURE, sign};
 use super::roster::{Interest, RosterRecord, SignedRecord};
 use super::rpc::{Request, Response};
@@ -138,19 +138,36 @@ fn read_all(frame: &Frame) {
     let _ = frame.count_before();
 }
 
-/// Every decoder, on bytes that may be anything.
-fn decode_everything(bytes: &[u8]) {
-    let shared = Bytes::copy_from_slice(bytes);
-    let _ = Frame::open(MESH, shared.clone()).map(|frame| read_all(&frame));
-    let _ = SignedRecord::open(MESH, shared);
-    let _ = Request::decode(bytes);
-    let _ = Response::decode(bytes);
-    let _ = codec::decode_prefix::<Entry<'_>>(bytes);
-    let _ = codec::decode::<RosterRecord>(bytes);
-    let _ = codec::decode::<Vec<(String, Option<char>, Vec<()>)>>(bytes);
+/// Something that reads bytes.
+pub(super) type Decoder = fn(&[u8]);
+
+/// Everything that reads what came from outside, and what user types can be.
+pub(super) fn decoders() -> [Decoder; 10] {
+    [
+        |bytes| drop(Frame::open(MESH, Bytes::copy_from_slice(bytes)).map(|frame| read_all(&frame))),
+        |bytes| drop(SignedRecord::open(MESH, Bytes::copy_from_slice(bytes))),
+        |bytes| drop(Request::decode(bytes)),
+        |bytes| drop(Response::decode(bytes)),
+        |bytes| drop(codec::decode_prefix::<Entry<'_>>(bytes)),
+        |bytes| drop(codec::decode_prefix::<Header>(bytes)),
+        |bytes| drop(codec::decode::<RosterRecord>(bytes)),
+        |bytes| drop(codec::decode::<Vec<(String, Option<char>, Vec<()>)>>(bytes)),
+        |bytes| {
+            let _ = String::from_utf8_lossy(bytes).parse::<MessageId>();
+        },
+        |bytes| {
+            let text = String::from_utf8_lossy(bytes);
+            let _ = (topic::check_name(&text), topic::check_pattern(&text), topic::matches(&text, "a.b.c"));
+        },
+    ]
 }
 
-fn valid() -> Vec<Vec<u8>> {
+/// Every decoder, on bytes that may be anything.
+fn decode_everything(bytes: &[u8]) {
+    decoders().iter().for_each(|decode| decode(bytes));
+}
+
+pub(super) fn valid() -> Vec<Vec<u8>> {
     let frames = [samples::messages(), samples::fragment(), samples::stream_head()];
     let records = [samples::record(), samples::tombstone()];
     let requests = samples::requests().into_iter().map(|(_, request)| request.encode().expect("encodes"));
@@ -160,7 +177,7 @@ fn valid() -> Vec<Vec<u8>> {
 }
 
 /// Overwrites, removes or inserts bytes.
-fn mutate(bytes: &mut Vec<u8>, changes: &[(u8, Index, u8)]) {
+pub(super) fn mutate(bytes: &mut Vec<u8>, changes: &[(u8, Index, u8)]) {
     for (what, place, value) in changes {
         if bytes.is_empty() {
             return;
@@ -174,7 +191,7 @@ fn mutate(bytes: &mut Vec<u8>, changes: &[(u8, Index, u8)]) {
     }
 }
 
-fn changes() -> impl Strategy<Value = Vec<(u8, Index, u8)>> {
+pub(super) fn changes() -> impl Strategy<Value = Vec<(u8, Index, u8)>> {
     let value = prop_oneof![any::<u8>(), 250..=255u8, 0..4u8];
     vec((any::<u8>(), any::<Index>(), value), 1..6)
 }
