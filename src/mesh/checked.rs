@@ -9,17 +9,17 @@ use bytes::Bytes;
 use super::event::Checked;
 use crate::wire::MeshId;
 use crate::wire::codec::CodecError;
-use crate::wire::frame::Frame;
-use crate::wire::roster::SignedRecord;
+use crate::wire::frame::{Frame, FrameError};
+use crate::wire::roster::{RecordError, SignedRecord};
 use crate::wire::rpc::{Request, Response};
 
 /// Opens a request.
 pub(crate) fn request(mesh: MeshId, bytes: &[u8]) -> Result<Checked<Request>, CodecError> {
     let mut body = Request::decode(bytes)?;
-    let (mut frames, mut records) = (Vec::new(), Vec::new());
+    let (mut frames, mut records, mut forged) = (Vec::new(), Vec::new(), 0);
     match &mut body {
-        Request::Inject { frames: inside, .. } => frames = open_frames(mesh, std::mem::take(inside)),
-        Request::Push { records: inside, .. } => records = open_records(mesh, std::mem::take(inside)),
+        Request::Inject { frames: inside, .. } => frames = open_frames(mesh, std::mem::take(inside), &mut forged),
+        Request::Push { records: inside, .. } => records = open_records(mesh, std::mem::take(inside), &mut forged),
         Request::Call(_)
         | Request::Cancel { .. }
         | Request::Repair { .. }
@@ -28,26 +28,36 @@ pub(crate) fn request(mesh: MeshId, bytes: &[u8]) -> Result<Checked<Request>, Co
         | Request::Digest { .. }
         | Request::Fetch { .. } => {}
     }
-    Ok(Checked { body, frames, records })
+    Ok(Checked { body, frames, records, forged })
 }
 
 /// Opens the answer to a request.
 pub(crate) fn response(mesh: MeshId, bytes: &[u8]) -> Result<Checked<Response>, CodecError> {
     let mut body = Response::decode(bytes)?;
-    let (mut frames, mut records) = (Vec::new(), Vec::new());
+    let (mut frames, mut records, mut forged) = (Vec::new(), Vec::new(), 0);
     match &mut body {
-        Response::Frames { frames: inside, .. } => frames = open_frames(mesh, std::mem::take(inside)),
-        Response::Records { records: inside, .. } => records = open_records(mesh, std::mem::take(inside)),
+        Response::Frames { frames: inside, .. } => frames = open_frames(mesh, std::mem::take(inside), &mut forged),
+        Response::Records { records: inside, .. } => records = open_records(mesh, std::mem::take(inside), &mut forged),
         Response::Done { .. } | Response::Reply(_) | Response::Injected { .. } | Response::Differ { .. } => {}
     }
-    Ok(Checked { body, frames, records })
+    Ok(Checked { body, frames, records, forged })
 }
 
-/// Those that are frames of this mesh. Whoever sent the others gains nothing by it.
-fn open_frames(mesh: MeshId, inside: Vec<Bytes>) -> Vec<Arc<Frame>> {
-    inside.into_iter().filter_map(|bytes| Frame::open(mesh, bytes).ok()).map(Arc::new).collect()
+/// Those that are frames of this mesh. What only a later version could read is nobody's fault.
+fn open_frames(mesh: MeshId, inside: Vec<Bytes>, forged: &mut u32) -> Vec<Arc<Frame>> {
+    let opened = inside.into_iter().filter_map(|bytes| {
+        let opened = Frame::open(mesh, bytes);
+        *forged += u32::from(matches!(opened, Err(FrameError::Signature)));
+        opened.ok().map(Arc::new)
+    });
+    opened.collect()
 }
 
-fn open_records(mesh: MeshId, inside: Vec<Bytes>) -> Vec<SignedRecord> {
-    inside.into_iter().filter_map(|bytes| SignedRecord::open(mesh, bytes).ok()).collect()
+fn open_records(mesh: MeshId, inside: Vec<Bytes>, forged: &mut u32) -> Vec<SignedRecord> {
+    let opened = inside.into_iter().filter_map(|bytes| {
+        let opened = SignedRecord::open(mesh, bytes);
+        *forged += u32::from(matches!(opened, Err(RecordError::Signature)));
+        opened.ok()
+    });
+    opened.collect()
 }

@@ -67,8 +67,10 @@ pub(crate) enum Input {
     RoundTrip { peer: PeerId, time: Span },
     /// A frame that passed [`Frame::open`], or one of our own that was just signed.
     Frame { frame: Arc<Frame>, via: Via },
-    /// A gossip message that is no frame of this mesh.
-    BadGossip { from: PeerId, gossip: GossipId },
+    /// A gossip message that is no frame of this mesh and shard. `may_be_sound`: to a later version of pombo.
+    BadGossip { from: PeerId, gossip: GossipId, may_be_sound: bool },
+    /// A linked peer sent so many things that no member sends.
+    Offended { peer: PeerId, count: u32 },
     /// Gossipsub could not take a frame: all queues were full.
     GossipRefused { frame: Arc<Frame> },
     /// The signer is done.
@@ -98,12 +100,14 @@ pub(crate) struct Checked<T> {
     pub(crate) body: T,
     pub(crate) frames: Vec<Arc<Frame>>,
     pub(crate) records: Vec<SignedRecord>,
+    /// How many had a signature that is not their author's.
+    pub(crate) forged: u32,
 }
 
 impl<T> From<T> for Checked<T> {
     /// Of what goes out nothing has to be checked.
     fn from(body: T) -> Self {
-        Self { body, frames: Vec::new(), records: Vec::new() }
+        Self { body, frames: Vec::new(), records: Vec::new(), forged: 0 }
     }
 }
 

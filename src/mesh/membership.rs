@@ -160,11 +160,23 @@ impl Mesh {
     }
 
     pub(super) fn connected(&mut self, peer: PeerId, address: Multiaddr, links: u32, now: Now) {
+        if self.conduct.is_banned(&peer, now) {
+            self.fx.push(Output::Disconnect { peer });
+            return;
+        }
         self.links.connected(peer, &address, links, now, &mut self.fx);
         let changes = self.roster.linked(peer, now, &mut self.fx);
         self.requests.linked(peer, now.mono, &mut self.fx);
         self.routes_stale = true;
         self.roster_changed(changes, now);
+    }
+
+    /// A peer did so many things that no member does.
+    pub(super) fn offended(&mut self, peer: PeerId, count: u32, now: Now) {
+        if count > 0 && self.links.is_linked(&peer) && self.conduct.offended(peer, count, now) {
+            self.links.shun(peer, now);
+            self.fx.push(Output::Disconnect { peer });
+        }
     }
 
     pub(super) fn disconnected(&mut self, peer: PeerId, links: u32, now: Now) {

@@ -10,6 +10,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use libp2p_identity::PeerId;
 
+use self::conduct::Conduct;
 use self::effects::{Asked, Effects};
 use self::event::{
     Answer, Checked, Command, FoundBy, InboundId, Input, Output, RpcFailure, RpcId, Signed, Ticket, Verdict, Via,
@@ -34,6 +35,7 @@ use crate::wire::roster::SignedRecord;
 use crate::wire::rpc::{Request, Response};
 
 pub(crate) mod checked;
+mod conduct;
 pub(crate) mod effects;
 pub(crate) mod event;
 mod heads;
@@ -89,6 +91,7 @@ pub(crate) struct Mesh {
 
     roster: Roster,
     links: Links,
+    conduct: Conduct,
     requests: Requests,
 
     subscriptions: Subscriptions,
@@ -133,6 +136,7 @@ impl Mesh {
             fx,
             roster: Roster::new(me, incarnation, name, relay, !short_lived, limits.roster),
             links: Links::new(me, if short_lived { COURIERS.min(limits.links) } else { limits.links }),
+            conduct: Conduct::default(),
             requests: Requests::new(me, &limits),
             subscriptions: Subscriptions::default(),
             joined: ShardSet::default(),
@@ -234,9 +238,12 @@ impl Mesh {
                 self.published(frame, now);
             }
             Input::Frame { frame, via: Via::Gossip { from, gossip } } => self.gossip(&frame, from, gossip, now),
-            Input::BadGossip { from, gossip, .. } => {
-                self.fx.push(Output::Judge { from, gossip, verdict: Verdict::Reject });
+            Input::BadGossip { from, gossip, may_be_sound } => {
+                let verdict = if may_be_sound { Verdict::Ignore } else { Verdict::Reject };
+                self.fx.push(Output::Judge { from, gossip, verdict });
+                self.offended(from, u32::from(!may_be_sound), now);
             }
+            Input::Offended { peer, count } => self.offended(peer, count, now),
             Input::GossipRefused { frame } => self.refused.put(frame, now.mono),
             Input::Signed(signed) => self.signed(signed, now),
             Input::Request { from, id, request } => self.request(from, id, request, now),
@@ -299,7 +306,8 @@ impl Mesh {
     }
 
     fn request(&mut self, from: PeerId, id: InboundId, request: Checked<Request>, now: Now) {
-        let Checked { body, frames, records } = request;
+        let Checked { body, frames, records, forged } = request;
+        self.offended(from, forged, now);
         match body {
             Request::Call(call) => self.requests.on_call(from, id, call, now.mono, &mut self.fx),
             Request::Cancel { call, .. } => self.requests.on_cancel(from, id, call, &mut self.fx),

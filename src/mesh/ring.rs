@@ -6,7 +6,7 @@ use std::sync::Arc;
 use libp2p_identity::PeerId;
 
 use super::time::Mono;
-use crate::wire::frame::{Channel, FRAME_OVERHEAD, Frame, Stream};
+use crate::wire::frame::{Channel, FRAME_OVERHEAD, Frame, Header, Kind, Stream};
 use crate::wire::rpc::Position;
 use crate::wire::rpc::StreamRef;
 
@@ -58,6 +58,18 @@ impl Ring {
             self.drop_frame(stream, sequence);
         }
         true
+    }
+
+    /// Whether another frame is kept in this one's place: its author signed two that differ. One that was signed again does
+    /// not.
+    pub(crate) fn contradicts(&self, frame: &Frame) -> bool {
+        let kept = self.streams.get(&frame.stream).and_then(|frames| frames.get(&frame.header.sequence));
+        let differs = |kept: &Frame| {
+            let attempt = frame.header.attempt;
+            kept.bytes != frame.bytes
+                && (kept.body() != frame.body() || Header { attempt, ..kept.header.clone() } != frame.header)
+        };
+        frame.kind == Kind::Messages && kept.is_some_and(|kept| differs(&kept.frame))
     }
 
     fn drop_frame(&mut self, stream: Stream, sequence: u64) {
@@ -123,4 +135,46 @@ fn weight(frame: &Frame) -> usize {
 fn position(frame: &Frame) -> Option<Position> {
     let stream = StreamRef::of(&frame.stream)?;
     Some(Position { stream, sequence: frame.header.sequence, count: frame.header.count })
+}
+
+#[cfg(test)]
+mod tests {
+    use libp2p_identity::Keypair;
+
+    use super::*;
+    use crate::wire::builder::again;
+    use crate::wire::frame::{FrameBuilder, Outbound, Place, shard_of};
+    use crate::{Headers, MeshId};
+
+    const MESH: MeshId = MeshId([1; 16]);
+
+    fn frame(key: &Keypair, sequence: u64, text: &str, time: u64) -> Frame {
+        let mut builder = FrameBuilder::default();
+        let message = Outbound {
+            topic: "a",
+            content_type: "",
+            headers: &Headers::default(),
+            choices: &[],
+            counter: 1,
+            time,
+            fragment: None,
+            payload: text.as_bytes(),
+        };
+        builder.push(&message).expect("fits");
+        let channel = Channel::Shard(shard_of("a"));
+        let stream = Stream { node: key.public().to_peer_id(), incarnation: 1, channel };
+        builder.sign(Place { stream, sequence, count: sequence, attempt: 0, start: [1; 8] }, MESH, key).expect("signed")
+    }
+
+    #[test]
+    fn two_frames_of_one_place_contradict_each_other_unless_one_is_the_other_signed_again() {
+        let (key, mut ring) = (Keypair::generate_ed25519(), Ring::new(1 << 20));
+        let first = Arc::new(frame(&key, 1, "one", 1));
+        ring.keep(&first, Mono(0));
+        assert!(!ring.contradicts(&first));
+        assert!(!ring.contradicts(&again(&first, 1, MESH, &key).expect("signed")));
+        assert!(!ring.contradicts(&frame(&key, 2, "two", 1)));
+        assert!(ring.contradicts(&frame(&key, 1, "eins", 1)));
+        assert!(ring.contradicts(&frame(&key, 1, "one", 2)), "the same text at another time");
+    }
 }

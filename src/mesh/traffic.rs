@@ -75,7 +75,11 @@ impl Mesh {
 
     /// A frame came by gossip, and its signature is right.
     pub(super) fn gossip(&mut self, frame: &Arc<Frame>, from: PeerId, gossip: GossipId, now: Now) {
-        let verdict = if self.is_replayed(frame, now) || !self.joined.contains(frame.stream.shard()) {
+        // What contradicts itself is its author's doing; whoever passed it on may not know.
+        let verdict = if self.is_replayed(frame, now)
+            || !self.joined.contains(frame.stream.shard())
+            || self.ring.contradicts(frame)
+        {
             Verdict::Ignore
         } else {
             self.read(frame, from, now);

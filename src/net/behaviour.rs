@@ -6,16 +6,15 @@ use std::fmt;
 use std::io;
 use std::time::Duration;
 
-use libp2p::gossipsub::{
-    self, IdentTopic, IdentityTransform, MessageAuthenticity, MessageId, TopicHash, ValidationMode,
-};
+use libp2p::gossipsub::{self, MessageId, ValidationMode};
 use libp2p::swarm::NetworkBehaviour;
 use libp2p::swarm::behaviour::toggle::Toggle;
 use libp2p::{PeerId, connection_limits, mdns, ping};
 
 use crate::MeshId;
+use crate::net::gossip::Gossip;
 use crate::net::rpc;
-use crate::wire::frame::{self, SHARDS};
+use crate::wire::frame;
 
 /// The largest frame and what gossipsub puts around it. Its size check covers the whole receive buffer, so that this must
 /// exceed the largest frame (60 KiB) by 16 KiB, or frames near the limit vanish.
@@ -44,9 +43,6 @@ pub(crate) struct Behaviour {
     pub(crate) gossip: Gossip,
     pub(crate) rpc: rpc::Behaviour,
 }
-
-/// Gossip that admits the shards of one mesh and nothing else.
-pub(crate) type Gossip = gossipsub::Behaviour<IdentityTransform, ShardFilter>;
 
 /// The settings contradict each other: a bug, but not one to panic for.
 #[derive(Debug, thiserror::Error)]
@@ -121,8 +117,9 @@ fn gossip(mesh: MeshId) -> Result<Gossip, BehaviourError> {
         .validation_mode(ValidationMode::Anonymous)
         // Nothing is forwarded before the mesh has verified it. It must report within `history_length` heartbeats.
         .validate_messages()
-        // Binds the whole frame, and nobody can guess it before the frame is there.
-        .message_id_fn(|message| MessageId::new(&frame::gossip_id(&message.data)))
+        // Binds the whole frame and its topic, and nobody can guess it before the frame is there: a frame on another
+        // shard's topic does not take the place of the one on its own.
+        .message_id_fn(|message| MessageId::new(&frame::gossip_id(message.topic.as_str(), &message.data)))
         .max_transmit_size(MAX_TRANSMIT)
         // The queue counts frames, not bytes: this bounds a peer that reads nothing to 10 MiB.
         .connection_handler_queue_len(128)
@@ -136,32 +133,7 @@ fn gossip(mesh: MeshId) -> Result<Gossip, BehaviourError> {
         // Own frames go to every subscribed neighbour: one hop less for the price of copies that small meshes do not feel.
         .flood_publish(true)
         .build()?;
-    gossipsub::Behaviour::new_with_subscription_filter(MessageAuthenticity::Anonymous, config, ShardFilter(mesh))
-        .map_err(BehaviourError::Gossip)
-}
-
-/// The gossip topic of a shard. `None` if the mesh has no such shard.
-pub(crate) fn shard_topic(mesh: MeshId, shard: u8) -> Option<IdentTopic> {
-    (shard < SHARDS).then(|| IdentTopic::new(frame::gossip_topic(mesh, shard)))
-}
-
-/// Which shard of this mesh a gossip topic is, if it is one.
-pub(crate) fn shard_of(mesh: MeshId, topic: &TopicHash) -> Option<u8> {
-    let (id, shard) = topic.as_str().strip_prefix("pombo/")?.split_once('/')?;
-    let number = shard.parse::<u8>().ok().filter(|number| *number < SHARDS)?;
-    // One spelling each: "07" and "+7" are no shards.
-    (id == mesh.to_string() && shard == number.to_string()).then_some(number)
-}
-
-/// Admits subscriptions to this mesh's shards only, and so at most [`SHARDS`] of them from each peer.
-///
-/// Libp2p's default counts instead, and ignores all subscriptions of a peer that has one too many.
-pub(crate) struct ShardFilter(MeshId);
-
-impl gossipsub::TopicSubscriptionFilter for ShardFilter {
-    fn can_subscribe(&mut self, topic: &TopicHash) -> bool {
-        shard_of(self.0, topic).is_some()
-    }
+    Gossip::new(mesh, config).map_err(BehaviourError::Gossip)
 }
 
 #[cfg(test)]

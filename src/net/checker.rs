@@ -19,17 +19,25 @@ use crate::wire::frame::Frame;
 pub(crate) struct Unchecked {
     pub(crate) from: PeerId,
     pub(crate) gossip: GossipId,
+    /// On which shard's topic.
+    pub(crate) shard: u8,
     pub(crate) bytes: Bytes,
 }
 
 /// Opens frames until the driver is gone.
 pub(crate) async fn run(mesh: MeshId, mut unchecked: mpsc::Receiver<Unchecked>, checked: mpsc::Sender<Input>) {
-    while let Some(Unchecked { from, gossip, bytes }) = unchecked.recv().await {
+    while let Some(Unchecked { from, gossip, shard, bytes }) = unchecked.recv().await {
         let input = match Frame::open(mesh, bytes) {
-            Ok(frame) => Input::Frame { frame: Arc::new(frame), via: Via::Gossip { from, gossip } },
+            Ok(frame) if frame.stream.shard() == shard => {
+                Input::Frame { frame: Arc::new(frame), via: Via::Gossip { from, gossip } }
+            }
+            Ok(frame) => {
+                debug!(%from, author = %frame.stream.node, "a frame on another shard's topic");
+                Input::BadGossip { from, gossip, may_be_sound: false }
+            }
             Err(error) => {
                 debug!(%from, %error, "not a frame of this mesh");
-                Input::BadGossip { from, gossip }
+                Input::BadGossip { from, gossip, may_be_sound: error.is_of_later_version() }
             }
         };
         if checked.send(input).await.is_err() {

@@ -21,9 +21,10 @@ use crate::mesh::event::{
     RpcId, SubscriberId, Ticket, Unsigned, Verdict,
 };
 use crate::mesh::routes::Routes;
-use crate::net::behaviour::{self, Behaviour, BehaviourEvent};
+use crate::net::behaviour::{Behaviour, BehaviourEvent};
 use crate::net::checker::Unchecked;
 use crate::net::clock::Clock;
+use crate::net::gossip;
 use crate::net::handle::{Attached, Call, Gone, Served};
 use crate::net::mailbox::Mailbox;
 use crate::net::press::{LAST_FRAMES, Press};
@@ -260,20 +261,20 @@ impl Driver {
     }
 
     fn join(&mut self, shard: u8) {
-        let Some(topic) = behaviour::shard_topic(self.mesh_id, shard) else { return };
+        let Some(topic) = gossip::shard_topic(self.mesh_id, shard) else { return };
         if let Err(error) = self.swarm.behaviour_mut().gossip.subscribe(&topic) {
             warn!(shard, %error, "cannot join the shard");
         }
     }
 
     fn part(&mut self, shard: u8) {
-        if let Some(topic) = behaviour::shard_topic(self.mesh_id, shard) {
+        if let Some(topic) = gossip::shard_topic(self.mesh_id, shard) {
             self.swarm.behaviour_mut().gossip.unsubscribe(&topic);
         }
     }
 
     fn gossip(&mut self, frame: Arc<Frame>) -> Option<Input> {
-        let topic = behaviour::shard_topic(self.mesh_id, frame.stream.shard())?;
+        let topic = gossip::shard_topic(self.mesh_id, frame.stream.shard())?;
         match self.swarm.behaviour_mut().gossip.publish(topic, frame.bytes.to_vec()) {
             // Somebody passed it on before us, or nobody listens: nothing is left to do.
             Ok(_) | Err(gossipsub::PublishError::Duplicate | gossipsub::PublishError::NoPeersSubscribedToTopic) => None,
@@ -410,3 +411,6 @@ async fn until(deadline: Option<Instant>) {
         None => std::future::pending().await,
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -13,6 +13,7 @@ pub(crate) mod data_dir;
 mod driver;
 mod files;
 pub(crate) mod gate;
+mod gossip;
 pub(crate) mod handle;
 mod holder;
 mod listen;

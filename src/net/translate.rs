@@ -16,6 +16,7 @@ use crate::net::behaviour::BehaviourEvent;
 use crate::net::checker::Unchecked;
 use crate::net::driver::Driver;
 use crate::net::gate::{self, GateError, TurnedAway};
+use crate::net::gossip;
 use crate::net::rpc;
 
 impl Driver {
@@ -107,11 +108,20 @@ impl Driver {
         }
     }
 
-    fn gossip_event(&mut self, event: gossipsub::Event) {
+    fn gossip_event(&mut self, event: gossip::Event) {
+        let event = match event {
+            gossip::Event::Gossipsub(event) => event,
+            gossip::Event::Refused { peer, count } => {
+                debug!(%peer, count, "sent gossip that is of no use here");
+                return self.handle(Input::Offended { peer, count });
+            }
+        };
         match event {
             gossipsub::Event::Message { propagation_source: from, message_id, message } => {
+                // Only those of shards come through.
+                let Some(shard) = gossip::shard_of(self.mesh_id, &message.topic) else { return };
                 let gossip = GossipId(self.desks.next());
-                let unchecked = Unchecked { from, gossip, bytes: Bytes::from(message.data) };
+                let unchecked = Unchecked { from, gossip, shard, bytes: Bytes::from(message.data) };
                 if self.unchecked.try_send(unchecked).is_ok() {
                     self.desks.gossip.insert(gossip, message_id);
                 } else {

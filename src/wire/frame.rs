@@ -52,10 +52,12 @@ pub(crate) fn gossip_topic(mesh: MeshId, shard: u8) -> String {
     format!("pombo/{mesh}/{shard}")
 }
 
-/// What gossip knows a frame by: a hash of all its bytes, so that nobody can guess it or give it to other bytes.
-pub(crate) fn gossip_id(frame: &[u8]) -> [u8; 20] {
+/// What gossip knows a frame by: a hash of its gossip topic and all its bytes, so that nobody can guess it or give it to
+/// other bytes.
+pub(crate) fn gossip_id(topic: &str, frame: &[u8]) -> [u8; 20] {
     let mut id = [0; 20];
-    id.copy_from_slice(&blake3::hash(frame).as_bytes()[..20]);
+    let hash = blake3::Hasher::new().update(topic.as_bytes()).update(&[0]).update(frame).finalize();
+    id.copy_from_slice(&hash.as_bytes()[..20]);
     id
 }
 
@@ -230,6 +232,13 @@ pub(crate) struct Frame {
     pub(crate) header: Header,
     pub(crate) stream: Stream,
     body: Range<usize>,
+}
+
+impl FrameError {
+    /// Whether the bytes may be a sound frame to who knows a later version of the format.
+    pub(crate) fn is_of_later_version(&self) -> bool {
+        matches!(self, Self::Version(_) | Self::Kind(_) | Self::Codec(CodecError::Extension(_)))
+    }
 }
 
 impl Frame {

@@ -95,7 +95,8 @@ fn places_that_no_reader_takes_are_not_signed() {
 fn a_frame_that_is_signed_again_is_the_same_with_another_id() {
     let first = samples::messages();
     let second = again(&first, 1, MESH, &key(1)).expect("signs");
-    assert_ne!(gossip_id(&first.bytes), gossip_id(&second.bytes));
+    assert_ne!(gossip_id("a", &first.bytes), gossip_id("a", &second.bytes));
+    assert_ne!(gossip_id("a", &first.bytes), gossip_id("b", &first.bytes));
     let opened = Frame::open(MESH, second.bytes).expect("opens");
     assert_eq!(opened.header, Header { attempt: 1, ..first.header.clone() });
     let read = |frame: &Frame| frame.entries().map(|entry| format!("{entry:?}")).collect::<Vec<_>>();

@@ -75,7 +75,8 @@ fn vectors() -> Vec<Vector> {
     all.push(Vector::new("peer-id-a", &samples::peer(1).to_bytes(), None));
     let signed = &messages.bytes[..messages.bytes.len() - SIGNATURE];
     all.push(Vector::new("digest-frame-messages-1", &digest(Purpose::Frame, MESH, signed), None));
-    all.push(Vector::new("gossip-id-frame-messages-1", &frame::gossip_id(&messages.bytes), None));
+    let topic = frame::gossip_topic(MESH, shard_of("orders"));
+    all.push(Vector::new("gossip-id-frame-messages-1", &frame::gossip_id(&topic, &messages.bytes), None));
     all.extend(texts(&messages));
     all
 }

@@ -4,7 +4,7 @@ use libp2p_identity::Keypair;
 
 use super::*;
 use crate::mesh::Settings;
-use crate::mesh::event::{Ask, Checked, Command, DialFailure, Input, RpcId, Signed, Unsigned};
+use crate::mesh::event::{Ask, Checked, Command, DialFailure, GossipId, Input, RpcId, Signed, Unsigned, Verdict};
 use crate::mesh::time::Wall;
 use crate::wire::MeshId;
 use crate::wire::node_key::NodeKey;
@@ -90,12 +90,12 @@ impl Bench {
 
     fn push(&mut self, from: u8, records: Vec<SignedRecord>) -> Vec<Output> {
         let request = Request::Push { records: Vec::new(), extensions: Vec::new() };
-        let request = Checked { body: request, frames: Vec::new(), records };
+        let request = Checked { body: request, frames: Vec::new(), records, forged: 0 };
         self.tell(Input::Request { from: peer(from), id: InboundId(1), request })
     }
 
     fn respond(&mut self, id: RpcId, body: Response, records: Vec<SignedRecord>) -> Vec<Output> {
-        self.tell(Input::Response { id, result: Ok(Checked { body, frames: Vec::new(), records }) })
+        self.tell(Input::Response { id, result: Ok(Checked { body, frames: Vec::new(), records, forged: 0 }) })
     }
 
     fn fail(&mut self, seed: u8) -> Vec<Output> {
@@ -161,4 +161,40 @@ fn a_restart_that_a_fetch_tells_of_ends_the_links_that_linger() {
     assert_eq!(dialled(&outputs), []);
     bench.now.mono = bench.now.mono + Span::millis(200);
     assert_eq!(dialled(&bench.tell(Input::Timeout)), [peer(1)], "and the new one is dialled");
+}
+
+fn is_put_out(outputs: &[Output], seed: u8) -> bool {
+    outputs.iter().any(|output| matches!(output, Output::Disconnect { peer: ended } if *ended == peer(seed)))
+}
+
+#[test]
+fn who_sends_what_no_member_sends_is_put_out_and_not_let_in_again_for_a_while() {
+    let mut bench = Bench::new(1);
+    let offend = |bench: &mut Bench, seed, count| bench.tell(Input::Offended { peer: peer(seed), count });
+    let judged = |bench: &mut Bench, may_be_sound| {
+        bench.tell(Input::BadGossip { from: peer(2), gossip: GossipId(1), may_be_sound })
+    };
+    assert!(!is_put_out(&offend(&mut bench, 1, u32::MAX), 1), "nobody is there to be put out");
+    bench.link(1);
+    bench.link(2);
+    bench.push(1, vec![record(1, 1, vec![address(1)])]);
+    assert!(!is_put_out(&offend(&mut bench, 1, 99), 1));
+    assert!(is_put_out(&offend(&mut bench, 1, 1), 1));
+    let outputs = bench.tell(Input::Disconnected { peer: peer(1), links: 0 });
+    assert_eq!(dialled(&outputs), []);
+    bench.now.mono = bench.now.mono + Span::secs(300);
+    assert_eq!(dialled(&bench.tell(Input::Timeout)), []);
+    assert!(is_put_out(&bench.link(1), 1));
+    bench.now.mono = bench.now.mono + Span::secs(301);
+    assert!(!is_put_out(&bench.link(1), 1));
+
+    for _ in 0..1_000 {
+        let outputs = judged(&mut bench, true);
+        assert!(outputs.iter().any(|output| matches!(output, Output::Judge { verdict: Verdict::Ignore, .. })));
+        assert!(!is_put_out(&outputs, 2), "a later version may see that differently");
+    }
+    let ends: Vec<_> = (0..100).map(|_| judged(&mut bench, false)).collect();
+    assert!(ends.iter().flatten().all(|output| !matches!(output, Output::Judge { verdict: Verdict::Ignore, .. })));
+    let put_out = ends.iter().position(|outputs| is_put_out(outputs, 2));
+    assert_eq!(put_out, Some(99));
 }

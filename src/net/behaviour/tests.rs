@@ -3,6 +3,7 @@
 use std::collections::HashSet;
 
 use futures::StreamExt;
+use libp2p::gossipsub::{IdentTopic, TopicHash};
 use libp2p::identity::Keypair;
 use libp2p::request_response::{Event, Message};
 use libp2p::swarm::dial_opts::{DialOpts, PeerCondition};
@@ -12,7 +13,9 @@ use tokio::time::timeout;
 
 use super::*;
 use crate::net::access::MeshAccess;
+use crate::net::gossip::{self, shard_of, shard_topic};
 use crate::net::transport::{swarm_config, transport};
+use crate::wire::frame::SHARDS;
 use crate::wire::rpc::{Request, Response};
 
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -82,7 +85,7 @@ async fn a_peer_sees_all_shards_on_connect() {
             tokio::select! {
                 _ = host.select_next_some() => {}
                 event = guest.select_next_some() => {
-                    if let SwarmEvent::Behaviour(BehaviourEvent::Gossip(gossipsub::Event::Subscribed { topic, .. })) = event {
+                    if let SwarmEvent::Behaviour(BehaviourEvent::Gossip(gossip::Event::Gossipsub(gossipsub::Event::Subscribed { topic, .. }))) = event {
                         seen.extend(shard_of(mesh, &topic));
                     }
                 }
@@ -164,7 +167,7 @@ async fn the_largest_frames_arrive_one_after_another() {
     guest.dial(listen(&mut host, "/memory/0").await).unwrap();
     let mut arrived = HashSet::new();
     talk(&mut host, &mut guest, |side, event, swarm| {
-        if let BehaviourEvent::Gossip(event) = event {
+        if let BehaviourEvent::Gossip(gossip::Event::Gossipsub(event)) = event {
             match (side, event) {
                 (Side::Host, gossipsub::Event::Subscribed { .. }) => {
                     for number in 0..FRAMES {

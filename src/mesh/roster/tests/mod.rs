@@ -138,7 +138,7 @@ impl Bench {
             }
             _ => Vec::new(),
         };
-        let result = result.map(|body| Checked { body, frames: Vec::new(), records });
+        let result = result.map(|body| Checked { body, frames: Vec::new(), records, forged: 0 });
         self.roster.on_response(id, &asked, result, self.now, &mut self.fx)
     }
 

@@ -258,7 +258,7 @@ fn a_fetch_is_answered_with_what_fits_and_the_rest_is_asked_for_again() {
 #[test]
 fn an_answer_to_nothing_changes_nothing() {
     let mut bench = Bench::linked(&[1]);
-    let stray = Ok(Checked { body: Response::done(), frames: vec![], records: vec![signed(10, record(10, 1, 1, 0))] });
+    let stray = Ok(Checked { records: vec![signed(10, record(10, 1, 1, 0))], ..Response::done().into() });
     let asked = Asked::Fetch { peer: peer(1) };
     assert_eq!(bench.roster.on_response(RpcId(999), &asked, stray, bench.now, &mut bench.fx), []);
     assert!(bench.roster.get(&peer(10)).is_none());
