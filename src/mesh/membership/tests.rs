@@ -4,9 +4,12 @@ use libp2p_identity::Keypair;
 
 use super::*;
 use crate::mesh::Settings;
-use crate::mesh::event::{Ask, Checked, Command, DialFailure, GossipId, Input, RpcId, Signed, Unsigned, Verdict};
+use crate::mesh::event::{
+    Ask, Checked, Command, DialFailure, GossipId, Input, RpcId, Signed, SubscriberId, Unsigned, Verdict, Via,
+};
 use crate::mesh::time::Wall;
 use crate::wire::MeshId;
+use crate::wire::frame::{Channel, FrameBuilder, Outbound, Place, Stream, shard_of};
 use crate::wire::node_key::NodeKey;
 use crate::wire::roster::RosterRecord;
 use crate::wire::rpc::{Request, Summary};
@@ -197,4 +200,45 @@ fn who_sends_what_no_member_sends_is_put_out_and_not_let_in_again_for_a_while() 
     assert!(ends.iter().flatten().all(|output| !matches!(output, Output::Judge { verdict: Verdict::Ignore, .. })));
     let put_out = ends.iter().position(|outputs| is_put_out(outputs, 2));
     assert_eq!(put_out, Some(99));
+}
+
+/// A frame of the first neighbour at that place, by gossip.
+fn gossip(bench: &mut Bench, sequence: u64, text: &str) -> Vec<Output> {
+    let mut builder = FrameBuilder::default();
+    let message = Outbound {
+        topic: "demo",
+        content_type: "",
+        headers: &Headers::default(),
+        choices: &[],
+        counter: sequence,
+        time: EPOCH,
+        fragment: None,
+        payload: text.as_bytes(),
+    };
+    builder.push(&message).expect("fits");
+    let stream = Stream { node: peer(1), incarnation: 5, channel: Channel::Shard(shard_of("demo")) };
+    let place = Place { stream, sequence, count: sequence, attempt: 0, start: [1; 8] };
+    let frame = Arc::new(builder.sign(place, MESH, &key(1)).expect("signed"));
+    bench.tell(Input::Frame { frame, via: Via::Gossip { from: peer(2), gossip: GossipId(sequence) } })
+}
+
+#[test]
+fn what_contradicts_an_earlier_frame_or_is_of_an_earlier_start_is_not_passed_on() {
+    let mut bench = Bench::new(1);
+    bench.link(1);
+    bench.link(2);
+    let patterns = vec!["demo".into()];
+    let subscribe = Command::Subscribe { subscriber: SubscriberId(1), patterns, group: None };
+    bench.tell(Input::Command(Ticket(1), subscribe));
+    let verdict = |outputs: &[Output]| {
+        let verdict = |output: &Output| if let Output::Judge { verdict, .. } = output { Some(*verdict) } else { None };
+        let delivered = outputs.iter().any(|output| matches!(output, Output::Deliver { .. }));
+        (outputs.iter().find_map(verdict).expect("it is judged"), delivered)
+    };
+    assert_eq!(verdict(&gossip(&mut bench, 1, "one")), (Verdict::Accept, true));
+    assert_eq!(verdict(&gossip(&mut bench, 1, "eins")), (Verdict::Ignore, false));
+    assert_eq!(verdict(&gossip(&mut bench, 2, "two")), (Verdict::Accept, true));
+    assert_eq!(verdict(&gossip(&mut bench, 1, "one")), (Verdict::Accept, false), "others may have missed it");
+    bench.push(1, vec![record(1, 6, vec![address(1)])]);
+    assert_eq!(verdict(&gossip(&mut bench, 3, "three")), (Verdict::Ignore, false));
 }
