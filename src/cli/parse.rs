@@ -23,7 +23,7 @@ pub(super) fn duration(text: &str) -> Result<Duration, String> {
 
 /// Where a node can listen.
 pub(super) fn listen(text: &str) -> Result<Multiaddr, String> {
-    let address = address(text, "/ip4/0.0.0.0/tcp/7662")?;
+    let address = address(text, "/ip4/0.0.0.0/tcp/7662", false)?;
     if is_socket(&address.protocol_stack().collect::<Vec<_>>()) {
         return Ok(address);
     }
@@ -32,7 +32,7 @@ pub(super) fn listen(text: &str) -> Result<Multiaddr, String> {
 
 /// Where a node can be found.
 pub(super) fn peer(text: &str) -> Result<Multiaddr, String> {
-    let address = address(text, "/ip4/192.168.1.20/tcp/7662")?;
+    let address = address(text, "/ip4/192.168.1.20/tcp/7662", true)?;
     let mut stack: Vec<_> = address.protocol_stack().collect();
     stack.pop_if(|last| *last == "p2p");
     if stack.first() == Some(&"dnsaddr") {
@@ -54,13 +54,13 @@ pub(super) fn peer(text: &str) -> Result<Multiaddr, String> {
 }
 
 /// An address in the form of libp2p.
-fn address(text: &str, example: &str) -> Result<Multiaddr, String> {
+fn address(text: &str, example: &str, names: bool) -> Result<Multiaddr, String> {
     let right = match text.parse::<std::net::SocketAddr>() {
         Ok(socket) => {
             let family = if socket.is_ipv4() { "ip4" } else { "ip6" };
             format!("/{family}/{}/tcp/{}", socket.ip(), socket.port())
         }
-        Err(_) => example.to_owned(),
+        Err(_) => named(text).filter(|_| names).unwrap_or_else(|| example.to_owned()),
     };
     let wrong = match text.parse::<Multiaddr>() {
         Ok(address) if !address.is_empty() => return Ok(address),
@@ -72,6 +72,14 @@ fn address(text: &str, example: &str) -> Result<Multiaddr, String> {
         },
     };
     Err(format!("{wrong}: write it as {right}"))
+}
+
+/// A host's name and a port, as many write them, in the form of libp2p.
+fn named(text: &str) -> Option<String> {
+    let (host, port) = text.split_once(':')?;
+    let port: u16 = port.parse().ok()?;
+    let is_name = !host.is_empty() && host.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-._".contains(&byte));
+    is_name.then(|| format!("/dns/{host}/tcp/{port}"))
 }
 
 /// Whether it is a number that is too large for a port.
@@ -106,9 +114,11 @@ mod tests {
             ("/ip4/1.2.3.4", "write it as /ip4/"),
         ] {
             for error in [peer(wrong).unwrap_err(), listen(wrong).unwrap_err()] {
-                assert!(error.contains(what) && error.contains("/ip"), "{wrong}: {error}");
+                assert!(error.contains(what) && error.contains("/tcp/"), "{wrong}: {error}");
             }
         }
+        assert!(peer("shop.example:7662").unwrap_err().contains("/dns/shop.example/tcp/7662"));
+        assert!(peer("http://shop:1").unwrap_err().contains("/ip4/192.168.1.20/tcp/7662"));
         assert!(peer("/ip4/1.2.3.4/tcp/0").unwrap_err().contains("port 0"));
         assert!(listen("/ip4/1.2.3.4/tcp/0").is_ok());
     }

@@ -2,7 +2,7 @@
 //!
 //! It never decides, and its handlers never wait.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -83,6 +83,8 @@ pub(crate) struct Desks {
     pub(crate) asked: HashMap<request_response::OutboundRequestId, RpcId>,
     pub(crate) answering: HashMap<InboundId, Answering>,
     pub(crate) gossip: HashMap<GossipId, gossipsub::MessageId>,
+    /// Nodes of other versions that were told of.
+    pub(crate) other_versions: BTreeSet<PeerId>,
     next: u64,
 }
 

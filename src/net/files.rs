@@ -76,7 +76,7 @@ fn sync_dir(path: &Path) -> io::Result<()> {
 }
 
 /// The directory a file is in. `Path::parent` says "" for the current one, which cannot be opened.
-fn dir_of(path: &Path) -> &Path {
+pub(super) fn dir_of(path: &Path) -> &Path {
     path.parent().filter(|dir| !dir.as_os_str().is_empty()).unwrap_or(Path::new("."))
 }
 

@@ -39,9 +39,11 @@ impl Driver {
             }
             SwarmEvent::OutgoingConnectionError { peer_id, connection_id, error } => {
                 let addresses = self.desks.dialled.remove(&connection_id).unwrap_or_default();
+                self.tell_of_version(gate::refused_dial(&error).map(|(_, refused)| refused));
                 self.handle(dial_failed(peer_id, addresses, &error));
             }
             SwarmEvent::IncomingConnectionError { send_back_addr, error, .. } => {
+                self.tell_of_version(gate::refused_listen(&error));
                 if let Some(input) = turned_away(send_back_addr, &error) {
                     self.handle(input);
                 }
@@ -66,6 +68,17 @@ impl Driver {
             | SwarmEvent::NewExternalAddrOfPeer { .. } => {}
             // Libp2p's enum is open.
             event => debug!(?event, "an event that this version does not know"),
+        }
+    }
+
+    /// A pombo node of another version is no stranger: somebody has to update one of the two. Said once for each, and no more
+    /// after some.
+    fn tell_of_version(&mut self, refused: Option<&GateError>) {
+        const MOST: usize = 64;
+        let Some(refused) = refused else { return };
+        let other = matches!(refused.reason, TurnedAway::OtherVersion { .. });
+        if other && self.desks.other_versions.len() < MOST && self.desks.other_versions.insert(refused.peer) {
+            warn!("{refused}");
         }
     }
 

@@ -1,11 +1,21 @@
 //! What users and their machines get wrong, through the `pombo` command: each error names the thing and the remedy.
 
 use std::fs::{self, File, OpenOptions};
+use std::future::poll_fn;
 use std::io::{Read as _, Write as _};
 use std::net::{TcpListener, TcpStream, UdpSocket};
 use std::os::unix::fs::{OpenOptionsExt as _, PermissionsExt as _};
 use std::path::Path;
+use std::task::Poll;
 use std::thread;
+
+use futures::AsyncWriteExt as _;
+use libp2p::core::Endpoint;
+use libp2p::core::muxing::StreamMuxerExt as _;
+use libp2p::core::transport::{DialOpts, PortUse};
+use libp2p::core::upgrade::Version;
+use libp2p::identity::Keypair;
+use libp2p::{Transport as _, noise, tcp, yamux};
 
 use crate::support::process::{Process, SOON};
 use crate::support::user::User;
@@ -214,6 +224,49 @@ fn strangers_of_other_protocols_are_turned_away_without_a_word() {
     node.signal("TERM");
     let finished = node.finish().expect(0);
     assert_eq!(finished.stderr, "", "whoever likes could fill it");
+}
+
+/// Says that it is a pombo node of a later version, as far as the gate, and waits for the end.
+async fn greet_as_later_version(address: &str, key: &Keypair) {
+    let mut transport = tcp::tokio::Transport::default()
+        .upgrade(Version::V1)
+        .authenticate(noise::Config::new(key).unwrap())
+        .multiplex(yamux::Config::default())
+        .boxed();
+    let options = DialOpts { role: Endpoint::Dialer, port_use: PortUse::New };
+    let (_, mut muxer) = transport.dial(address.parse().unwrap(), options).unwrap().await.unwrap();
+    let mut stream = poll_fn(|cx| muxer.poll_outbound_unpin(cx)).await.unwrap();
+    let ended = poll_fn(|cx| {
+        loop {
+            match muxer.poll_unpin(cx) {
+                Poll::Ready(Ok(_)) => {}
+                Poll::Ready(Err(_)) => return Poll::Ready(()),
+                Poll::Pending => return Poll::Pending,
+            }
+        }
+    });
+    let hello = [&[2, 0][..], &[7; 32]].concat();
+    let greeting = async {
+        stream.write_all(&hello).await.unwrap();
+        stream.flush().await.unwrap();
+        std::future::pending::<()>().await;
+    };
+    tokio::select! { () = ended => {}, () = greeting => {} }
+}
+
+#[tokio::test]
+async fn a_node_of_another_version_is_told_of_once() {
+    let user = User::new();
+    let (node, started) = user.node("--listen /ip4/127.0.0.1/tcp/0");
+    let address = started["addresses"][0].as_str().unwrap();
+    let key = Keypair::generate_ed25519();
+    for _ in 0..2 {
+        tokio::time::timeout(SOON, greet_as_later_version(address, &key)).await.unwrap();
+    }
+    node.complaint(|line| line.contains(&key.public().to_peer_id().to_string()) && line.contains("version 2"));
+    node.signal("TERM");
+    let finished = node.finish().expect(0);
+    assert_eq!(finished.stderr.matches("update the older one").count(), 1, "{finished}");
 }
 
 #[test]

@@ -60,8 +60,8 @@ impl Slot {
     ///
     /// If another process holds the key, others may read it, or it is none.
     pub(crate) fn load_key(path: &Path) -> Result<Self, DataDirError> {
-        if let (Some(dir), Some(name)) = (path.parent(), path.file_name()) {
-            files::sweep(dir, &name.to_string_lossy());
+        if let Some(name) = path.file_name() {
+            files::sweep(files::dir_of(path), &name.to_string_lossy());
         }
         match try_key(path, &beside(path, "incarnation"), name_of_key)? {
             Claim::Taken(slot) => Ok(*slot),
