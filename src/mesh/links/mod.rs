@@ -255,10 +255,13 @@ impl Links {
     /// One of another mesh was met: said once for each that was dialled, and once for each host that dials, which may have
     /// any number of keys.
     fn tell(&mut self, peer: Option<PeerId>, addresses: Vec<Multiaddr>, open: bool, fx: &mut Effects) {
-        let host = addresses.first().filter(|address| address.iter().count() == 1);
-        let who = host.or(addresses.first().filter(|_| peer.is_none())).cloned().map(Target::Address);
-        let who = who.or(peer.map(Target::Peer));
-        if who.is_some_and(|who| self.strangers.tell(who)) {
+        let first = addresses.first();
+        let host = first.map(|address| Target::Address(address.iter().take(1).collect()));
+        let new_host = host.is_some_and(|host| self.strangers.tell(host));
+        // One that dialled us shows no port.
+        let dialled = first.is_none_or(|address| address.iter().count() > 1);
+        let who = peer.map(Target::Peer).or_else(|| first.cloned().map(Target::Address));
+        if (dialled || new_host) && who.is_some_and(|who| self.strangers.tell(who)) {
             fx.push(Output::Announce(Event::OtherMesh { peer, addresses, open }));
         }
     }

@@ -175,6 +175,22 @@ fn strangers_are_told_of_once_and_left_alone_for_ten_minutes() {
     assert_eq!(told(bench.outputs()), 0, "said before");
 }
 
+/// Whoever dials may have a new key each time.
+#[test]
+fn a_host_that_dials_is_told_of_once_and_each_node_that_is_dialled() {
+    let mut bench = Bench::new();
+    let mut told = |who, address: &str| {
+        let why = DialFailure::OtherMesh { open: false };
+        bench.links.dial_failed(Some(peer(who)), vec![address.parse().expect("an address")], why, at(0), &mut bench.fx);
+        bench.outputs().iter().any(|output| matches!(output, Output::Announce(Event::OtherMesh { .. })))
+    };
+    assert!(told(1, "/ip4/10.0.0.1"));
+    assert!((2..2_000).all(|who| !told(who, "/ip4/10.0.0.1")));
+    assert!(told(2_001, "/ip4/10.0.0.2"), "that did not use up what may be told");
+    assert!(!told(1, "/ip4/10.0.0.1/tcp/4001"), "the same that dialled");
+    assert!(told(2, "/ip4/10.0.0.1/tcp/4002") && !told(2, "/ip4/10.0.0.1"));
+}
+
 #[test]
 fn a_stranger_without_an_id_is_remembered_by_address() {
     let mut bench = Bench::new();
