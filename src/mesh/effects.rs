@@ -65,6 +65,11 @@ impl Effects {
         self.asked.remove(&id)
     }
 
+    /// How many requests have no answer yet.
+    pub(crate) fn open(&self) -> usize {
+        self.asked.len()
+    }
+
     /// Whether a request of that kind waits for its answer.
     pub(crate) fn is_asking(&self, kind: impl Fn(&Asked) -> bool) -> bool {
         self.asked.values().any(kind)

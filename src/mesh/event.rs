@@ -9,6 +9,7 @@ use libp2p_identity::PeerId;
 use multiaddr::Multiaddr;
 
 use super::routes::Routes;
+use super::status::Status;
 use super::time::Span;
 use crate::Headers;
 use crate::wire::frame::{Frame, Place};
@@ -63,6 +64,8 @@ pub(crate) enum Input {
     Disconnected { peer: PeerId, links: u32 },
     /// A dial came to nothing.
     DialFailed { peer: Option<PeerId>, addresses: Vec<Multiaddr>, why: DialFailure },
+    /// A connection to this peer has answered nothing for a while. Told once, before it is closed for it.
+    Silent { peer: PeerId },
     /// A ping came back.
     RoundTrip { peer: PeerId, time: Span },
     /// A frame that passed [`Frame::open`], or one of our own that was just signed.
@@ -71,6 +74,8 @@ pub(crate) enum Input {
     BadGossip { from: PeerId, gossip: GossipId, may_be_sound: bool },
     /// A linked peer sent so many things that no member sends.
     Offended { peer: PeerId, count: u32 },
+    /// This neighbour's queue for gossip was full, and some of it was dropped. Told every second for as long as that goes on.
+    Slow { peer: PeerId },
     /// Gossipsub could not take a frame: all queues were full.
     GossipRefused { frame: Arc<Frame> },
     /// The signer is done.
@@ -451,50 +456,4 @@ pub enum Event {
         /// Whether theirs is the open mesh.
         open: bool,
     },
-}
-
-/// What a node knows, at one moment.
-///
-/// ```
-/// # fn f(status: &pombo::Status) {
-/// for peer in status.peers.iter().filter(|peer| !peer.suspect) {
-///     println!("{} {:?}, {} links, listens to {:?}", peer.name, peer.round_trip, peer.links, peer.patterns);
-/// }
-/// # }
-/// ```
-#[derive(Clone, Debug)]
-#[non_exhaustive]
-pub struct Status {
-    /// This node.
-    pub node: PeerStatus,
-    /// The name of its mesh.
-    pub mesh: String,
-    /// The others, sorted by name. Those that said goodbye are not among them.
-    pub peers: Vec<PeerStatus>,
-}
-
-/// What is known of one node. [`Status`] has an example.
-#[derive(Clone, Debug)]
-#[non_exhaustive]
-pub struct PeerStatus {
-    /// Its id.
-    pub peer: PeerId,
-    /// Its name.
-    pub name: String,
-    /// Where it can be reached.
-    pub addresses: Vec<Multiaddr>,
-    /// How many connections there are to it.
-    pub links: u32,
-    /// The last round trip, if it is linked and one was measured.
-    pub round_trip: Option<std::time::Duration>,
-    /// How it was found, if it is linked.
-    pub found_by: Option<FoundBy>,
-    /// What it subscribes to: patterns, each with its group.
-    pub patterns: Vec<(String, Option<String>)>,
-    /// What it serves.
-    pub services: Vec<String>,
-    /// Whether it passes on what it does not subscribe to.
-    pub relay: bool,
-    /// Whether nobody has heard of it for a minute. Nothing is routed to it then.
-    pub suspect: bool,
 }

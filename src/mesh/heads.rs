@@ -45,6 +45,11 @@ impl Heads {
         self.put(Last { place, at: now, told: 0 });
     }
 
+    /// How many streams are announced still.
+    pub(crate) fn streams(&self) -> usize {
+        self.streams.len()
+    }
+
     pub(crate) fn next_timeout(&self) -> Option<Mono> {
         self.deadlines.first().map(|(due, _)| *due)
     }

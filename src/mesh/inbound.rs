@@ -125,6 +125,16 @@ impl Inbound {
         }
     }
 
+    /// How many streams are followed.
+    pub(crate) fn streams(&self) -> usize {
+        self.streams.len()
+    }
+
+    /// The bytes of all frames that are held back.
+    pub(crate) fn held(&self) -> usize {
+        self.held
+    }
+
     /// Whether the stream has live state here.
     pub(crate) fn knows(&self, stream: &Stream) -> bool {
         self.streams.contains_key(stream)
@@ -252,6 +262,15 @@ impl Inbound {
         self.joined.remove(&shard);
         let gone: Vec<_> = self.streams.keys().filter(|stream| stream.shard() == shard).copied().collect();
         gone.into_iter().for_each(|stream| self.forget(stream));
+    }
+
+    /// Forgets the streams of a node from before this start, or all of them without one: no more of them will come. Where
+    /// something is still being repaired, that goes on, and the stream goes with the next start.
+    pub(crate) fn ended(&mut self, node: PeerId, start: Option<u64>) {
+        let streams = self.streams.range(Stream::first_of(node)..).take_while(|(stream, _)| stream.node == node);
+        let is_over = |stream: &Stream| start.is_none_or(|start| stream.incarnation < start);
+        let over = streams.filter(|(stream, state)| is_over(stream) && !state.has_gap()).map(|(stream, _)| *stream);
+        over.collect::<Vec<_>>().into_iter().for_each(|stream| self.forget(stream));
     }
 
     pub(crate) fn next_timeout(&self) -> Option<Mono> {

@@ -8,12 +8,10 @@ use multiaddr::{Multiaddr, Protocol};
 
 use super::Mesh;
 use super::effects::Asked;
-use super::event::{
-    Answer, DialFailure, Event, FoundBy, InboundId, NodeName, Output, PeerStatus, Status, SubscriberId, Ticket,
-};
+use super::event::{Answer, DialFailure, Event, FoundBy, InboundId, NodeName, Output, SubscriberId, Ticket};
 use super::links::Links;
 use super::requests;
-use super::roster::{self, Change, Fit, Presence, Roster};
+use super::roster::{self, Change, Fit, Roster};
 use super::routes::{RemoteNode, Routes};
 use super::shards::ShardSet;
 use super::subscriptions::Detail;
@@ -241,11 +239,13 @@ impl Mesh {
                     self.dial_known(peer, now);
                 }
                 Change::Returned(peer) => {
+                    self.links.returned(peer, now);
                     self.announce(peer, |peer, name| Event::Joined { peer, name });
                     self.dial_known(peer, now);
                 }
                 Change::Updated(peer) => self.dial_known(peer, now),
                 Change::Restarted(peer) => {
+                    self.inbound.ended(peer, self.roster.incarnation(&peer));
                     let lingering = self.heard.remove(&peer);
                     self.links.restarted(peer, lingering, now, &mut self.fx);
                     self.dial_known(peer, now);
@@ -256,7 +256,10 @@ impl Mesh {
                     self.speak_for(peer, now);
                 }
                 Change::Suspect(peer) => self.announce(peer, |peer, name| Event::Suspect { peer, name }),
-                Change::Forgotten(peer) => self.links.forgotten(peer, now),
+                Change::Forgotten(peer) => {
+                    self.inbound.ended(peer, None);
+                    self.links.forgotten(peer, now);
+                }
                 Change::Outrun { incarnation } => self.fx.push(Output::Announce(Event::Outrun { incarnation })),
             }
         }
@@ -274,44 +277,6 @@ impl Mesh {
         let known = self.roster.get(&peer).filter(|known| known.is_live());
         if let Some(addresses) = known.map(|known| known.record().addresses.clone()) {
             self.links.seen(Some(peer), addresses, FoundBy::Roster, now);
-        }
-    }
-
-    pub(super) fn status(&self) -> Status {
-        let patterns =
-            self.subscriptions.interests(Detail::Exact).into_iter().map(|one| (one.pattern, one.group)).collect();
-        let node = PeerStatus {
-            peer: self.me,
-            name: self.name.clone(),
-            addresses: self.roster.own_addresses().to_vec(),
-            links: 0,
-            round_trip: None,
-            found_by: None,
-            patterns,
-            services: self.requests.services(),
-            relay: self.relay,
-            suspect: false,
-        };
-        let others = self.roster.nodes().filter(|known| known.presence() != Presence::Left);
-        let mut peers: Vec<_> = others.map(|known| self.peer_status(known)).collect();
-        peers.sort_by(|one, other| (&one.name, one.peer).cmp(&(&other.name, other.peer)));
-        Status { node, mesh: String::new(), peers }
-    }
-
-    fn peer_status(&self, known: &roster::Known) -> PeerStatus {
-        let (peer, record) = (known.peer(), known.record());
-        let interests = record.interests.iter().map(|one| (one.pattern.clone(), one.group.clone()));
-        PeerStatus {
-            peer,
-            name: record.name.clone(),
-            addresses: record.addresses.clone(),
-            links: self.links.links(&peer),
-            round_trip: self.links.rtt(&peer).map(|span| std::time::Duration::from_micros(span.0)),
-            found_by: self.links.found_by(&peer),
-            patterns: interests.collect(),
-            services: record.services.clone(),
-            relay: record.relay,
-            suspect: known.presence() == Presence::Suspect,
         }
     }
 

@@ -52,6 +52,7 @@ pub(crate) mod routes;
 mod shards;
 #[cfg(test)]
 mod sim;
+pub(crate) mod status;
 pub(crate) mod subscriptions;
 pub(crate) mod time;
 mod traffic;
@@ -230,6 +231,7 @@ impl Mesh {
             Input::Connected { peer, address, links } => self.connected(peer, address, links, now),
             Input::Disconnected { peer, links } => self.disconnected(peer, links, now),
             Input::DialFailed { peer, addresses, why } => self.dial_failed(peer, addresses, why, now),
+            Input::Silent { peer } => self.links.silent(peer, now, &mut self.fx),
             Input::RoundTrip { peer, time } => self.links.round_trip(&peer, time),
             Input::Frame { frame, via: Via::Own } => {
                 if !self.short_lived {
@@ -244,6 +246,7 @@ impl Mesh {
                 self.offended(from, u32::from(!may_be_sound), now);
             }
             Input::Offended { peer, count } => self.offended(peer, count, now),
+            Input::Slow { peer } => self.slow(peer, now),
             Input::GossipRefused { frame } => self.refused.put(frame, now.mono),
             Input::Signed(signed) => self.signed(signed, now),
             Input::Request { from, id, request } => self.request(from, id, request, now),

@@ -16,6 +16,8 @@ use crate::wire::frame::Stream;
 pub(crate) const WINDOW: u64 = 64;
 /// A neighbour that acknowledges nothing for so long is not waited for until it does again.
 const PATIENCE: Span = Span::millis(250);
+/// A neighbour whose queue overflows, and that has acknowledged nothing for so long, does not read any more.
+const STUCK: Span = Span::secs(4);
 /// A reader acknowledges after so many frames ...
 const EVERY: u64 = 32;
 /// ... or so long after one that began a burst.
@@ -85,6 +87,15 @@ impl Pace {
                 paced.update(*shard, now, fx);
             }
         }
+    }
+
+    /// Whether this neighbour, whose queue overflows, takes nothing out of it: of what was sent to it, on whatever shard, it
+    /// has acknowledged nothing for long. One that is merely slow acknowledges what it reads.
+    pub(crate) fn is_stuck(&self, peer: &PeerId, now: Mono) -> bool {
+        let reading = || self.shards.values().filter_map(|paced| Some((paced.sent, paced.readers.get(peer)?)));
+        let is_behind = reading().any(|(sent, reader)| reader.acknowledged.saturating_add(WINDOW) <= sent);
+        let progress = reading().map(|(_, reader)| reader.since).max();
+        is_behind && progress.is_some_and(|since| now - since >= STUCK)
     }
 
     pub(crate) fn next_timeout(&self) -> Option<Mono> {
@@ -226,6 +237,26 @@ mod tests {
         }
         assert_eq!((now, wakes), (Mono(200_000) + PATIENCE, 1));
         assert_eq!(allowed(&mut fx), Some(u64::MAX));
+    }
+
+    #[test]
+    fn who_acknowledges_nothing_while_its_queue_overflows_is_stuck_and_who_is_slow_is_not() {
+        let (mut pace, mut fx) = (Pace::default(), Effects::new(1));
+        let (slow, stuck) = (PeerId::random(), PeerId::random());
+        for sequence in 1..=200 {
+            let now = Mono(0) + Span::millis(sequence * 50);
+            pace.sent(3, sequence, [slow, stuck].into_iter(), now, &mut fx);
+            if sequence % 32 == 0 {
+                pace.acknowledged(slow, 3, sequence / 4, now, &mut fx);
+            }
+        }
+        let now = Mono(0) + Span::secs(10);
+        assert!(pace.is_stuck(&stuck, now) && !pace.is_stuck(&slow, now));
+        // It reads on another shard: it is not stuck, though what was lost here is never acknowledged.
+        pace.sent(4, 1, [stuck].into_iter(), now, &mut fx);
+        assert!(!pace.is_stuck(&stuck, now + Span::secs(1)));
+        pace.unlinked(stuck, now, &mut fx);
+        assert!(!pace.is_stuck(&stuck, now + Span::secs(60)));
     }
 
     #[test]

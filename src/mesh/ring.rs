@@ -6,7 +6,7 @@ use std::sync::Arc;
 use libp2p_identity::PeerId;
 
 use super::time::Mono;
-use crate::wire::frame::{Channel, FRAME_OVERHEAD, Frame, Header, Kind, Stream};
+use crate::wire::frame::{FRAME_OVERHEAD, Frame, Header, Kind, Stream};
 use crate::wire::rpc::Position;
 use crate::wire::rpc::StreamRef;
 
@@ -41,6 +41,10 @@ pub(crate) struct Repair {
 impl Ring {
     pub(crate) fn new(limit: usize) -> Self {
         Self { streams: BTreeMap::new(), order: VecDeque::new(), bytes: 0, limit }
+    }
+
+    pub(crate) fn bytes(&self) -> usize {
+        self.bytes
     }
 
     /// Keeps a frame that came, or was made, just now. Says whether it was new.
@@ -111,9 +115,8 @@ impl Ring {
         active_since: Mono,
         owed_since: impl Fn(u8) -> Option<Mono>,
     ) -> Vec<Position> {
-        let first = |node| Stream { node, incarnation: 0, channel: Channel::Shard(0) };
         let streams = match of {
-            Some(node) => self.streams.range(first(node)..),
+            Some(node) => self.streams.range(Stream::first_of(node)..),
             None => self.streams.range(..),
         };
         let meant = streams.take_while(|(stream, _)| of.is_none_or(|node| stream.node == node));
@@ -143,7 +146,7 @@ mod tests {
 
     use super::*;
     use crate::wire::builder::again;
-    use crate::wire::frame::{FrameBuilder, Outbound, Place, shard_of};
+    use crate::wire::frame::{Channel, FrameBuilder, Outbound, Place, shard_of};
     use crate::{Headers, MeshId};
 
     const MESH: MeshId = MeshId([1; 16]);

@@ -89,6 +89,13 @@ impl Mesh {
         self.fx.push(Output::Judge { from, gossip, verdict });
     }
 
+    /// A neighbour's queue overflows. One that takes nothing out of it any more is let go, and its queue with it.
+    pub(super) fn slow(&mut self, peer: PeerId, now: Now) {
+        if self.pace.is_stuck(&peer, now.mono) {
+            self.fx.push(Output::Disconnect { peer });
+        }
+    }
+
     /// Takes a frame of another node in. Says whether it was new.
     fn read(&mut self, frame: &Arc<Frame>, from: PeerId, now: Now) -> bool {
         let mut ready = Vec::new();

@@ -23,6 +23,10 @@ const MAX_TRANSMIT: usize = 80 * 1024;
 const PING_INTERVAL: Duration = Duration::from_secs(2);
 const PING_TIMEOUT: Duration = Duration::from_millis(2500);
 
+/// A connection on which no ping has succeeded for this long may lead nowhere: the next ping after the last one that did has
+/// had a third of a second.
+pub(crate) const DOUBT: Duration = Duration::from_millis(2300);
+
 /// A connection on which no ping has succeeded for this long leads nowhere: close it.
 ///
 /// Do not wait for `ping::Event`'s failure: libp2p keeps the first one to itself, and the second comes only when a new

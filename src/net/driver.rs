@@ -347,7 +347,14 @@ impl Driver {
         }
     }
 
-    fn answer(&mut self, ticket: Ticket, answer: Answer) {
+    fn answer(&mut self, ticket: Ticket, mut answer: Answer) {
+        if let Answer::Status(status) = &mut answer {
+            let counters = self.swarm.network_info();
+            let connections = counters.connection_counters().num_established();
+            status.tables.connections = usize::try_from(connections).unwrap_or(usize::MAX);
+            status.tables.exchanges += self.desks.answering.len();
+            status.tables.unchecked = self.desks.gossip.len();
+        }
         if let Some(reply) = self.desks.replies.remove(&ticket) {
             // Nobody waiting any more is told separately.
             drop(reply.send(answer));
@@ -365,6 +372,9 @@ impl Driver {
     }
 
     fn close_silent(&mut self) {
+        for peer in self.silence.doubtful(Instant::now()) {
+            self.handle(Input::Silent { peer });
+        }
         for connection in self.silence.overdue(Instant::now()) {
             debug!(%connection, "a connection is silent and is closed");
             self.swarm.close_connection(connection);
@@ -414,5 +424,7 @@ async fn until(deadline: Option<Instant>) {
     }
 }
 
+#[cfg(test)]
+mod stuck;
 #[cfg(test)]
 mod tests;

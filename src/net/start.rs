@@ -18,7 +18,7 @@ use crate::mesh::event::{FoundBy, Input};
 use crate::mesh::outgoing::Outgoing;
 use crate::mesh::{Mesh, Name, Settings};
 use crate::net::access::MeshAccess;
-use crate::net::behaviour::{Behaviour, SILENCE};
+use crate::net::behaviour::{Behaviour, DOUBT, SILENCE};
 use crate::net::clock::Clock;
 use crate::net::data_dir::{DataDir, DataDirError, Slot};
 use crate::net::driver::{Desks, Driver};
@@ -123,7 +123,7 @@ pub(crate) async fn start(config: Config) -> Result<Node, StartError> {
         routes: routes_in,
         events,
         addresses: addresses_in,
-        silence: Silence::new(SILENCE),
+        silence: Silence::new(DOUBT, SILENCE),
         registration,
         remembered,
         early,

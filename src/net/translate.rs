@@ -24,7 +24,7 @@ impl Driver {
         match event {
             SwarmEvent::Behaviour(event) => self.behaviour_event(event),
             SwarmEvent::ConnectionEstablished { peer_id, connection_id, endpoint, num_established, .. } => {
-                self.silence.heard(connection_id, tokio::time::Instant::now());
+                self.silence.heard(connection_id, peer_id, tokio::time::Instant::now());
                 self.desks.dialled.remove(&connection_id);
                 let address = match endpoint {
                     ConnectedPoint::Dialer { address, .. } => address,
@@ -97,7 +97,7 @@ impl Driver {
         match event {
             BehaviourEvent::Mdns4(event) | BehaviourEvent::Mdns6(event) => self.mdns_event(event),
             BehaviourEvent::Ping(ping::Event { peer, connection, result: Ok(time) }) => {
-                self.silence.heard(connection, tokio::time::Instant::now());
+                self.silence.heard(connection, peer, tokio::time::Instant::now());
                 self.handle(Input::RoundTrip { peer, time: Span::from(time) });
             }
             BehaviourEvent::Ping(ping::Event { peer, result: Err(failure), .. }) => {
@@ -143,7 +143,10 @@ impl Driver {
                     gossip.report_message_validation_result(&message_id, &from, MessageAcceptance::Ignore);
                 }
             }
-            gossipsub::Event::SlowPeer { peer_id, .. } => debug!(peer = %peer_id, "is slow to take gossip"),
+            gossipsub::Event::SlowPeer { peer_id, .. } => {
+                debug!(peer = %peer_id, "is slow to take gossip");
+                self.handle(Input::Slow { peer: peer_id });
+            }
             gossipsub::Event::GossipsubNotSupported { peer_id } => debug!(peer = %peer_id, "speaks no gossipsub"),
             gossipsub::Event::Subscribed { .. } | gossipsub::Event::Unsubscribed { .. } => {}
         }

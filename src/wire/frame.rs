@@ -108,6 +108,11 @@ pub(crate) struct Stream {
 }
 
 impl Stream {
+    /// Where the streams of a node begin, in their order.
+    pub(crate) fn first_of(node: PeerId) -> Self {
+        Self { node, incarnation: 0, channel: Channel::Shard(0) }
+    }
+
     pub(crate) fn shard(&self) -> u8 {
         match self.channel {
             Channel::Shard(shard) => shard,

@@ -285,6 +285,14 @@ impl Links {
         self.stale = Some(now);
     }
 
+    /// That peer is there again: it is dialled at once, though it could not be for a while.
+    pub(crate) fn returned(&mut self, peer: PeerId, now: Now) {
+        if let Some(candidate) = self.candidates.get_mut(&Target::Peer(peer)) {
+            candidate.try_at(now.mono);
+        }
+        self.stale = Some(now);
+    }
+
     /// The roster forgot that peer.
     pub(crate) fn forgotten(&mut self, peer: PeerId, now: Now) {
         let target = Target::Peer(peer);
@@ -303,6 +311,18 @@ impl Links {
         }
         if lingering && self.is_linked(&peer) {
             fx.push(Output::Disconnect { peer });
+        }
+        self.stale = Some(now);
+    }
+
+    /// The connection to that peer is silent. Its process may have been started anew and know nobody: then nothing but a
+    /// dial tells that the connection leads to its former self. Over TCP the system would have told; over QUIC nobody does.
+    pub(crate) fn silent(&mut self, peer: PeerId, now: Now, fx: &mut Effects) {
+        let is_there = |target: &Target, one: &Candidate| target.peer().or(one.resident) == Some(peer);
+        let known = self.candidates.iter().find(|(target, one)| is_there(target, one) && one.is_willing());
+        let target = known.map(|(target, _)| target.clone()).filter(|_| self.links(&peer) == 1);
+        if let Some(target) = target {
+            self.dial(&target, now, fx);
         }
         self.stale = Some(now);
     }
@@ -335,6 +355,11 @@ impl Links {
 
     pub(crate) fn count(&self) -> usize {
         self.linked.len()
+    }
+
+    /// How many nodes and addresses may be dialled.
+    pub(crate) fn candidates(&self) -> usize {
+        self.candidates.iter().count()
     }
 
     pub(crate) fn found_by(&self, peer: &PeerId) -> Option<FoundBy> {

@@ -600,3 +600,21 @@ fn a_name_of_very_many_addresses_leaves_room_for_others() {
     assert_eq!(bench.answer(&all, 0).len(), DIALS);
     assert_eq!(bench.links.candidates.iter().count(), 256);
 }
+
+#[test]
+fn who_falls_silent_is_dialled_beside_the_link_once() {
+    let mut bench = Bench::new();
+    bench.see(1, FoundBy::Given, 0);
+    bench.connect(1, 1, 1);
+    bench.dials();
+    let silent = |bench: &mut Bench, who, millis| bench.links.silent(peer(who), at(millis), &mut bench.fx);
+    silent(&mut bench, 1, 5_000);
+    assert_eq!(bench.dials(), [Some(peer(1))]);
+    silent(&mut bench, 1, 5_100);
+    assert_eq!(bench.dials(), [], "a dial is under way");
+    bench.connect(1, 2, 5_200);
+    silent(&mut bench, 1, 9_000);
+    assert_eq!(bench.dials(), [], "there are two already");
+    silent(&mut bench, 2, 9_000);
+    assert_eq!(bench.dials(), [], "nobody knows where that one is");
+}

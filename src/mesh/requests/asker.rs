@@ -111,6 +111,10 @@ impl Asker {
         }
     }
 
+    pub(super) fn open(&self) -> usize {
+        self.open.len()
+    }
+
     pub(super) fn ask(&mut self, ticket: Ticket, ask: Ask, directory: &dyn Directory, now: Mono, fx: &mut Effects) {
         if self.open.len() >= self.limit {
             let failure = AskFailure::TooMany { limit: self.limit };

@@ -106,6 +106,16 @@ impl Requests {
         Self { me, asker: Asker::new(me, limits.requests), provider: Provider::new(limits.services) }
     }
 
+    /// How many requests of this node are open.
+    pub(crate) fn open(&self) -> usize {
+        self.asker.open()
+    }
+
+    /// How many calls are open at this node's handlers.
+    pub(crate) fn calls(&self) -> usize {
+        self.provider.open()
+    }
+
     /// A caller asks. The answer goes to `ticket`, exactly once, unless it is [`abandoned`](Self::abandoned).
     pub(crate) fn ask(&mut self, ticket: Ticket, ask: Ask, directory: &dyn Directory, now: Mono, fx: &mut Effects) {
         let with_me = WithMe { me: self.me, provider: &self.provider, others: directory };

@@ -92,6 +92,10 @@ impl Provider {
         }
     }
 
+    pub(super) fn open(&self) -> usize {
+        self.open.len()
+    }
+
     pub(super) fn serve(&mut self, provider: ProviderId, service: Arc<str>, room: u32) -> Result<(), TooMany> {
         if self.handlers.len() >= self.limit {
             return Err(TooMany { limit: self.limit });

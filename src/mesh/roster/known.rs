@@ -43,6 +43,8 @@ pub(crate) struct Known {
     /// How far its clock, as of its last record, stood behind ours when that came. A live node's records come with about
     /// the same lag each, whatever its clock says; news of a dead one comes ever later.
     pub(super) lag: Span,
+    /// How old the word of others was that it is there, when it was met and not linked. None once it was seen since.
+    pub(super) late: Span,
     /// When something becomes of it if nothing is heard: it stands in the table's list of deadlines under this time.
     pub(super) due: Option<Mono>,
     interests: Arc<[Interest]>,
@@ -64,6 +66,7 @@ impl Known {
             refused: false,
             seen: now.mono,
             lag,
+            late: Span(0),
             due: None,
             wanted: Vec::new(),
         };

@@ -270,6 +270,11 @@ impl Roster {
         self.table.iter()
     }
 
+    /// How many forgotten nodes are remembered as such.
+    pub(crate) fn graves(&self) -> usize {
+        self.table.graves()
+    }
+
     /// The nodes that are there, by id.
     pub(crate) fn live(&self) -> impl Iterator<Item = &Known> {
         self.table.iter().filter(|known| known.is_live())

@@ -17,6 +17,9 @@ use crate::wire::roster::{
 
 /// The record is written anew this often, so that others see this node alive.
 const REFRESH: Span = Span::secs(20);
+/// ... but after a start at first so soon, and then after twice as long each time. One record does not show others how far
+/// this node's clock stands from theirs; two do.
+const REPEAT: Span = Span::secs(2);
 /// A signature that does not come by then is asked for again.
 const SIGNING: Span = Span::secs(5);
 
@@ -59,6 +62,8 @@ pub(super) struct Own {
     signing: Option<Signing>,
     signed: Option<SignedRecord>,
     refresh_at: Option<Mono>,
+    /// How often it was written anew for that reason alone.
+    repeated: u32,
 }
 
 impl Own {
@@ -79,6 +84,7 @@ impl Own {
             signing: None,
             signed: None,
             refresh_at: None,
+            repeated: 0,
         }
     }
 
@@ -190,9 +196,10 @@ impl Own {
             return false;
         }
         let outdated = signed.record.version < self.version;
+        let pause = Span(REPEAT.0 << self.repeated.min(8)).min(REFRESH);
         self.signed = Some(signed);
         self.signing = None;
-        self.refresh_at = (!self.left).then(|| now.mono + fx.jitter(REFRESH));
+        self.refresh_at = (!self.left).then(|| now.mono + fx.jitter(pause));
         if outdated {
             self.sign(now, fx);
         }
@@ -209,6 +216,7 @@ impl Own {
         }
         if self.refresh_at.is_some_and(|due| due <= now.mono) {
             self.refresh_at = None;
+            self.repeated = self.repeated.saturating_add(1);
             self.say(now, fx);
         }
     }

@@ -54,6 +54,10 @@ impl Table {
         self.nodes.values()
     }
 
+    pub(super) fn graves(&self) -> usize {
+        self.graves.len()
+    }
+
     pub(super) fn named(&self, name: &str) -> impl Iterator<Item = &Known> {
         self.names.get(name).filter_map(|peer| self.nodes.get(peer))
     }
@@ -121,6 +125,9 @@ impl Table {
         changes.extend((presence == Presence::Live).then_some(Change::Joined(peer)));
         let mut known = Known::new(signed, presence, now);
         known.linked = linked;
+        if !linked {
+            known.late = Span(known.lag.0.saturating_sub(grave.map_or(0, |grave| grave.lag.0)));
+        }
         self.graves.remove(&peer);
         self.insert(known);
         Some(changes)
@@ -148,7 +155,7 @@ impl Table {
             Presence::Live | Presence::Suspect => before,
         };
         if alive || left {
-            known.seen = now.mono;
+            (known.seen, known.late) = (now.mono, Span(0));
         }
         let after = known.presence;
         self.schedule(&peer);
@@ -174,7 +181,7 @@ impl Table {
             known.presence = Presence::Live;
         }
         if known.is_live() {
-            known.seen = now.mono;
+            (known.seen, known.late) = (now.mono, Span(0));
         }
         self.schedule(peer);
         returned.then_some(Change::Returned(*peer))
@@ -273,7 +280,7 @@ impl Table {
         known.due = match known.presence {
             Presence::Left => Some(known.seen + TOMBSTONE),
             Presence::Live | Presence::Suspect if known.linked => None,
-            Presence::Live => Some(known.seen + SUSPECT_AFTER),
+            Presence::Live => Some(known.seen + Span(SUSPECT_AFTER.0.saturating_sub(known.late.0))),
             Presence::Suspect if known.refused => Some(known.seen + SUSPECT_AFTER),
             Presence::Suspect => Some(known.seen + FORGET_AFTER),
         };

@@ -65,6 +65,8 @@ pub(crate) struct SimNode {
     pub(crate) outgoing: Outgoing,
     pub(crate) up: bool,
     pub(crate) side: u8,
+    /// How far its wall clock is behind.
+    pub(crate) slow: u64,
     /// Connections to others, by index.
     pub(crate) links: BTreeMap<usize, u32>,
     pub(crate) joined: ShardSet,
@@ -108,6 +110,7 @@ impl SimNode {
             outgoing: Outgoing::new(peer, incarnation, seed.to_be_bytes(), limits.outgoing),
             up: true,
             side: 0,
+            slow: 0,
             links: BTreeMap::new(),
             joined: ShardSet::default(),
             others_joined: BTreeMap::new(),

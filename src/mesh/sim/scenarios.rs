@@ -11,11 +11,11 @@ use crate::mesh::event::{Answer, Ask, AskFailure, Command, SubscriberId};
 use crate::mesh::time::Span;
 use crate::{Headers, MessageId};
 
-const CALM: Faults = Faults { drop: 0, duplicate: 0, latency: (200, 2 * MILLI) };
-const LOSSY: Faults = Faults { drop: 20, duplicate: 10, latency: (200, 40 * MILLI) };
+pub(super) const CALM: Faults = Faults { drop: 0, duplicate: 0, latency: (200, 2 * MILLI) };
+pub(super) const LOSSY: Faults = Faults { drop: 20, duplicate: 10, latency: (200, 40 * MILLI) };
 
 /// Starts nodes in a random connected graph.
-fn random_graph(world: &mut World, nodes: usize, degree: usize) {
+pub(super) fn random_graph(world: &mut World, nodes: usize, degree: usize) {
     for _ in 0..nodes {
         world.start(false);
     }
@@ -26,13 +26,13 @@ fn random_graph(world: &mut World, nodes: usize, degree: usize) {
     }
 }
 
-fn everybody_knows_everybody(world: &World) -> bool {
+pub(super) fn everybody_knows_everybody(world: &World) -> bool {
     let up = world.nodes.iter().filter(|node| node.up).count();
     world.nodes.iter().filter(|node| node.up).all(|node| node.routes.remote.len() + 1 == up)
 }
 
 /// Whether every node knows of as many interests as there are.
-fn everybody_knows_the_interests(world: &World, count: usize) -> bool {
+pub(super) fn everybody_knows_the_interests(world: &World, count: usize) -> bool {
     world.nodes.iter().all(|node| {
         let remote: usize = node.routes.remote.iter().map(|other| other.interests.len()).sum();
         remote + node.mesh.status().node.patterns.len() == count
@@ -40,7 +40,7 @@ fn everybody_knows_the_interests(world: &World, count: usize) -> bool {
 }
 
 /// No message twice, and each publisher's messages on each topic in the order in which they were published.
-fn check_once_and_in_order(world: &World, subscriber: &Subscriber) {
+pub(super) fn check_once_and_in_order(world: &World, subscriber: &Subscriber) {
     let position: BTreeMap<MessageId, usize> =
         world.published.iter().enumerate().map(|(position, publication)| (publication.id, position)).collect();
     for (id, times) in tally(subscriber.messages().map(|got| got.id)) {
@@ -64,7 +64,7 @@ fn owed<'a>(world: &'a World, node: usize, subscriber: &'a Subscriber) -> impl I
     })
 }
 
-fn missing<'a>(world: &'a World, node: usize, subscriber: &'a Subscriber) -> Vec<&'a Publication> {
+pub(super) fn missing<'a>(world: &'a World, node: usize, subscriber: &'a Subscriber) -> Vec<&'a Publication> {
     let got: BTreeSet<MessageId> = subscriber.messages().map(|got| got.id).collect();
     owed(world, node, subscriber).filter(|publication| !got.contains(&publication.id)).collect()
 }

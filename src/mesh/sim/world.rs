@@ -106,8 +106,14 @@ impl World {
         }
     }
 
-    pub(crate) fn clock(&self) -> Now {
-        Now { mono: Mono(self.now), wall: Wall(EPOCH + self.now) }
+    /// What a node's clocks show.
+    fn clock_of(&self, node: usize) -> Now {
+        self.clock(self.nodes[node].slow)
+    }
+
+    /// What clocks show of which the one that people set is slow by so much.
+    fn clock(&self, slow: u64) -> Now {
+        Now { mono: Mono(self.now), wall: Wall(EPOCH + self.now - slow) }
     }
 
     fn at(&mut self, time: u64, happening: Happening) {
@@ -132,7 +138,7 @@ impl World {
     pub(crate) fn start(&mut self, relay: bool) -> usize {
         let index = self.nodes.len();
         let seed = self.random.next();
-        let node = SimNode::new(index, 1, relay, &self.limits, seed, self.clock());
+        let node = SimNode::new(index, 1, relay, &self.limits, seed, self.clock(0));
         self.nodes.push(node);
         self.tell(index, Input::Listening(vec![address_of(index)]));
         index
@@ -140,10 +146,15 @@ impl World {
 
     /// Starts a node again that was stopped: the same key, a later incarnation, nothing remembered.
     pub(crate) fn restart(&mut self, index: usize) {
+        self.restart_late(index, 0);
+    }
+
+    /// As `restart`, with a clock that was set back by so much.
+    pub(crate) fn restart_late(&mut self, index: usize, slow: u64) {
         let seed = self.random.next();
         let (incarnation, side) = (self.nodes[index].incarnation + 1, self.nodes[index].side);
-        let mut node = SimNode::new(index, incarnation, false, &self.limits, seed, self.clock());
-        node.side = side;
+        let mut node = SimNode::new(index, incarnation, false, &self.limits, seed, self.clock(slow));
+        (node.side, node.slow) = (side, slow);
         self.nodes[index] = node;
         self.tell(index, Input::Listening(vec![address_of(index)]));
     }
@@ -177,7 +188,7 @@ impl World {
     }
 
     pub(crate) fn publish(&mut self, by: usize, topic: &str, payload: &[u8]) {
-        let wall = self.clock().wall;
+        let wall = self.clock_of(by).wall;
         let node = &self.nodes[by];
         let reach = node.routes.reach(topic, node.peer);
         let listens = |other: &&crate::mesh::routes::RemoteNode| {
@@ -274,7 +285,7 @@ impl World {
     // What happens.
 
     fn tell(&mut self, node: usize, input: Input) {
-        let clock = self.clock();
+        let clock = self.clock_of(node);
         self.nodes[node].mesh.handle(input, clock);
         while let Some(output) = self.nodes[node].mesh.poll_output() {
             if let Some(feedback) = self.execute(node, output) {
