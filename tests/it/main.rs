@@ -29,7 +29,15 @@ mod names;
 #[cfg(feature = "cli")]
 mod readme;
 #[cfg(feature = "cli")]
+mod restarts;
+#[cfg(feature = "net")]
+mod sizes;
+#[cfg(feature = "cli")]
 mod snapshots;
+#[cfg(feature = "cli")]
+mod soak;
+#[cfg(feature = "cli")]
+mod stalled;
 #[cfg(feature = "net")]
 mod support;
 #[cfg(feature = "net")]

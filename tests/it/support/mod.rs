@@ -4,6 +4,7 @@ use std::sync::{PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 #[cfg(feature = "cli")]
 pub(crate) mod network;
+pub(crate) mod nodes;
 #[cfg(feature = "cli")]
 pub(crate) mod process;
 #[cfg(feature = "cli")]
@@ -12,6 +13,8 @@ pub(crate) mod sessions;
 pub(crate) mod tree;
 #[cfg(feature = "cli")]
 pub(crate) mod user;
+#[cfg(feature = "cli")]
+pub(crate) mod worker;
 
 static MACHINE: RwLock<()> = RwLock::new(());
 

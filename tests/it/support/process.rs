@@ -75,7 +75,8 @@ impl Process {
     }
 
     pub(crate) fn event_within(&self, deadline: Duration, name: &str) -> Value {
-        let is_it = |line: &str| json(line)["event"] == name;
+        // A test harness prints lines of its own.
+        let is_it = |line: &str| serde_json::from_str(line).is_ok_and(|line: Value| line["event"] == name);
         json(&self.line_within(deadline, is_it))
     }
 
@@ -97,6 +98,12 @@ impl Process {
 
     pub(crate) fn pid(&self) -> u32 {
         self.child.id()
+    }
+
+    /// Kills it, and waits until it is gone.
+    pub(crate) fn kill(&mut self) {
+        self.child.kill().unwrap();
+        self.child.wait().unwrap();
     }
 
     /// Sends a signal, such as `TERM`.
