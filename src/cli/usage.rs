@@ -1,5 +1,6 @@
 //! What is said about a command line that makes no sense, and help.
 
+use std::io::{IsTerminal, Write as _};
 use std::process::ExitCode;
 
 use clap::error::{ContextKind, ContextValue, ErrorKind};
@@ -15,7 +16,7 @@ use super::output::{self, Output};
 pub(super) fn misunderstood(error: &clap::Error) -> ExitCode {
     if !error.use_stderr() {
         // Nowhere is left to say it if this fails.
-        let _ = error.print();
+        let _ = std::io::stdout().write_all(rendered(error, &std::io::stdout()).as_bytes());
         return ExitCode::SUCCESS;
     }
     let hints = culprits(error, &Cli::command());
@@ -23,13 +24,16 @@ pub(super) fn misunderstood(error: &clap::Error) -> ExitCode {
         let failure = Failure::new(Outcome::Usage, message(error));
         return Output::json().exit(Err(hints.into_iter().fold(failure, Failure::hint)));
     }
-    let colored = output::colored(color(), &std::io::stderr());
-    let rendered = error.render();
-    output::complain(if colored { rendered.ansi().to_string() } else { rendered.to_string() }.trim_end());
+    output::complain(rendered(error, &std::io::stderr()).trim_end());
     for hint in hints {
         output::complain(format_args!("\n  {hint}"));
     }
     ExitCode::from(Outcome::Usage.exit_code())
+}
+
+fn rendered(error: &clap::Error, stream: &impl IsTerminal) -> String {
+    let text = error.render();
+    if output::colored(color(), stream) { text.ansi().to_string() } else { text.to_string() }
 }
 
 /// The first paragraph, which says what is wrong.

@@ -19,6 +19,8 @@ mod cli;
 #[cfg(feature = "cli")]
 mod config;
 #[cfg(feature = "cli")]
+mod endings;
+#[cfg(feature = "cli")]
 mod hosts;
 #[cfg(feature = "cli")]
 mod hosts_discovery;
@@ -42,3 +44,7 @@ mod stalled;
 mod support;
 #[cfg(feature = "net")]
 mod swarm;
+#[cfg(feature = "cli")]
+mod terminal;
+#[cfg(feature = "cli")]
+mod watch;
