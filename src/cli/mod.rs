@@ -62,8 +62,8 @@ pub(crate) fn main() -> ExitCode {
         Ok(settled) => settled,
         Err(failure) => return output.exit(Err(failure)),
     };
-    trace(&common);
     let output = Output::new(&common);
+    trace(&common, output);
     let result = run(Context { common, settings, output, signals: Signals::default() }, verb);
     output.exit(result)
 }
@@ -96,7 +96,7 @@ fn run(context: Context, verb: Verb) -> Result<(), Failure> {
 }
 
 /// Sends the library's tracing to stderr. `POMBO_LOG` takes filters such as `pombo=debug,libp2p=info`.
-fn trace(common: &Common) {
+fn trace(common: &Common, output: Output) {
     let default = match (common.quiet, common.verbose) {
         (true, _) => "error",
         (false, 0) => "error,pombo=warn",
@@ -104,7 +104,11 @@ fn trace(common: &Common) {
         (false, 2) => "info,pombo=debug",
         (false, _) => "trace",
     };
-    let filter = EnvFilter::try_from_env("POMBO_LOG").unwrap_or_else(|_| EnvFilter::new(default));
+    let filters = std::env::var("POMBO_LOG").ok().filter(|filters| !filters.is_empty());
+    let filter = EnvFilter::try_new(filters.as_deref().unwrap_or(default)).unwrap_or_else(|error| {
+        output.warn(format_args!("POMBO_LOG is not heeded, {error}: write it as pombo=debug,libp2p=info"));
+        EnvFilter::new(default)
+    });
     tracing_subscriber::fmt()
         .with_env_filter(filter)
         .with_writer(|| progress::Stderr)
