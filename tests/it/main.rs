@@ -29,6 +29,8 @@ mod json;
 #[cfg(feature = "cli")]
 mod names;
 #[cfg(feature = "cli")]
+mod pages;
+#[cfg(feature = "cli")]
 mod readme;
 #[cfg(feature = "cli")]
 mod restarts;
