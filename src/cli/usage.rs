@@ -19,10 +19,10 @@ pub(super) fn misunderstood(error: &clap::Error) -> ExitCode {
         let _ = std::io::stdout().write_all(rendered(error, &std::io::stdout()).as_bytes());
         return ExitCode::SUCCESS;
     }
-    let hints = culprits(error, &Cli::command());
+    let hints = culprits(error, &Cli::command()).into_iter().chain(quotes(error).map(str::to_owned));
     if asked_for_json() {
         let failure = Failure::new(Outcome::Usage, message(error));
-        return Output::json().exit(Err(hints.into_iter().fold(failure, Failure::hint)));
+        return Output::json().exit(Err(hints.fold(failure, Failure::hint)));
     }
     output::complain(rendered(error, &std::io::stderr()).trim_end());
     for hint in hints {
@@ -67,6 +67,17 @@ fn culprits(error: &clap::Error, command: &Command) -> Vec<String> {
     hints
 }
 
+/// What a shell makes of words and patterns that are not quoted, if it may have done so.
+fn quotes(error: &clap::Error) -> Option<&'static str> {
+    let concerned = error.get(ContextKind::InvalidArg).map(words).unwrap_or_default();
+    if error.kind() == ErrorKind::UnknownArgument && concerned.iter().any(|word| !word.starts_with('-')) {
+        return Some("several words are one argument in quotes: 'hello world'");
+    }
+    let missing = error.kind() == ErrorKind::MissingRequiredArgument;
+    let pattern = missing && concerned.iter().any(|word| word.starts_with("<PATTERN>"));
+    pattern.then_some("patterns want quotes, since the shell takes > and * for itself: pombo sub 'demo.>'")
+}
+
 /// The first words of the arguments in there: `--peer` of `--peer <ADDRESS>`.
 fn words(value: &ContextValue) -> Vec<String> {
     let first = |text: &str| text.split(' ').next().unwrap_or_default().to_owned();
@@ -108,6 +119,15 @@ mod tests {
         assert!(!message(&error).contains('\n'));
         assert!(message(&Cli::try_parse_from(["pombo"]).unwrap_err()).contains("`pombo --help`"));
         assert!(message(&Cli::try_parse_from(["pombo", "config"]).unwrap_err()).contains("`pombo config --help`"));
+    }
+
+    #[test]
+    fn who_did_not_quote_is_told_to() {
+        let hint = |line: &[&str]| quotes(&Cli::try_parse_from([&["pombo"], line].concat()).unwrap_err());
+        assert!(hint(&["pub", "demo.hello", "hello", "world"]).unwrap().contains("'hello world'"));
+        assert!(hint(&["sub"]).unwrap().contains("'demo.>'"));
+        assert_eq!(hint(&["pub", "demo.hello", "hi", "--frobnicate"]), None);
+        assert_eq!(hint(&["pub"]), None);
     }
 
     #[test]
