@@ -77,7 +77,8 @@ fn a_second_signal_ends_every_lasting_verb_at_once() {
         // A goodbye waits for the neighbours, and this one does not answer.
         slow.signal("STOP");
         let id = Pid::from_raw(process.pid().try_into().unwrap()).unwrap();
-        for signal in [Signal::INT, Signal::TERM] {
+        // Held while they are sent, so that the second is there before it could have said goodbye for the first.
+        for signal in [Signal::STOP, Signal::INT, Signal::TERM, Signal::CONT] {
             rustix::process::kill_process(id, signal).unwrap();
         }
         process.ended().expect(1);

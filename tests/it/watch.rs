@@ -19,8 +19,10 @@ fn a_change_is_a_line_of_json() {
     let user = User::new();
     let (topics, first) = watching(&user, "topics --watch --json");
     assert_eq!(first, r#"{"items":[]}"#);
-    // One more node is no other topic.
+    // One more node is another peer, and no other topic.
+    let (peers, _) = watching(&user, "peers --watch --json");
     let (_node, _) = user.node("--name harbour");
+    assert_eq!(json(&peers.line(|_| true))["items"][0]["name"], "harbour");
     let sub = user.sub("'demo.>' --group packers");
     let second = topics.line(|_| true);
     assert_eq!(json(&second), json(r#"{"items":[{"pattern":"demo.>","nodes":1,"groups":["packers"]}]}"#));
