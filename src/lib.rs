@@ -36,3 +36,10 @@ mod net;
 mod payload;
 mod topic;
 mod wire;
+
+/// What the pages for users of other systems show of Rust compiles.
+#[cfg(all(doctest, feature = "net"))]
+#[doc = include_str!("../docs/coming-from/nats.md")]
+#[doc = include_str!("../docs/coming-from/rabbitmq.md")]
+#[doc = include_str!("../docs/coming-from/mqtt.md")]
+mod coming_from {}

@@ -28,6 +28,8 @@ pub(crate) struct Unpacker {
     ready: VecDeque<Result<Message<Bytes>, Lag>>,
     under_way: VecDeque<UnderWay>,
     largest: usize,
+    /// Whether it was said that something cannot be read.
+    told: bool,
 }
 
 /// A message of which only some fragments are here.
@@ -48,7 +50,7 @@ impl Unpacker {
         largest: usize,
     ) -> Self {
         let me = LocalSubscriber { id, patterns: patterns.into(), group };
-        Self { node, me, ready: VecDeque::new(), under_way: VecDeque::new(), largest }
+        Self { node, me, ready: VecDeque::new(), under_way: VecDeque::new(), largest, told: false }
     }
 
     /// The next message that is whole, or the gap in its place.
@@ -65,7 +67,9 @@ impl Unpacker {
                 Ok(entry) => entry,
                 // Either one message, which asks for what this version does not know, or the rest of the frame.
                 Err(error) => {
-                    warn!(source = %frame.stream.node, %error, "part of a frame cannot be read");
+                    if self.is_first() {
+                        warn!(source = %frame.stream.node, %error, "part of a frame cannot be read; more will not be said");
+                    }
                     continue;
                 }
             };
@@ -117,7 +121,10 @@ impl Unpacker {
         message.next += 1;
         message.payload.extend(entry.payload);
         if message.payload.len() > self.largest {
-            warn!(source = %frame.stream.node, %id, "a fragmented message is too large and is dropped");
+            if self.is_first() {
+                let node = frame.stream.node;
+                warn!(source = %node, %id, "a message is larger than the limit here and is dropped; more will not be said");
+            }
             return self.not_whole(fragment);
         }
         if fragment.is_last() {
@@ -128,6 +135,11 @@ impl Unpacker {
             self.under_way.pop_front();
         }
         None
+    }
+
+    /// Whether this is the first that cannot be read. Members could fill the log with them.
+    fn is_first(&mut self) -> bool {
+        !std::mem::replace(&mut self.told, true)
     }
 
     /// A fragment came whose beginning is gone. The message counts where it ends: a gap that takes its last fragment is told

@@ -7,7 +7,7 @@ use clap::builder::FalseyValueParser;
 use clap::{ArgAction, Args, ColorChoice, Parser, Subcommand};
 use pombo::{DnsName, MeshChoice, Multiaddr, Outcome};
 
-use super::{completions, config, id, man, node, parse, publish, request, serve, sub, text};
+use super::{completions, config, id, listing, man, node, parse, publish, request, serve, sub, text};
 
 /// A message bus with no server in the middle.
 ///
@@ -48,14 +48,14 @@ pub(super) enum Verb {
     #[command(after_help = serve::EXAMPLES)]
     Serve(serve::Args),
     /// List the nodes of the mesh
-    #[command(after_help = "Examples:\n  pombo peers\n  pombo peers --json")]
-    Peers,
+    #[command(after_help = "Examples:\n  pombo peers\n  pombo peers --watch\n  pombo peers --json")]
+    Peers(listing::Args),
     /// List what is subscribed to in the mesh
-    #[command(after_help = "Examples:\n  pombo topics\n  pombo topics --json")]
-    Topics,
+    #[command(after_help = "Examples:\n  pombo topics\n  pombo topics --watch\n  pombo topics --json")]
+    Topics(listing::Args),
     /// List the services of the mesh
-    #[command(after_help = "Examples:\n  pombo services\n  pombo services --json")]
-    Services,
+    #[command(after_help = "Examples:\n  pombo services\n  pombo services --watch\n  pombo services --json")]
+    Services(listing::Args),
     /// Print who a node started now with these flags is, and keep that for it
     #[command(after_help = id::EXAMPLES)]
     Id,
@@ -126,7 +126,7 @@ pub(super) struct Common {
     #[arg(short, global = true, env = "POMBO_VERBOSE", hide_env = true, help_heading = OUTPUT)]
     #[arg(hide_short_help = true, action = ArgAction::Count)]
     pub(super) verbose: u8,
-    /// When to use colors; NO_COLOR is heeded
+    /// When to use colors; NO_COLOR, CLICOLOR_FORCE and CLICOLOR are heeded
     #[arg(long, global = true, value_name = "WHEN", env = "POMBO_COLOR", hide_env = true, help_heading = OUTPUT)]
     #[arg(hide_short_help = true, default_value = "auto")]
     pub(super) color: ColorChoice,

@@ -6,6 +6,7 @@ use super::args::Common;
 use super::config::Settings;
 use super::failure::Failure;
 use super::output::Output;
+use super::progress;
 use super::signals::Signals;
 
 pub(super) struct Context {
@@ -79,7 +80,7 @@ impl Context {
         let Some(node) = self.unless_stopped(builder.start()).await else { return Ok(None) };
         let node = node.map_err(|error| self.not_started(error))?;
         let result = self.unless_stopped(work(&node)).await;
-        node.leave().await;
+        progress::waiting(self.output, "saying goodbye, Ctrl-C ends it at once", None, node.leave()).await;
         result.transpose()
     }
 

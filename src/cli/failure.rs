@@ -2,6 +2,8 @@
 
 use pombo::{Closed, NameError, Outcome, PublishError, RequestError, StartError, SubscribeError};
 
+use super::text;
+
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Failure {
     outcome: Outcome,
@@ -65,7 +67,11 @@ from_classed!(StartError, PublishError, SubscribeError, RequestError);
 
 impl From<NameError> for Failure {
     fn from(error: NameError) -> Self {
-        Self::new(Outcome::Rejected, error.to_string())
+        let failure = Self::new(Outcome::Rejected, error.to_string());
+        if let NameError::BadCharacter { name, character: '/', .. } = &error {
+            return failure.hint(format!("dots separate tokens: {}", text::escape(&name.replace('/', "."))));
+        }
+        failure
     }
 }
 
@@ -84,6 +90,14 @@ mod tests {
         let failure = Failure::from(PublishError::Nobody { topic: "a.b".into(), wanted: 2, found: 1 });
         assert_eq!(failure.outcome(), Outcome::Nobody);
         assert_eq!(failure.message(), "1 of 2 peers subscribe to a.b");
+    }
+
+    #[test]
+    fn slashes_are_answered_with_dots() {
+        let error = pombo::RawTopic::parse("sensors/kitchen").unwrap_err();
+        assert_eq!(Failure::from(error).hints(), ["dots separate tokens: sensors.kitchen"]);
+        let error = pombo::RawTopic::parse("sensors kitchen").unwrap_err();
+        assert!(Failure::from(error).hints().is_empty());
     }
 
     #[test]

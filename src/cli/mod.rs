@@ -4,7 +4,7 @@
 //! Each verb has a file with its flags and its work ([`config`] has a directory); [`banner`] belongs to `node`, [`tally`] to `pub`, [`exec`] to `serve`.
 //! What they share: [`args`] (the command tree and the flags of all verbs), [`context`] (a node for the verb, and its
 //! goodbye), [`output`] (who writes where), [`failure`] (how a verb ends), [`usage`] (how one does not begin), [`signals`],
-//! [`parse`], [`input`], [`text`], [`json`], [`table`] and [`names`].
+//! [`parse`], [`input`], [`text`], [`json`], [`table`], [`listing`], [`progress`] and [`names`].
 
 use std::process::ExitCode;
 
@@ -28,12 +28,14 @@ mod failure;
 mod id;
 mod input;
 mod json;
+mod listing;
 mod man;
 mod names;
 mod node;
 mod output;
 mod parse;
 mod peers;
+mod progress;
 mod publish;
 mod request;
 mod serve;
@@ -60,8 +62,8 @@ pub(crate) fn main() -> ExitCode {
         Ok(settled) => settled,
         Err(failure) => return output.exit(Err(failure)),
     };
-    trace(&common);
     let output = Output::new(&common);
+    trace(&common, output);
     let result = run(Context { common, settings, output, signals: Signals::default() }, verb);
     output.exit(result)
 }
@@ -79,9 +81,9 @@ fn run(context: Context, verb: Verb) -> Result<(), Failure> {
             Verb::Sub(args) => sub::run(&context, args).await,
             Verb::Request(args) => request::run(&context, args).await,
             Verb::Serve(args) => serve::run(&context, args).await,
-            Verb::Peers => peers::run(&context).await,
-            Verb::Topics => topics::run(&context).await,
-            Verb::Services => services::run(&context).await,
+            Verb::Peers(args) => listing::run(&context, args, peers::page).await,
+            Verb::Topics(args) => listing::run(&context, args, topics::page).await,
+            Verb::Services(args) => listing::run(&context, args, services::page).await,
             Verb::Id => id::run(&context).await,
             Verb::Config(args) => config::run(&context, &args),
             Verb::Completions(args) => completions::run(&context, &args),
@@ -94,7 +96,7 @@ fn run(context: Context, verb: Verb) -> Result<(), Failure> {
 }
 
 /// Sends the library's tracing to stderr. `POMBO_LOG` takes filters such as `pombo=debug,libp2p=info`.
-fn trace(common: &Common) {
+fn trace(common: &Common, output: Output) {
     let default = match (common.quiet, common.verbose) {
         (true, _) => "error",
         (false, 0) => "error,pombo=warn",
@@ -102,10 +104,14 @@ fn trace(common: &Common) {
         (false, 2) => "info,pombo=debug",
         (false, _) => "trace",
     };
-    let filter = EnvFilter::try_from_env("POMBO_LOG").unwrap_or_else(|_| EnvFilter::new(default));
+    let filters = std::env::var("POMBO_LOG").ok().filter(|filters| !filters.is_empty());
+    let filter = EnvFilter::try_new(filters.as_deref().unwrap_or(default)).unwrap_or_else(|error| {
+        output.warn(format_args!("POMBO_LOG is not heeded, {error}: write it as pombo=debug,libp2p=info"));
+        EnvFilter::new(default)
+    });
     tracing_subscriber::fmt()
         .with_env_filter(filter)
-        .with_writer(std::io::stderr)
+        .with_writer(|| progress::Stderr)
         .with_ansi(output::colored(common.color, &std::io::stderr()))
         .init();
 }

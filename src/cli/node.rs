@@ -101,7 +101,8 @@ impl Log {
                 self.say(&turned_away(peer, &addresses, self.open, open))?;
             }
             Event::Outrun { .. } => self.say(OUTRUN)?,
-            _ => {}
+            // Listings show it.
+            Event::Changed { .. } | _ => {}
         }
         Ok(())
     }
@@ -147,6 +148,7 @@ fn line(event: Event) -> Option<Line> {
         },
         Event::Unlinked { peer } => Line { event: "unlinked", peer: Some(peer.to_string()), ..Line::default() },
         Event::Joined { peer, name } => named("joined", peer, name),
+        Event::Changed { peer, name } => named("changed", peer, name),
         Event::Left { peer, name } => named("left", peer, name),
         Event::Suspect { peer, name } => named("suspect", peer, name),
         Event::OtherMesh { peer, addresses, open } => Line {

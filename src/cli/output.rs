@@ -1,5 +1,6 @@
 //! Who writes where: data on stdout, everything else on stderr.
 
+use std::ffi::OsString;
 use std::fmt::Display;
 use std::io::{self, ErrorKind, IsTerminal, Write};
 use std::process::ExitCode;
@@ -12,7 +13,7 @@ use serde::Serialize;
 use super::args::Common;
 use super::failure::Failure;
 use super::table::Table;
-use super::{json, text};
+use super::{json, progress, text};
 
 pub(super) const FAINT: Style = Style::new().dimmed();
 pub(super) const STRONG: Style = Style::new().bold();
@@ -26,6 +27,8 @@ const ERROR: Style = AnsiColor::Red.on_default().bold();
 pub(super) struct Output {
     json: bool,
     quiet: bool,
+    /// Whether people see what is on stderr for a while only.
+    watched: bool,
     stdout_colored: bool,
     stderr_colored: bool,
 }
@@ -35,6 +38,7 @@ impl Output {
         Self {
             json: common.json,
             quiet: common.quiet,
+            watched: !common.json && !common.quiet && is_screen(&io::stderr()),
             stdout_colored: !common.json && colored(common.color, &io::stdout()),
             stderr_colored: !common.json && colored(common.color, &io::stderr()),
         }
@@ -42,11 +46,16 @@ impl Output {
 
     /// For when no flags are known but `--json`.
     pub(super) fn json() -> Self {
-        Self { json: true, quiet: false, stdout_colored: false, stderr_colored: false }
+        Self { json: true, quiet: false, watched: false, stdout_colored: false, stderr_colored: false }
     }
 
     pub(super) fn is_json(self) -> bool {
         self.json
+    }
+
+    /// Whether somebody may watch what it does.
+    pub(super) fn is_watched(self) -> bool {
+        self.watched
     }
 
     /// A part of a line for stdout, in that style if stdout is colored.
@@ -56,6 +65,7 @@ impl Output {
 
     /// Writes bytes to stdout as they are.
     pub(super) fn data(self, bytes: &[u8]) -> Result<(), Failure> {
+        progress::clear();
         let mut stdout = io::stdout().lock();
         stdout.write_all(bytes).and_then(|()| stdout.flush()).map_err(|error| {
             if error.kind() == ErrorKind::BrokenPipe {
@@ -131,17 +141,53 @@ impl Output {
     }
 }
 
-/// Whether a stream gets colors.
+/// Whether a stream gets colors: as the flag says, or else the environment, or else if it is a terminal.
 pub(super) fn colored(choice: ColorChoice, stream: &impl IsTerminal) -> bool {
-    let set = |name| std::env::var_os(name).is_some_and(|value| !value.is_empty());
     match choice {
         ColorChoice::Always => true,
         ColorChoice::Never => false,
-        ColorChoice::Auto => {
-            stream.is_terminal() && !set("NO_COLOR") && std::env::var_os("TERM").is_none_or(|term| term != "dumb")
-        }
+        ColorChoice::Auto => wanted(|name| std::env::var_os(name)).unwrap_or_else(|| is_screen(stream)),
     }
 }
+
+/// What the environment says of colors: <https://no-color.org> first, then <https://bixense.com/clicolors>.
+fn wanted(variable: impl Fn(&str) -> Option<OsString>) -> Option<bool> {
+    let set = |name| variable(name).filter(|value| !value.is_empty());
+    let zero = |value: OsString| value == "0";
+    if set("NO_COLOR").is_some() {
+        return Some(false);
+    }
+    if set("CLICOLOR_FORCE").is_some_and(|value| !zero(value)) {
+        return Some(true);
+    }
+    set("CLICOLOR").is_some_and(zero).then_some(false)
+}
+
+/// Whether it is a terminal that does more than print line by line.
+pub(super) fn is_screen(stream: &impl IsTerminal) -> bool {
+    stream.is_terminal() && std::env::var_os("TERM").is_none_or(|term| term != "dumb")
+}
+
+/// How many columns and rows the terminal has, if that is one and tells.
+pub(super) fn size(stream: &impl Terminal) -> Option<(usize, usize)> {
+    #[cfg(unix)]
+    {
+        let size = rustix::termios::tcgetwinsize(stream).ok()?;
+        let (columns, rows) = (usize::from(size.ws_col), usize::from(size.ws_row));
+        (columns > 0 && rows > 0).then_some((columns, rows))
+    }
+    #[cfg(not(unix))]
+    {
+        let _ = stream;
+        None
+    }
+}
+
+#[cfg(not(unix))]
+pub(super) use std::io::IsTerminal as Terminal;
+/// What can be asked for its size.
+#[cfg(unix)]
+pub(super) use std::os::fd::AsFd as Terminal;
 
 fn painted(colored: bool, style: Style, part: impl Display) -> String {
     if colored { format!("{style}{part}{style:#}") } else { part.to_string() }
@@ -176,7 +222,7 @@ async fn reader_gone() {
 
 /// Writes a line to stderr. If that fails there is nobody left to tell.
 pub(super) fn complain(line: impl Display) {
-    let _ = io::stderr().lock().write_all(format!("{line}\n").as_bytes());
+    let _ = progress::Stderr.write_all(format!("{line}\n").as_bytes());
 }
 
 #[cfg(test)]
@@ -187,6 +233,23 @@ mod tests {
     fn color_can_be_forced_and_forbidden() {
         assert!(colored(ColorChoice::Always, &io::stdout()));
         assert!(!colored(ColorChoice::Never, &io::stdout()));
+    }
+
+    #[test]
+    fn the_environment_is_asked_in_its_order() {
+        let with = |variables: &'static [(&str, &str)]| {
+            wanted(|name| variables.iter().find(|(one, _)| *one == name).map(|(_, value)| value.into()))
+        };
+        assert_eq!(with(&[]), None);
+        assert_eq!(with(&[("NO_COLOR", "1")]), Some(false));
+        assert_eq!(with(&[("NO_COLOR", "0")]), Some(false));
+        assert_eq!(with(&[("NO_COLOR", "")]), None);
+        assert_eq!(with(&[("CLICOLOR_FORCE", "1")]), Some(true));
+        assert_eq!(with(&[("CLICOLOR_FORCE", "0")]), None);
+        assert_eq!(with(&[("CLICOLOR", "0")]), Some(false));
+        assert_eq!(with(&[("CLICOLOR", "1")]), None);
+        assert_eq!(with(&[("CLICOLOR", "0"), ("CLICOLOR_FORCE", "1")]), Some(true));
+        assert_eq!(with(&[("NO_COLOR", "1"), ("CLICOLOR_FORCE", "1")]), Some(false));
     }
 
     #[test]

@@ -1,69 +1,58 @@
 //! `pombo peers`: the nodes of the mesh.
 
-use pombo::{Node, PeerStatus};
+use pombo::PeerStatus;
 use serde::Serialize;
 
-use super::context::Context;
 use super::failure::Failure;
+use super::listing::Page;
 use super::table::Table;
 use super::{json, text};
 
 #[derive(Serialize)]
-struct Item {
-    name: String,
+struct Item<'a> {
+    name: &'a str,
     peer: String,
     addresses: Vec<String>,
     links: u32,
     found_by: Option<&'static str>,
     round_trip_seconds: Option<f64>,
-    patterns: Vec<Subscribed>,
-    services: Vec<String>,
+    patterns: Vec<Subscribed<'a>>,
+    services: &'a [String],
     relay: bool,
     suspect: bool,
 }
 
 #[derive(Serialize)]
-struct Subscribed {
-    pattern: String,
-    group: Option<String>,
+struct Subscribed<'a> {
+    pattern: &'a str,
+    group: Option<&'a str>,
 }
 
-impl From<PeerStatus> for Item {
-    fn from(peer: PeerStatus) -> Self {
+impl<'a> From<&'a PeerStatus> for Item<'a> {
+    fn from(peer: &'a PeerStatus) -> Self {
+        let subscribed =
+            |(pattern, group): &'a (String, Option<String>)| Subscribed { pattern, group: group.as_deref() };
         Self {
-            name: peer.name,
+            name: &peer.name,
             peer: peer.peer.to_string(),
             addresses: peer.addresses.iter().map(ToString::to_string).collect(),
             links: peer.links,
             found_by: peer.found_by.map(json::found_by),
             round_trip_seconds: peer.round_trip.map(|time| time.as_secs_f64()),
-            patterns: peer.patterns.into_iter().map(|(pattern, group)| Subscribed { pattern, group }).collect(),
-            services: peer.services,
+            patterns: peer.patterns.iter().map(subscribed).collect(),
+            services: &peer.services,
             relay: peer.relay,
             suspect: peer.suspect,
         }
     }
 }
 
-pub(super) async fn run(context: &Context) -> Result<(), Failure> {
-    context.finish_on_node(context.short_lived(), async |node| list(context, node).await).await
-}
-
-async fn list(context: &Context, node: &Node) -> Result<(), Failure> {
-    let output = context.output;
-    let peers = known(node).await?;
-    if output.is_json() {
-        return output.object(&json::Items { items: peers.into_iter().map(Item::from).collect() });
-    }
-    if peers.is_empty() {
-        alone(context);
-        return Ok(());
-    }
+pub(super) fn page(peers: &[PeerStatus]) -> Result<Page, Failure> {
     let mut table = Table::new(["NAME", "PEER", "ADDRESS", "FOUND BY", "ROUND TRIP", "PATTERNS", "SERVICES", ""]);
-    for peer in &peers {
+    for peer in peers {
         table.row(row(peer));
     }
-    output.table(&table)
+    Page::new(peers.iter().map(Item::from).collect(), &table, peers, "nobody is there")
 }
 
 fn row(peer: &PeerStatus) -> [String; 8] {
@@ -82,16 +71,4 @@ fn row(peer: &PeerStatus) -> [String; 8] {
         peer.services.len().to_string(),
         remark.to_owned(),
     ]
-}
-
-/// The other nodes, once the first look around is over.
-pub(super) async fn known(node: &Node) -> Result<Vec<PeerStatus>, Failure> {
-    node.settled().await?;
-    Ok(node.status().await?.peers)
-}
-
-/// Says that nobody is there, which is no failure of a listing.
-pub(super) fn alone(context: &Context) {
-    context.output.note("no other node was found");
-    context.output.hint(context.lonely());
 }

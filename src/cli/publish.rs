@@ -14,7 +14,7 @@ use super::context::Context;
 use super::failure::Failure;
 use super::input::{self, Input};
 use super::tally::Tally;
-use super::{parse, text};
+use super::{parse, progress, text};
 
 pub(super) const EXAMPLES: &str = "\
 Examples:
@@ -137,13 +137,25 @@ impl Post<'_> {
         let first = first?;
         // The time that it takes to look around is part of the first one's. If that is all, the publication says so.
         let started = Instant::now();
-        let _ = tokio::time::timeout(self.timeout, node.settled()).await;
+        let output = self.context.output;
+        let looking = tokio::time::timeout(self.timeout, node.settled());
+        let _ = progress::waiting(output, "looking for other nodes", None, looking).await;
         // The first goes alone: it may have to wait for listeners, and the others must not overtake it.
         let left = self.timeout.saturating_sub(started.elapsed());
-        let (bytes, published) = self.one(node, first, self.args.min_peers, left).await?;
+        let publishing = self.one(node, first, self.args.min_peers, left);
+        let (bytes, published) = progress::waiting(output, &self.waits(), Some(left), publishing).await?;
         tally.add(node, bytes, published).await?;
         self.rest(node, bodies, tally).await?;
         tally.finish(node).await
+    }
+
+    /// What the first one may have to wait for.
+    fn waits(&self) -> String {
+        let topic = &self.args.topic;
+        match self.args.min_peers {
+            0 => "waiting for the word of others that they have it".to_owned(),
+            peers => format!("waiting for {} to subscribe to {topic}", text::count(peers, "peer")),
+        }
     }
 
     /// Has many under way, in the order of the bodies: a publication takes its place at its first poll. When they are

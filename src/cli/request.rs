@@ -14,7 +14,7 @@ use super::failure::Failure;
 use super::input::{self, Input};
 use super::names::name_of;
 use super::output::Output;
-use super::{json, parse, text};
+use super::{json, parse, progress, text};
 
 pub(super) const EXAMPLES: &str = "\
 Examples:
@@ -63,7 +63,7 @@ pub(super) async fn run(context: &Context, args: Args) -> Result<(), Failure> {
     // The time starts here: what it takes to find others is part of it.
     let deadline = Instant::now() + args.timeout;
     let work = async |node: &Node| {
-        let (reply, elapsed) = match ask(node, service, &question, &args, deadline).await {
+        let (reply, elapsed) = match ask(context.output, node, service, &question, &args, deadline).await {
             Ok(answered) => answered,
             Err(error) => return Err(failed(context, node, &args.service, error).await),
         };
@@ -77,6 +77,7 @@ pub(super) async fn run(context: &Context, args: Args) -> Result<(), Failure> {
 }
 
 async fn ask(
+    output: Output,
     node: &Node,
     service: RawService,
     question: &Bytes,
@@ -85,7 +86,8 @@ async fn ask(
 ) -> Result<(Reply<Bytes>, Duration), RequestError> {
     // Who provides what is in the rosters of those that are about to be found. If that takes all the time there is, the
     // request says so.
-    let _ = tokio::time::timeout_at(deadline, node.settled()).await;
+    let looking = tokio::time::timeout_at(deadline, node.settled());
+    let _ = progress::waiting(output, "looking for other nodes", None, looking).await;
     let asked = Instant::now();
     let mut request = node.request(service, question).timeout(deadline.saturating_duration_since(asked));
     if let Some(to) = &args.to {
@@ -94,7 +96,9 @@ async fn ask(
     for (name, value) in &args.headers {
         request = request.header(name.as_str(), value.as_str());
     }
-    Ok((request.await?, asked.elapsed()))
+    let waiting = format!("waiting for an answer from {}", args.service);
+    let reply = progress::waiting(output, &waiting, Some(args.timeout), request.into_future()).await?;
+    Ok((reply, asked.elapsed()))
 }
 
 /// The error, with what to do about it.

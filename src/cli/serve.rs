@@ -16,7 +16,7 @@ use super::exec::{self, Call};
 use super::failure::Failure;
 use super::input;
 use super::names::Names;
-use super::output::Output;
+use super::output::{self, Output};
 use super::text;
 
 pub(super) const EXAMPLES: &str = "\
@@ -66,10 +66,13 @@ pub(super) async fn run(context: &Context, args: Args) -> Result<(), Failure> {
         (None, Some(body)) => Answers::Fixed(input::given(body)),
         (None, None) => Answers::Question,
     };
-    let done =
-        context.on_node(context.short_lived(), async |node| serve(context.output, node, service, &answers).await);
+    let work = async |node: &Node| {
+        let serving = serve(context.output, node, service, &answers);
+        // Without JSON it prints nothing that anybody could stop reading.
+        if context.output.is_json() { output::while_read(serving).await } else { serving.await }
+    };
     // Its work is to run until it is stopped.
-    done.await.map(|_| ())
+    context.on_node(context.short_lived(), work).await.map(|_| ())
 }
 
 async fn serve(output: Output, node: &Node, service: RawService, answers: &Answers) -> Result<(), Failure> {

@@ -2,13 +2,13 @@
 
 use std::collections::BTreeMap;
 
-use pombo::Node;
+use pombo::PeerStatus;
 use serde::Serialize;
 
-use super::context::Context;
 use super::failure::Failure;
+use super::listing::Page;
 use super::table::Table;
-use super::{json, peers, text};
+use super::text;
 
 #[derive(Serialize)]
 struct Item<'a> {
@@ -22,13 +22,7 @@ struct Provider<'a> {
     peer: String,
 }
 
-pub(super) async fn run(context: &Context) -> Result<(), Failure> {
-    context.finish_on_node(context.short_lived(), async |node| list(context, node).await).await
-}
-
-async fn list(context: &Context, node: &Node) -> Result<(), Failure> {
-    let output = context.output;
-    let peers = peers::known(node).await?;
+pub(super) fn page(peers: &[PeerStatus]) -> Result<Page, Failure> {
     let mut services: BTreeMap<&str, Vec<Provider<'_>>> = BTreeMap::new();
     for peer in peers.iter().filter(|peer| !peer.suspect) {
         for service in &peer.services {
@@ -36,21 +30,11 @@ async fn list(context: &Context, node: &Node) -> Result<(), Failure> {
             services.entry(service).or_default().push(provider);
         }
     }
-    if output.is_json() {
-        let items = services.into_iter().map(|(service, providers)| Item { service, providers }).collect();
-        return output.object(&json::Items { items });
+    let mut table = Table::new(["SERVICE", "PROVIDERS"]);
+    for (service, providers) in &services {
+        let names: Vec<_> = providers.iter().map(|provider| provider.name).collect();
+        table.row([text::escape(service).into_owned(), text::escape(&names.join(", ")).into_owned()]);
     }
-    if peers.is_empty() {
-        peers::alone(context);
-    } else if services.is_empty() {
-        output.note(format_args!("nothing is served ({} in the mesh)", text::count(peers.len(), "peer")));
-    } else {
-        let mut table = Table::new(["SERVICE", "PROVIDERS"]);
-        for (service, providers) in services {
-            let names: Vec<_> = providers.iter().map(|provider| provider.name).collect();
-            table.row([text::escape(service).into_owned(), text::escape(&names.join(", ")).into_owned()]);
-        }
-        output.table(&table)?;
-    }
-    Ok(())
+    let items: Vec<_> = services.into_iter().map(|(service, providers)| Item { service, providers }).collect();
+    Page::new(items, &table, peers, "nothing is served")
 }

@@ -7,6 +7,7 @@ use pombo::Outcome;
 use tokio::sync::watch;
 
 use super::failure::Failure;
+use super::progress;
 
 /// How long a polite goodbye may take, whatever holds it up: stdout may be a pipe that nobody reads.
 const PATIENCE: Duration = Duration::from_secs(5);
@@ -27,6 +28,7 @@ impl Signals {
             stop.send_replace(true);
             // Either way it is time to go. This does not return through `main`, which may be what is stuck.
             let _ = tokio::time::timeout(PATIENCE, arrivals.next()).await;
+            progress::clear();
             std::process::exit(Outcome::Failed.exit_code().into());
         });
         Ok(())

@@ -12,7 +12,7 @@ use super::failure::Failure;
 use super::names::Names;
 use super::output::{self, Output};
 use super::table::padded;
-use super::{json, parse, text};
+use super::{json, parse, progress, text};
 
 pub(super) const EXAMPLES: &str = "\
 Examples:
@@ -88,7 +88,7 @@ async fn after(time: Option<Duration>) {
 
 /// Says that the subscription is in force, once it is known who is there.
 async fn announce(output: Output, node: &Node, patterns: &[String]) {
-    if node.settled().await.is_err() {
+    if progress::waiting(output, "looking for other nodes", None, node.settled()).await.is_err() {
         return;
     }
     let peers = node.status().await.map_or(0, |status| status.peers.len());

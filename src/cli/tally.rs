@@ -6,6 +6,7 @@ use serde::Serialize;
 use super::context::Context;
 use super::failure::Failure;
 use super::output::Output;
+use super::progress::Meter;
 use super::text;
 
 /// What has been published so far, and how it is told: each message, or all of them at the end.
@@ -17,6 +18,7 @@ pub(super) struct Tally<'a> {
     messages: usize,
     bytes: usize,
     last: Option<Published>,
+    meter: Meter,
     /// Whether it was said what to do when nobody listens. Once is enough.
     hinted: bool,
 }
@@ -39,7 +41,8 @@ impl<'a> Tally<'a> {
     /// For messages on that topic, each of which is told, or all of them at the end.
     pub(super) fn new(context: &'a Context, topic: &str, each: bool) -> Self {
         let (output, topic) = (context.output, topic.to_owned());
-        Self { context, output, topic, each, messages: 0, bytes: 0, last: None, hinted: false }
+        let meter = Meter::new(output);
+        Self { context, output, topic, each, messages: 0, bytes: 0, last: None, meter, hinted: false }
     }
 
     /// How many there were.
@@ -62,6 +65,8 @@ impl<'a> Tally<'a> {
             self.output.object(&Receipt { topic: &self.topic, id, bytes, peers, listeners, local })?;
         } else if self.each {
             self.tell(node, &text::size(bytes), &published).await?;
+        } else {
+            self.meter.show(|| format!("published {} on {}", said(self.messages, self.bytes), self.topic));
         }
         self.last = Some(published);
         Ok(())
@@ -70,11 +75,7 @@ impl<'a> Tally<'a> {
     /// That was all.
     pub(super) async fn finish(&mut self, node: &Node) -> Result<(), Failure> {
         let Some(last) = self.last.take().filter(|_| !self.each && !self.output.is_json()) else { return Ok(()) };
-        let what = match self.messages {
-            1 => text::size(self.bytes),
-            many => format!("{} ({})", text::count(many, "message"), text::size(self.bytes)),
-        };
-        self.tell(node, &what, &last).await
+        self.tell(node, &said(self.messages, self.bytes), &last).await
     }
 
     async fn tell(&mut self, node: &Node, what: &str, published: &Published) -> Result<(), Failure> {
@@ -97,6 +98,14 @@ impl<'a> Tally<'a> {
             self.output.hint(hint);
         }
         Ok(())
+    }
+}
+
+/// What was published: `2 B`, `3 messages (6 B)`.
+fn said(messages: usize, bytes: usize) -> String {
+    match messages {
+        1 => text::size(bytes),
+        many => format!("{} ({})", text::count(many, "message"), text::size(bytes)),
     }
 }
 

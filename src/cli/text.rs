@@ -76,6 +76,15 @@ pub(super) fn shell(word: &str) -> Cow<'_, str> {
     }
 }
 
+/// A line of at most so many columns. Characters that are wider than one are not known here.
+pub(super) fn fit(line: &str, columns: usize) -> Cow<'_, str> {
+    if line.chars().nth(columns).is_none() {
+        return Cow::Borrowed(line);
+    }
+    let kept: String = line.chars().take(columns.saturating_sub(1)).collect();
+    Cow::Owned(format!("{kept}…"))
+}
+
 /// The end of a peer id, which is what tells ids apart: they all begin alike.
 pub(super) fn short(peer: PeerId) -> String {
     let text = peer.to_string();
@@ -186,6 +195,14 @@ mod tests {
         assert_eq!(shell("my dir"), "'my dir'");
         assert_eq!(shell("it's"), r"'it'\''s'");
         assert_eq!(shell(""), "''");
+    }
+
+    #[test]
+    fn a_line_that_is_too_long_is_cut() {
+        assert_eq!(fit("añb", 3), "añb");
+        assert_eq!(fit("añbc", 3), "añ…");
+        assert_eq!(fit("a", 0), "…");
+        assert_eq!(fit("", 0), "");
     }
 
     #[test]

@@ -2,13 +2,13 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use pombo::{Node, PeerStatus};
+use pombo::PeerStatus;
 use serde::Serialize;
 
-use super::context::Context;
 use super::failure::Failure;
+use super::listing::Page;
 use super::table::Table;
-use super::{json, peers, text};
+use super::text;
 
 #[derive(Debug, PartialEq, Eq, Serialize)]
 struct Item {
@@ -17,33 +17,16 @@ struct Item {
     groups: BTreeSet<String>,
 }
 
-pub(super) async fn run(context: &Context) -> Result<(), Failure> {
-    context.finish_on_node(context.short_lived(), async |node| list(context, node).await).await
-}
-
-async fn list(context: &Context, node: &Node) -> Result<(), Failure> {
-    let output = context.output;
-    let peers = peers::known(node).await?;
+pub(super) fn page(peers: &[PeerStatus]) -> Result<Page, Failure> {
     let here = peers.iter().filter(|peer| !peer.suspect);
     let items = items(here.map(subscriptions));
-    if output.is_json() {
-        return output.object(&json::Items { items });
+    let mut table = Table::new(["PATTERN", "NODES", "GROUPS"]);
+    for item in &items {
+        let groups: Vec<_> = item.groups.iter().map(String::as_str).collect();
+        let groups = text::escape(&groups.join(", ")).into_owned();
+        table.row([text::escape(&item.pattern).into_owned(), item.nodes.to_string(), groups]);
     }
-    if peers.is_empty() {
-        peers::alone(context);
-    } else if items.is_empty() {
-        output
-            .note(format_args!("nobody is subscribed to anything ({} in the mesh)", text::count(peers.len(), "peer")));
-    } else {
-        let mut table = Table::new(["PATTERN", "NODES", "GROUPS"]);
-        for item in items {
-            let groups: Vec<_> = item.groups.iter().map(String::as_str).collect();
-            let groups = text::escape(&groups.join(", ")).into_owned();
-            table.row([text::escape(&item.pattern).into_owned(), item.nodes.to_string(), groups]);
-        }
-        output.table(&table)?;
-    }
-    Ok(())
+    Page::new(items, &table, peers, "nobody is subscribed to anything")
 }
 
 type Subscription<'a> = (&'a str, Option<&'a str>);

@@ -1,5 +1,6 @@
 //! What is said about a command line that makes no sense, and help.
 
+use std::io::{IsTerminal, Write as _};
 use std::process::ExitCode;
 
 use clap::error::{ContextKind, ContextValue, ErrorKind};
@@ -15,21 +16,24 @@ use super::output::{self, Output};
 pub(super) fn misunderstood(error: &clap::Error) -> ExitCode {
     if !error.use_stderr() {
         // Nowhere is left to say it if this fails.
-        let _ = error.print();
+        let _ = std::io::stdout().write_all(rendered(error, &std::io::stdout()).as_bytes());
         return ExitCode::SUCCESS;
     }
-    let hints = culprits(error, &Cli::command());
+    let hints = culprits(error, &Cli::command()).into_iter().chain(quotes(error).map(str::to_owned));
     if asked_for_json() {
         let failure = Failure::new(Outcome::Usage, message(error));
-        return Output::json().exit(Err(hints.into_iter().fold(failure, Failure::hint)));
+        return Output::json().exit(Err(hints.fold(failure, Failure::hint)));
     }
-    let colored = output::colored(color(), &std::io::stderr());
-    let rendered = error.render();
-    output::complain(if colored { rendered.ansi().to_string() } else { rendered.to_string() }.trim_end());
+    output::complain(rendered(error, &std::io::stderr()).trim_end());
     for hint in hints {
         output::complain(format_args!("\n  {hint}"));
     }
     ExitCode::from(Outcome::Usage.exit_code())
+}
+
+fn rendered(error: &clap::Error, stream: &impl IsTerminal) -> String {
+    let text = error.render();
+    if output::colored(color(), stream) { text.ansi().to_string() } else { text.to_string() }
 }
 
 /// The first paragraph, which says what is wrong.
@@ -61,6 +65,17 @@ fn culprits(error: &clap::Error, command: &Command) -> Vec<String> {
         .collect();
     hints.dedup();
     hints
+}
+
+/// What a shell makes of words and patterns that are not quoted, if it may have done so.
+fn quotes(error: &clap::Error) -> Option<&'static str> {
+    let concerned = error.get(ContextKind::InvalidArg).map(words).unwrap_or_default();
+    if error.kind() == ErrorKind::UnknownArgument && concerned.iter().any(|word| !word.starts_with('-')) {
+        return Some("several words are one argument in quotes: 'hello world'");
+    }
+    let missing = error.kind() == ErrorKind::MissingRequiredArgument;
+    let pattern = missing && concerned.iter().any(|word| word.starts_with("<PATTERN>"));
+    pattern.then_some("patterns want quotes, since the shell takes > and * for itself: pombo sub 'demo.>'")
 }
 
 /// The first words of the arguments in there: `--peer` of `--peer <ADDRESS>`.
@@ -104,6 +119,15 @@ mod tests {
         assert!(!message(&error).contains('\n'));
         assert!(message(&Cli::try_parse_from(["pombo"]).unwrap_err()).contains("`pombo --help`"));
         assert!(message(&Cli::try_parse_from(["pombo", "config"]).unwrap_err()).contains("`pombo config --help`"));
+    }
+
+    #[test]
+    fn who_did_not_quote_is_told_to() {
+        let hint = |line: &[&str]| quotes(&Cli::try_parse_from([&["pombo"], line].concat()).unwrap_err());
+        assert!(hint(&["pub", "demo.hello", "hello", "world"]).unwrap().contains("'hello world'"));
+        assert!(hint(&["sub"]).unwrap().contains("'demo.>'"));
+        assert_eq!(hint(&["pub", "demo.hello", "hi", "--frobnicate"]), None);
+        assert_eq!(hint(&["pub"]), None);
     }
 
     #[test]

@@ -427,6 +427,13 @@ pub enum Event {
         /// Its name.
         name: String,
     },
+    /// The roster has something new of this node: what it listens to or serves, or where it is; or it was started anew.
+    Changed {
+        /// Who.
+        peer: PeerId,
+        /// Its name.
+        name: String,
+    },
     /// A node said goodbye.
     Left {
         /// Who.

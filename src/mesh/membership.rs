@@ -243,11 +243,15 @@ impl Mesh {
                     self.announce(peer, |peer, name| Event::Joined { peer, name });
                     self.dial_known(peer, now);
                 }
-                Change::Updated(peer) => self.dial_known(peer, now),
+                Change::Updated(peer) => {
+                    self.announce(peer, |peer, name| Event::Changed { peer, name });
+                    self.dial_known(peer, now);
+                }
                 Change::Restarted(peer) => {
                     self.inbound.ended(peer, self.roster.incarnation(&peer));
                     let lingering = self.heard.remove(&peer);
                     self.links.restarted(peer, lingering, now, &mut self.fx);
+                    self.announce(peer, |peer, name| Event::Changed { peer, name });
                     self.dial_known(peer, now);
                 }
                 Change::Left(peer) => {

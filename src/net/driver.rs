@@ -13,7 +13,7 @@ use libp2p::swarm::{ConnectionId, DialError, SwarmEvent};
 use libp2p::{Multiaddr, PeerId, Swarm, request_response};
 use tokio::sync::{broadcast, mpsc, oneshot, watch};
 use tokio::time::Instant;
-use tracing::{debug, warn};
+use tracing::{debug, error, info, trace, warn};
 
 use crate::mesh::Mesh;
 use crate::mesh::event::{
@@ -265,7 +265,7 @@ impl Driver {
     fn join(&mut self, shard: u8) {
         let Some(topic) = gossip::shard_topic(self.mesh_id, shard) else { return };
         if let Err(error) = self.swarm.behaviour_mut().gossip.subscribe(&topic) {
-            warn!(shard, %error, "cannot join the shard");
+            error!(shard, %error, "cannot join the shard");
         }
     }
 
@@ -277,6 +277,7 @@ impl Driver {
 
     fn gossip(&mut self, frame: Arc<Frame>) -> Option<Input> {
         let topic = gossip::shard_topic(self.mesh_id, frame.stream.shard())?;
+        trace!(stream = ?frame.stream, bytes = frame.bytes.len(), "publishes a frame");
         match self.swarm.behaviour_mut().gossip.publish(topic, frame.bytes.to_vec()) {
             // Somebody passed it on before us, or nobody listens: nothing is left to do.
             Ok(_) | Err(gossipsub::PublishError::Duplicate | gossipsub::PublishError::NoPeersSubscribedToTopic) => None,
@@ -286,7 +287,7 @@ impl Driver {
                 | gossipsub::PublishError::MessageTooLarge
                 | gossipsub::PublishError::TransformFailed(_)),
             ) => {
-                warn!(%error, "gossipsub refuses a frame");
+                error!(%error, "gossipsub refuses a frame");
                 None
             }
         }
@@ -328,6 +329,11 @@ impl Driver {
 
     fn deliver(&mut self, subscriber: SubscriberId, delivery: Delivery) -> Option<Input> {
         let mailbox = self.desks.mailboxes.get(&subscriber)?;
+        trace!(
+            subscriber = subscriber.0,
+            lagged = matches!(delivery, Delivery::Lagged(_)),
+            "has something for a subscriber"
+        );
         mailbox.put(delivery).err().map(|frame| Input::MailboxFull { subscriber, frame })
     }
 
@@ -405,6 +411,7 @@ impl Driver {
             }
         };
         drop(tokio::time::timeout(FAREWELL, closing).await);
+        info!("left");
     }
 }
 

@@ -19,6 +19,8 @@ mod cli;
 #[cfg(feature = "cli")]
 mod config;
 #[cfg(feature = "cli")]
+mod endings;
+#[cfg(feature = "cli")]
 mod hosts;
 #[cfg(feature = "cli")]
 mod hosts_discovery;
@@ -26,6 +28,8 @@ mod hosts_discovery;
 mod json;
 #[cfg(feature = "cli")]
 mod names;
+#[cfg(feature = "cli")]
+mod pages;
 #[cfg(feature = "cli")]
 mod readme;
 #[cfg(feature = "cli")]
@@ -42,3 +46,7 @@ mod stalled;
 mod support;
 #[cfg(feature = "net")]
 mod swarm;
+#[cfg(feature = "cli")]
+mod terminal;
+#[cfg(feature = "cli")]
+mod watch;

@@ -14,7 +14,7 @@ use crate::support::tree;
 use crate::support::user::User;
 
 /// What goes wrong, from the command line to the mesh.
-const ERRORS: [&str; 30] = [
+const ERRORS: [&str; 32] = [
     "",
     "publish",
     "pub",
@@ -26,6 +26,8 @@ const ERRORS: [&str; 30] = [
     "pub demo.hello --file /nowhere/letter.txt",
     "pub '' hi",
     "pub demo..hello hi",
+    "pub demo/hello hi",
+    "pub demo.hello hello world",
     "pub 'demo.*' hi",
     "pub 'demo.héllo' hi",
     "pub demo.hello hi -H tenant",

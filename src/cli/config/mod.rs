@@ -103,9 +103,9 @@ fn reads_file(verb: &Verb) -> bool {
         | Verb::Sub(_)
         | Verb::Request(_)
         | Verb::Serve(_)
-        | Verb::Peers
-        | Verb::Topics
-        | Verb::Services
+        | Verb::Peers(_)
+        | Verb::Topics(_)
+        | Verb::Services(_)
         | Verb::Id => true,
     }
 }

@@ -33,12 +33,23 @@ pub(crate) struct Finished {
 
 impl Process {
     /// Starts a command with pipes on all three streams.
-    pub(crate) fn start(mut command: Command) -> Self {
-        command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    pub(crate) fn start(command: Command) -> Self {
+        Self::start_with(command, None)
+    }
+
+    /// The same, but its stdout goes elsewhere.
+    pub(crate) fn start_with(mut command: Command, elsewhere: Option<Stdio>) -> Self {
+        command.stdin(Stdio::piped()).stdout(elsewhere.unwrap_or_else(Stdio::piped)).stderr(Stdio::piped());
         let arguments: Vec<_> = command.get_args().map(|argument| argument.to_string_lossy()).collect();
         let what = format!("{} {}", command.get_program().display(), arguments.join(" "));
         let mut child = command.spawn().unwrap_or_else(|error| panic!("cannot start {what}: {error}"));
-        let (stdout, out) = Lines::of(child.stdout.take().unwrap());
+        // What it holds of the pipes is closed here, so that they end with the process.
+        drop(command);
+        let stdout: Box<dyn Read + Send> = match child.stdout.take() {
+            Some(stdout) => Box::new(stdout),
+            None => Box::new(std::io::empty()),
+        };
+        let (stdout, out) = Lines::of(stdout);
         let (stderr, err) = Lines::of(child.stderr.take().unwrap());
         let stdin = child.stdin.take();
         Self { what, child, stdin, stdout, stderr, readers: vec![out, err] }
@@ -87,6 +98,15 @@ impl Process {
 
     pub(crate) fn finish_within(mut self, deadline: Duration) -> Finished {
         self.end_of_input();
+        self.ended_within(deadline)
+    }
+
+    /// Waits for its end, and leaves its stdin open, which may be what it waits for.
+    pub(crate) fn ended(self) -> Finished {
+        self.ended_within(SOON)
+    }
+
+    fn ended_within(mut self, deadline: Duration) -> Finished {
         let until = Instant::now() + deadline;
         let ended = self.stdout.ended_by(until) && self.stderr.ended_by(until);
         assert!(ended, "not finished within {deadline:?}: {self}");

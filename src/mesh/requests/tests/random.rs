@@ -338,7 +338,10 @@ struct Seed(u64);
 impl Drop for Seed {
     fn drop(&mut self) {
         if std::thread::panicking() {
-            eprintln!("seed {}: replay it with POMBO_SEED={}", self.0, self.0);
+            eprintln!(
+                "seed {0} fails. To replay it:\n\n    POMBO_SEED={0} cargo test --lib requests::tests::random -- --nocapture\n",
+                self.0
+            );
         }
     }
 }
