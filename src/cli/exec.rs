@@ -92,14 +92,14 @@ async fn tail(mut source: impl AsyncRead + Unpin) -> Vec<u8> {
 /// All processes of a command, killed when this is dropped: the shell is not the only one.
 struct Group {
     #[cfg(unix)]
-    leader: Option<rustix::process::Pid>,
+    leader: Option<nix::unistd::Pid>,
 }
 
 impl Group {
     #[cfg(unix)]
     fn of(child: &Child) -> Self {
         let id = child.id().and_then(|id| i32::try_from(id).ok());
-        Self { leader: id.and_then(rustix::process::Pid::from_raw) }
+        Self { leader: id.map(nix::unistd::Pid::from_raw) }
     }
 
     #[cfg(not(unix))]
@@ -122,7 +122,7 @@ impl Drop for Group {
     fn drop(&mut self) {
         if let Some(leader) = self.leader {
             // It fails if they have all ended by themselves.
-            let _ = rustix::process::kill_process_group(leader, rustix::process::Signal::KILL);
+            let _ = nix::sys::signal::killpg(leader, nix::sys::signal::Signal::SIGKILL);
         }
     }
 }
@@ -181,7 +181,7 @@ mod tests {
             }
         };
         let pid = tokio::select! { pid = written => pid, ended = running => panic!("{ended:?}") };
-        let pid = rustix::process::Pid::from_raw(pid).unwrap();
+        let pid = nix::unistd::Pid::from_raw(pid);
         let gone = async {
             while alive(pid) {
                 tokio::time::sleep(Duration::from_millis(5)).await;
@@ -191,9 +191,9 @@ mod tests {
     }
 
     /// Whether the process is there and no zombie, which it stays where nobody adopts it.
-    fn alive(pid: rustix::process::Pid) -> bool {
-        let stat = std::fs::read_to_string(format!("/proc/{}/stat", pid.as_raw_nonzero()));
+    fn alive(pid: nix::unistd::Pid) -> bool {
+        let stat = std::fs::read_to_string(format!("/proc/{pid}/stat"));
         let zombie = stat.is_ok_and(|stat| stat.contains(") Z "));
-        rustix::process::test_kill_process(pid).is_ok() && !zombie
+        nix::sys::signal::kill(pid, None).is_ok() && !zombie
     }
 }
