@@ -23,6 +23,7 @@ mod banner;
 mod completions;
 mod config;
 mod context;
+mod doctor;
 mod exec;
 mod failure;
 mod id;
@@ -60,7 +61,7 @@ pub(crate) fn main() -> ExitCode {
         Ok(settled) => settled,
         Err(failure) => return output.exit(Err(failure)),
     };
-    trace(&common);
+    trace(&common, &verb);
     let output = Output::new(&common);
     let result = run(Context { common, settings, output, signals: Signals::default() }, verb);
     output.exit(result)
@@ -83,6 +84,7 @@ fn run(context: Context, verb: Verb) -> Result<(), Failure> {
             Verb::Topics => topics::run(&context).await,
             Verb::Services => services::run(&context).await,
             Verb::Id => id::run(&context).await,
+            Verb::Doctor => doctor::run(&context).await,
             Verb::Config(args) => config::run(&context, &args),
             Verb::Completions(args) => completions::run(&context, &args),
             Verb::Man(args) => man::run(&context, &args),
@@ -94,8 +96,10 @@ fn run(context: Context, verb: Verb) -> Result<(), Failure> {
 }
 
 /// Sends the library's tracing to stderr. `POMBO_LOG` takes filters such as `pombo=debug,libp2p=info`.
-fn trace(common: &Common) {
+fn trace(common: &Common, verb: &Verb) {
     let default = match (common.quiet, common.verbose) {
+        // What its probes run into the doctor says itself.
+        (_, 0) if matches!(verb, Verb::Doctor) => "off",
         (true, _) => "error",
         (false, 0) => "error,pombo=warn",
         (false, 1) => "warn,pombo=info",

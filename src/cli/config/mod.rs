@@ -106,7 +106,8 @@ fn reads_file(verb: &Verb) -> bool {
         | Verb::Peers
         | Verb::Topics
         | Verb::Services
-        | Verb::Id => true,
+        | Verb::Id
+        | Verb::Doctor => true,
     }
 }
 
