@@ -7,8 +7,8 @@
 
 #[cfg(feature = "net")]
 pub use api::{
-    Ask, Builder, Discovery, Incoming, MeshInfo, Node, Provider, Publish, Published, Publisher, Refusal, Reply, Serve,
-    ServeWith, Serving, Subscribe, Subscriber,
+    Ask, Builder, Discovery, Doctor, Incoming, MeshInfo, Node, Provider, Publish, Published, Publisher, Refusal, Reply,
+    Serve, ServeWith, Serving, Subscribe, Subscriber,
 };
 /// Bytes that are cheap to clone: what [`RawTopic`] and its like carry.
 pub use bytes::Bytes;
@@ -20,6 +20,8 @@ pub use mesh::event::{Event, FoundBy};
 pub use mesh::status::{PeerStatus, Status, Tables};
 pub use message::{Headers, Message};
 pub use multiaddr::Multiaddr;
+#[cfg(feature = "net")]
+pub use net::doctor::{Finding, Probe, Verdict};
 pub use payload::{Bincode, Encoding, Json, PayloadError, Raw};
 pub use topic::{MAX_NAME, NameError, Pattern, RawPattern, RawService, RawTopic, Service, Topic};
 pub use wire::{MeshId, MessageId, ParseIdError};

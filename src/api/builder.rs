@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use libp2p::Multiaddr;
 
-use super::Node;
+use super::{Doctor, Node};
 use crate::DnsName;
 use crate::config::{Config, MeshChoice};
 use crate::error::StartError;
@@ -141,6 +141,11 @@ impl Builder {
     pub fn short_lived(mut self, on: bool) -> Self {
         self.config.short_lived = on;
         self
+    }
+
+    /// A doctor, who says whether such a node could work here. [`Doctor`] has an example.
+    pub fn doctor(self) -> Doctor {
+        Doctor::new(self.config)
     }
 
     /// Starts the node. When this returns, it listens and looks for others.

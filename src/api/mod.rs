@@ -1,6 +1,7 @@
 //! What users hold: a node, and what is made from it.
 
 mod builder;
+mod doctor;
 mod incoming;
 pub(crate) mod node;
 mod publish;
@@ -10,6 +11,7 @@ mod subscribe;
 mod unpack;
 
 pub use builder::Builder;
+pub use doctor::Doctor;
 pub use incoming::Incoming;
 pub use node::{Discovery, MeshInfo, Node};
 pub use publish::{Publish, Published, Publisher};

@@ -7,7 +7,7 @@ use clap::builder::FalseyValueParser;
 use clap::{ArgAction, Args, ColorChoice, Parser, Subcommand};
 use pombo::{DnsName, MeshChoice, Multiaddr, Outcome};
 
-use super::{completions, config, id, listing, man, node, parse, publish, request, serve, sub, text};
+use super::{completions, config, doctor, id, listing, man, node, parse, publish, request, serve, sub, text};
 
 /// A message bus with no server in the middle.
 ///
@@ -59,6 +59,9 @@ pub(super) enum Verb {
     /// Print who a node started now with these flags is, and keep that for it
     #[command(after_help = id::EXAMPLES)]
     Id,
+    /// Try each way in which nodes find and reach each other, and say what works here
+    #[command(after_help = doctor::EXAMPLES)]
+    Doctor,
     /// Write or show the configuration
     #[command(after_help = config::EXAMPLES)]
     Config(config::Args),

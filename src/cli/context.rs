@@ -85,7 +85,7 @@ impl Context {
     }
 
     /// Why there is no node. Who did not type what it comes from is told where that is set.
-    fn not_started(&self, error: StartError) -> Failure {
+    pub(super) fn not_started(&self, error: StartError) -> Failure {
         let concerned: &[&str] = match &error {
             StartError::Config(_) => &["mesh", "name"],
             StartError::Listen { .. } => &["listen"],

@@ -23,6 +23,7 @@ mod banner;
 mod completions;
 mod config;
 mod context;
+mod doctor;
 mod exec;
 mod failure;
 mod id;
@@ -63,7 +64,7 @@ pub(crate) fn main() -> ExitCode {
         Err(failure) => return output.exit(Err(failure)),
     };
     let output = Output::new(&common);
-    trace(&common, output);
+    trace(&common, &verb, output);
     let result = run(Context { common, settings, output, signals: Signals::default() }, verb);
     output.exit(result)
 }
@@ -85,6 +86,7 @@ fn run(context: Context, verb: Verb) -> Result<(), Failure> {
             Verb::Topics(args) => listing::run(&context, args, topics::page).await,
             Verb::Services(args) => listing::run(&context, args, services::page).await,
             Verb::Id => id::run(&context).await,
+            Verb::Doctor => doctor::run(&context).await,
             Verb::Config(args) => config::run(&context, &args),
             Verb::Completions(args) => completions::run(&context, &args),
             Verb::Man(args) => man::run(&context, &args),
@@ -96,8 +98,10 @@ fn run(context: Context, verb: Verb) -> Result<(), Failure> {
 }
 
 /// Sends the library's tracing to stderr. `POMBO_LOG` takes filters such as `pombo=debug,libp2p=info`.
-fn trace(common: &Common, output: Output) {
+fn trace(common: &Common, verb: &Verb, output: Output) {
     let default = match (common.quiet, common.verbose) {
+        // What its probes run into the doctor says itself.
+        (_, 0) if matches!(verb, Verb::Doctor) => "off",
         (true, _) => "error",
         (false, 0) => "error,pombo=warn",
         (false, 1) => "warn,pombo=info",

@@ -20,7 +20,7 @@ pub(super) const STRONG: Style = Style::new().bold();
 pub(super) const TOPIC: Style = AnsiColor::Cyan.on_default();
 pub(super) const NAME: Style = AnsiColor::Green.on_default();
 const WARNING: Style = AnsiColor::Yellow.on_default().bold();
-const ERROR: Style = AnsiColor::Red.on_default().bold();
+pub(super) const ERROR: Style = AnsiColor::Red.on_default().bold();
 
 /// The two streams of the process, and how to write on them.
 #[derive(Clone, Copy, Debug)]

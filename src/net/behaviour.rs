@@ -23,6 +23,11 @@ const MAX_TRANSMIT: usize = 80 * 1024;
 const PING_INTERVAL: Duration = Duration::from_secs(2);
 const PING_TIMEOUT: Duration = Duration::from_millis(2500);
 
+/// The most connections.
+pub(crate) const CONNECTIONS: u32 = 256;
+/// The most that are being made, each way.
+pub(crate) const PENDING: u32 = 32;
+
 /// A connection on which no ping has succeeded for this long may lead nowhere: the next ping after the last one that did has
 /// had a third of a second.
 pub(crate) const DOUBT: Duration = Duration::from_millis(2300);
@@ -101,13 +106,13 @@ impl Behaviour {
 
 fn limits() -> connection_limits::ConnectionLimits {
     connection_limits::ConnectionLimits::default()
-        .with_max_established(Some(256))
+        .with_max_established(Some(CONNECTIONS))
         // After a crash the dead connection lingers while the new one is made, over several addresses at once. The mesh
         // closes the surplus.
         .with_max_established_per_peer(Some(4))
         // What strangers before the gate can occupy.
-        .with_max_pending_incoming(Some(32))
-        .with_max_pending_outgoing(Some(32))
+        .with_max_pending_incoming(Some(PENDING))
+        .with_max_pending_outgoing(Some(PENDING))
 }
 
 fn mdns_config(enable_ipv6: bool) -> mdns::Config {

@@ -10,6 +10,7 @@
 //! nothing can be written a node does with what is there.
 //! Must not: keep anything about messages, or change what it did not make.
 
+mod look;
 mod names;
 mod slot;
 
@@ -23,6 +24,7 @@ use crate::net::access::{MeshAccess, OPEN};
 use crate::net::files;
 use crate::net::holder::Holder;
 
+pub(crate) use look::{Found, exposed};
 pub(crate) use slot::Slot;
 
 /// Why the data directory, or what is in it, cannot be used. Each names the path and what to do.
@@ -107,15 +109,25 @@ impl DataDir {
     ///
     /// If there is no such place or it cannot be made.
     pub(crate) fn open(path: Option<&Path>) -> Result<Self, DataDirError> {
+        let found = Self::locate(path)?;
+        match files::private_dir(&found.root) {
+            // What can be read of it may be enough.
+            Err(error) if files::is_unwritable(&error) => {}
+            made => made.map_err(failed("make", &found.root))?,
+        }
+        Ok(found)
+    }
+
+    /// The directory, whether or not it is there.
+    ///
+    /// # Errors
+    ///
+    /// If there is no such place.
+    pub(crate) fn locate(path: Option<&Path>) -> Result<Self, DataDirError> {
         let root = match path {
             Some(path) => path.to_owned(),
             None => etcetera::choose_base_strategy().map_err(|_| DataDirError::NoHome)?.data_dir().join("pombo"),
         };
-        match files::private_dir(&root) {
-            // What can be read of it may be enough.
-            Err(error) if files::is_unwritable(&error) => {}
-            made => made.map_err(failed("make", &root))?,
-        }
         Ok(Self { root })
     }
 

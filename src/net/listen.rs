@@ -101,7 +101,7 @@ fn socket(address: &Multiaddr) -> Option<(SocketAddr, bool)> {
 }
 
 /// The error and what lies below it: libp2p's own say little.
-fn reason(error: &(dyn std::error::Error + 'static)) -> String {
+pub(super) fn reason(error: &(dyn std::error::Error + 'static)) -> String {
     let chain = std::iter::successors(Some(error), |error| error.source());
     let mut texts: Vec<_> = chain.map(ToString::to_string).filter(|text| !text.is_empty()).collect();
     texts.dedup();
@@ -159,7 +159,7 @@ fn cannot_listen(address: &Multiaddr, reason: &str) -> StartError {
 }
 
 /// Every interface, on ports that the system picks.
-fn everywhere() -> Vec<Multiaddr> {
+pub(super) fn everywhere() -> Vec<Multiaddr> {
     let ips = [Protocol::Ip4([0, 0, 0, 0].into()), Protocol::Ip6(std::net::Ipv6Addr::UNSPECIFIED)];
     let tcp = ips.iter().map(|ip| Multiaddr::empty().with(ip.clone()).with(Protocol::Tcp(0)));
     let quic = ips.iter().map(|ip| Multiaddr::empty().with(ip.clone()).with(Protocol::Udp(0)).with(Protocol::QuicV1));

@@ -146,7 +146,7 @@ impl Registration {
     ///
     /// If another process has entered the same node and lives, or the file cannot be written.
     pub(crate) fn write(dir: &Path, card: Card) -> Result<Self, RegistryError> {
-        let path = dir.join(format!("{}-{}.json", card.mesh_id, card.peer));
+        let path = file_of(dir, card.mesh_id, card.peer);
         let (aside, file) = write_locked(&path, &card)?;
         let placed = place(&aside, &path);
         let _ = fs::remove_file(&aside);
@@ -182,6 +182,10 @@ impl Drop for Registration {
             tracing::debug!(path = %self.path.display(), %error, "cannot leave the registry");
         }
     }
+}
+
+fn file_of(dir: &Path, mesh: MeshId, peer: PeerId) -> PathBuf {
+    dir.join(format!("{mesh}-{peer}.json"))
 }
 
 /// Writes an entry beside its place and locks it.
@@ -254,6 +258,17 @@ fn gone_is_none<T>(result: io::Result<T>) -> io::Result<Option<T>> {
 /// The living neighbours in this mesh on this host, but for `own`. Dead ones are removed.
 pub(crate) fn scan(dir: &Path, mesh: MeshId, own: PeerId) -> Vec<Card> {
     living(dir, &Place::here()).into_iter().filter(|card| card.mesh_id == mesh && card.peer != own).collect()
+}
+
+/// Every living node on this host, of whatever mesh.
+pub(crate) fn census(dir: &Path) -> Vec<Card> {
+    living(dir, &Place::here())
+}
+
+/// Whether a process runs that node in that mesh, and which one, if the system tells.
+pub(crate) fn holder(dir: &Path, mesh: MeshId, peer: PeerId) -> Option<Option<Holder>> {
+    let file = File::open(file_of(dir, mesh, peer)).ok()?;
+    matches!(file.try_lock(), Err(TryLockError::WouldBlock)).then(|| Holder::of_lock(&file))
 }
 
 /// The mesh of the user's long-running node on this host, if there is one: what a verb joins that names none.

@@ -15,7 +15,7 @@ use crate::wire::MeshId;
 use crate::wire::roster::{MAX_RECORD, SignedRecord};
 
 /// The most that is written and read: a thousand full records.
-const LIMIT: usize = 16 * 1024 * 1024;
+pub(crate) const LIMIT: usize = 16 * 1024 * 1024;
 
 /// The file.
 #[derive(Clone, Debug)]

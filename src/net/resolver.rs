@@ -69,7 +69,7 @@ async fn answered(question: Question) -> (Question, io::Result<Vec<Multiaddr>>) 
 /// In a thread of its own: the system gives up only after half a minute if its name servers do not answer, and a program that
 /// ends would have to wait for a thread of tokio's. The mesh asks for a name again only after the answer, so there is at
 /// most one such thread for each.
-async fn look_up(host: &str) -> io::Result<Vec<Multiaddr>> {
+pub(super) async fn look_up(host: &str) -> io::Result<Vec<Multiaddr>> {
     let (answer, answered) = oneshot::channel();
     let host = host.to_owned();
     std::thread::Builder::new().name("pombo-dns".to_owned()).spawn(move || {

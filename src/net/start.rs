@@ -41,12 +41,36 @@ const EVENTS: usize = 256;
 
 /// Starts a node.
 pub(crate) async fn start(config: Config) -> Result<Node, StartError> {
-    config.limits.check().map_err(|error| StartError::Config(error.to_string()))?;
-    let names = names(&config)?;
+    let names = check(&config)?;
     let found = registry::directory();
     // Which mesh the user's nodes are in is looked up even where they are not to be found by it.
-    let (access, slot, place) = identity(&config, found.as_ref().ok())?;
+    let identity = identity(&config, found.as_ref().ok())?;
     let registry = config.local.then_some(found);
+    run(config, names, identity, registry).await
+}
+
+/// Starts a node that is nobody yet, in a mesh that need not be in the data directory, and which the registry does not know of.
+pub(crate) async fn start_in(access: MeshAccess, config: Config) -> Result<Node, StartError> {
+    let names = check(&config)?;
+    let slot = Slot::ephemeral(None).map_err(|error| StartError::Data(Box::new(error)))?;
+    run(config, names, Identity { access, slot, place: None }, None).await
+}
+
+/// Who a node is.
+struct Identity {
+    access: MeshAccess,
+    slot: Slot,
+    /// Its place in the data directory, if it has one.
+    place: Option<PathBuf>,
+}
+
+async fn run(
+    config: Config,
+    names: Vec<Name>,
+    identity: Identity,
+    registry: Option<Result<PathBuf, RegistryError>>,
+) -> Result<Node, StartError> {
+    let Identity { access, slot, place } = identity;
     let registry_dir = registry.as_ref().and_then(|found| found.as_ref().ok()).cloned();
     let me = slot.keypair.public().to_peer_id();
     if !is_node_name(&slot.name) {
@@ -167,15 +191,9 @@ fn spawn(task: impl Future<Output = ()> + Send + 'static) {
     tokio::spawn(task);
 }
 
-/// Which mesh, who this node is in it, and its place in the data directory if it has one.
-fn identity(config: &Config, registry: Option<&PathBuf>) -> Result<(MeshAccess, Slot, Option<PathBuf>), StartError> {
-    let data = |error: DataDirError| {
-        if let DataDirError::BadName { .. } = error {
-            return StartError::Config(error.to_string());
-        }
-        StartError::Data(Box::new(error))
-    };
-    let mesh = match &config.mesh {
+/// The name of the mesh that is meant. `None`: the open one.
+pub(crate) fn mesh_name(choice: &MeshChoice, registry: Option<&PathBuf>) -> Option<String> {
+    match choice {
         MeshChoice::Open => None,
         MeshChoice::Named(name) if name == crate::net::access::OPEN => None,
         MeshChoice::Named(name) => Some(name.clone()),
@@ -184,7 +202,18 @@ fn identity(config: &Config, registry: Option<&PathBuf>) -> Result<(MeshAccess, 
             Some(name) => Some(name),
             None => Some("default".to_owned()),
         },
+    }
+}
+
+/// Which mesh, who this node is in it, and its place in the data directory if it has one.
+fn identity(config: &Config, registry: Option<&PathBuf>) -> Result<Identity, StartError> {
+    let data = |error: DataDirError| {
+        if let DataDirError::BadName { .. } = error {
+            return StartError::Config(error.to_string());
+        }
+        StartError::Data(Box::new(error))
     };
+    let mesh = mesh_name(&config.mesh, registry);
     let needs_directory = mesh.is_some() || (!config.short_lived && config.key.is_none());
     let directory = needs_directory.then(|| DataDir::open(config.data_dir.as_deref())).transpose().map_err(data)?;
     let access = match (&mesh, &directory) {
@@ -204,11 +233,12 @@ fn identity(config: &Config, registry: Option<&PathBuf>) -> Result<(MeshAccess, 
     };
     let has_place = config.key.is_none() && slot.is_kept();
     let place = directory.filter(|_| has_place).map(|directory| directory.place(&slot.name));
-    Ok((access, slot, place))
+    Ok(Identity { access, slot, place })
 }
 
-/// The names that lead to peers.
-fn names(config: &Config) -> Result<Vec<Name>, StartError> {
+/// Whether a node can be started so. Returns the names that lead to peers.
+pub(crate) fn check(config: &Config) -> Result<Vec<Name>, StartError> {
+    config.limits.check().map_err(|error| StartError::Config(error.to_string()))?;
     if let Some(address) = config.peers.iter().find(|address| !is_peer(address)) {
         let remedy = "write /ip4/192.168.1.20/tcp/7662, or with a name that is looked up /dns/shop.example/tcp/7662";
         return Err(StartError::Config(format!("no node can be found at {address}: {remedy}")));

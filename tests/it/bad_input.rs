@@ -292,14 +292,14 @@ fn a_node_of_another_mesh_is_told_of_once_on_both_sides() {
 }
 
 /// A user with a small disk of their own at `/mnt` of a mount namespace, which goes with the process in it.
-struct SmallDisk {
-    user: User,
+pub(crate) struct SmallDisk {
+    pub(crate) user: User,
     _namespace: Process,
 }
 
 impl SmallDisk {
     /// None, and a line that says why, where nothing can be mounted.
-    fn new(test: &str) -> Option<Self> {
+    pub(crate) fn new(test: &str) -> Option<Self> {
         let host = User::new();
         let mut command = host.command("unshare");
         command.args([
@@ -311,7 +311,7 @@ impl SmallDisk {
         let namespace = Process::start(command);
         if namespace.stdout.next_within(SOON, |line| line == "ready").is_none() {
             // Past the harness, which keeps quiet about tests that pass.
-            let line = format!("SKIPPED bad_input::{test}: no mount namespaces here: {namespace}\n");
+            let line = format!("SKIPPED {test}: no mount namespaces here: {namespace}\n");
             let _ = std::io::stderr().write_all(line.as_bytes());
             return None;
         }
@@ -319,7 +319,7 @@ impl SmallDisk {
         Some(Self { user: User::at(enter.into()), _namespace: namespace })
     }
 
-    fn sh(&self, script: &str) {
+    pub(crate) fn sh(&self, script: &str) {
         let mut command = self.user.command("sh");
         command.args(["-c", script]);
         Process::start(command).finish().expect(0);

@@ -19,6 +19,8 @@ mod cli;
 #[cfg(feature = "cli")]
 mod config;
 #[cfg(feature = "cli")]
+mod doctor;
+#[cfg(feature = "cli")]
 mod endings;
 #[cfg(feature = "cli")]
 mod hosts;

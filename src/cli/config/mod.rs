@@ -106,7 +106,8 @@ fn reads_file(verb: &Verb) -> bool {
         | Verb::Peers(_)
         | Verb::Topics(_)
         | Verb::Services(_)
-        | Verb::Id => true,
+        | Verb::Id
+        | Verb::Doctor => true,
     }
 }
 

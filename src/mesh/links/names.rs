@@ -66,6 +66,16 @@ impl Name {
         Some(Self { host, family, ways: vec![way], peer })
     }
 
+    /// What is looked up.
+    pub(crate) fn host(&self) -> &str {
+        &self.host
+    }
+
+    /// Who would be dialled where, if these are the addresses of the name: those of one door lead to the same node.
+    pub(crate) fn doors(&self, ips: Vec<Multiaddr>) -> impl Iterator<Item = (Option<PeerId>, Vec<Multiaddr>)> {
+        self.targets(ips).into_iter().map(|(target, addresses)| (target.peer(), addresses))
+    }
+
     /// Whom to dial where, if these are the addresses of the name.
     fn targets(&self, ips: Vec<Multiaddr>) -> BTreeMap<Target, Vec<Multiaddr>> {
         let of_family = |ip: &Multiaddr| match self.family {

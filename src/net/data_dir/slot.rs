@@ -131,7 +131,7 @@ fn try_key(path: &Path, incarnation: &Path, name: impl FnOnce(&Keypair) -> Strin
 }
 
 /// The places there are, the oldest first, so that a node that runs alone is always the same one. A key is written once.
-fn existing(nodes: &Path) -> io::Result<Vec<String>> {
+pub(super) fn existing(nodes: &Path) -> io::Result<Vec<String>> {
     let mut places = Vec::new();
     for entry in fs::read_dir(nodes)? {
         let entry = entry?;
@@ -145,34 +145,40 @@ fn existing(nodes: &Path) -> io::Result<Vec<String>> {
     Ok(places.into_iter().map(|(.., name)| name).collect())
 }
 
-fn beside(path: &Path, ending: &str) -> PathBuf {
+pub(super) fn beside(path: &Path, ending: &str) -> PathBuf {
     let mut name = path.file_name().unwrap_or_default().to_owned();
     name.push(".");
     name.push(ending);
     path.with_file_name(name)
 }
 
-fn name_of_key(keypair: &Keypair) -> String {
+pub(super) fn name_of_key(keypair: &Keypair) -> String {
     let [a, b, c, d, ..] = *blake3::hash(&keypair.public().to_peer_id().to_bytes()).as_bytes();
     name_of([a, b, c, d])
 }
 
-/// Makes the key unless it is there, and refuses one that others may read.
+/// Makes the key unless it is there.
 fn make_key(path: &Path) -> Result<(), DataDirError> {
+    if has_key(path)? {
+        return Ok(());
+    }
+    let bytes = Keypair::generate_ed25519().to_protobuf_encoding().map_err(io::Error::other);
+    bytes.and_then(|bytes| files::make_once(path, &bytes)).map_err(failed("write", path))
+}
+
+/// Whether the key is there. One that others may read is refused.
+pub(super) fn has_key(path: &Path) -> Result<bool, DataDirError> {
     match fs::metadata(path) {
         Ok(metadata) => match metadata.mode() & 0o777 {
             mode if mode & 0o077 != 0 => Err(DataDirError::KeyExposed { path: path.to_owned(), mode }),
-            _ => Ok(()),
+            _ => Ok(true),
         },
-        Err(error) if error.kind() == io::ErrorKind::NotFound => {
-            let bytes = Keypair::generate_ed25519().to_protobuf_encoding().map_err(io::Error::other);
-            bytes.and_then(|bytes| files::make_once(path, &bytes)).map_err(failed("write", path))
-        }
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
         Err(error) => Err(failed("read", path)(error)),
     }
 }
 
-fn read_key(path: &Path) -> Result<Keypair, DataDirError> {
+pub(super) fn read_key(path: &Path) -> Result<Keypair, DataDirError> {
     let bytes = files::read(path, MAX_KEY).map_err(failed("read", path))?.unwrap_or_default();
     let bad = |_| DataDirError::BadKey { path: path.to_owned(), what: what_is(&bytes) };
     let keypair = Keypair::from_protobuf_encoding(&bytes).map_err(bad)?;
