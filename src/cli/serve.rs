@@ -26,7 +26,9 @@ Examples:
   pombo serve demo.echo --echo
 
 The command of --exec gets the question on stdin and POMBO_SERVICE, POMBO_SOURCE and POMBO_HEADER_<NAME> in its \
-environment. What it prints is the answer. If it fails, the request is refused with the last it wrote to stderr.";
+environment. What it prints is the answer. If it fails, the request is refused with the last it wrote to stderr.
+
+Told to stop, it takes no more requests and finishes those that run, for up to 30 s; told again, it ends at once.";
 
 #[derive(clap::Args, Debug)]
 pub(super) struct Args {
@@ -66,10 +68,9 @@ pub(super) async fn run(context: &Context, args: Args) -> Result<(), Failure> {
         (None, Some(body)) => Answers::Fixed(input::given(body)),
         (None, None) => Answers::Question,
     };
-    let done =
-        context.on_node(context.short_lived(), async |node| serve(context.output, node, service, &answers).await);
-    // Its work is to run until it is stopped.
-    done.await.map(|_| ())
+    context
+        .until_drained(context.short_lived(), async |node| serve(context.output, node, service, &answers).await)
+        .await
 }
 
 async fn serve(output: Output, node: &Node, service: RawService, answers: &Answers) -> Result<(), Failure> {

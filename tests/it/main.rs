@@ -18,12 +18,18 @@ mod bad_input;
 mod cli;
 #[cfg(feature = "cli")]
 mod config;
+#[cfg(feature = "net")]
+mod draining;
 #[cfg(feature = "cli")]
 mod hosts;
 #[cfg(feature = "cli")]
 mod hosts_discovery;
 #[cfg(feature = "cli")]
 mod json;
+#[cfg(feature = "net")]
+mod load;
+#[cfg(feature = "net")]
+mod many;
 #[cfg(feature = "cli")]
 mod names;
 #[cfg(feature = "cli")]
