@@ -244,6 +244,9 @@ pub enum PublishError {
     /// Neighbours were there, and none confirmed in time that it took the message.
     #[error("no neighbour confirmed the message in time: it may or may not have arrived")]
     Unconfirmed,
+    /// The node drains, and takes nothing new. Nothing was sent.
+    #[error("this node is about to leave and takes nothing new: use another")]
+    Draining,
     /// The node is gone.
     #[error(transparent)]
     Closed(#[from] Closed),
@@ -259,7 +262,7 @@ impl PublishError {
     /// ```
     pub fn outcome(&self) -> Outcome {
         match self {
-            Self::TooLarge { .. } | Self::Headers { .. } | Self::Encode(_) => Outcome::Rejected,
+            Self::TooLarge { .. } | Self::Headers { .. } | Self::Encode(_) | Self::Draining => Outcome::Rejected,
             Self::Nobody { .. } => Outcome::Nobody,
             Self::Unconfirmed => Outcome::Unknown,
             Self::Closed(_) => Outcome::Failed,
@@ -301,6 +304,9 @@ pub enum SubscribeError {
         /// How many there are.
         found: usize,
     },
+    /// The node drains, and takes nothing new. Nothing was sent.
+    #[error("this node is about to leave and takes nothing new: use another")]
+    Draining,
     /// The node is gone.
     #[error(transparent)]
     Closed(#[from] Closed),
@@ -315,7 +321,7 @@ impl SubscribeError {
     /// ```
     pub fn outcome(&self) -> Outcome {
         match self {
-            Self::Name(_) | Self::TooMany { .. } => Outcome::Rejected,
+            Self::Name(_) | Self::TooMany { .. } | Self::Draining => Outcome::Rejected,
             Self::Nobody { .. } => Outcome::Nobody,
             Self::Closed(_) => Outcome::Failed,
         }
@@ -449,6 +455,9 @@ pub enum RequestError {
     /// The answer is not of the expected type.
     #[error("the answer is not of the expected type: {0}")]
     Decode(#[source] PayloadError),
+    /// The node drains, and takes nothing new. Nothing was sent.
+    #[error("this node is about to leave and takes nothing new: use another")]
+    Draining,
     /// The node is gone.
     #[error(transparent)]
     Closed(#[from] Closed),
@@ -474,7 +483,9 @@ impl RequestError {
             Self::Busy { .. } => Outcome::Busy,
             Self::Denied { .. } => Outcome::Denied,
             Self::Unknown { .. } => Outcome::Unknown,
-            Self::TooLarge { .. } | Self::Headers { .. } | Self::TooMany { .. } | Self::Encode(_) => Outcome::Rejected,
+            Self::TooLarge { .. } | Self::Headers { .. } | Self::TooMany { .. } | Self::Encode(_) | Self::Draining => {
+                Outcome::Rejected
+            }
             Self::Decode(_) | Self::Closed(_) => Outcome::Failed,
         }
     }

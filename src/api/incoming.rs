@@ -1,15 +1,19 @@
 //! One request, at the provider.
 
+use std::borrow::Cow;
 use std::fmt;
+use std::future::IntoFuture;
 use std::marker::PhantomData;
 use std::ops::Deref;
 use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
+use futures::future::BoxFuture;
 use libp2p::PeerId;
 
 use super::Refusal;
+use super::size::check;
 use crate::error::Closed;
 use crate::mesh::event::{CallId, Command, IncomingCall};
 use crate::message::Headers;
@@ -60,25 +64,23 @@ struct OpenCall {
 
 impl OpenCall {
     /// The command that answers, once.
-    fn reply(&mut self, status: ReplyStatus, content_type: &str, body: Bytes) -> Option<Command> {
+    fn reply(&mut self, status: ReplyStatus, content_type: &str, headers: Headers, body: Bytes) -> Option<Command> {
         let call = self.id.take()?;
-        let (content_type, headers) = (content_type.to_owned(), Headers::default());
+        let content_type = content_type.to_owned();
         Some(Command::Reply { call, reply: Reply { status, content_type, headers, body, extensions: Vec::new() } })
     }
 
     fn refusal(&mut self, text: &str) -> Option<Command> {
-        self.reply(ReplyStatus::Refused, "text/plain; charset=utf-8", Bytes::copy_from_slice(text.as_bytes()))
+        let body = Bytes::copy_from_slice(text.as_bytes());
+        self.reply(ReplyStatus::Refused, "text/plain; charset=utf-8", Headers::default(), body)
     }
 
     /// The answer, or a refusal that says why it cannot be sent.
-    fn answer<R, E: Encoding<R>>(&mut self, answer: &R) -> (Option<Command>, Result<(), PayloadError>) {
-        let limit = self.limit;
-        let body = E::encode(answer).and_then(|body| match body.len() {
-            size if size > limit => Err(PayloadError::new(format!("it has {size} bytes, at most {limit} are allowed"))),
-            _ => Ok(body),
-        });
+    fn answer(&mut self, answer: Answer) -> (Option<Command>, Result<(), PayloadError>) {
+        let Answer { body, content_type, headers } = answer;
+        let body = body.and_then(|body| Ok(check(&body, &headers, &content_type, self.limit).map(|()| body)?));
         match body {
-            Ok(body) => (self.reply(ReplyStatus::Ok, E::CONTENT_TYPE, body), Ok(())),
+            Ok(body) => (self.reply(ReplyStatus::Ok, &content_type, headers, body), Ok(())),
             Err(error) => (self.refusal(&format!("the answer cannot be sent: {error}")), Err(error)),
         }
     }
@@ -91,9 +93,23 @@ impl OpenCall {
     }
 }
 
+/// What is answered, with all that goes with it.
+#[derive(Debug)]
+struct Answer {
+    body: Result<Bytes, PayloadError>,
+    content_type: Cow<'static, str>,
+    headers: Headers,
+}
+
+impl Answer {
+    fn of<R, E: Encoding<R>>(answer: &R) -> Self {
+        Self { body: E::encode(answer), content_type: E::CONTENT_TYPE.into(), headers: Headers::default() }
+    }
+}
+
 impl Drop for OpenCall {
     fn drop(&mut self) {
-        if let Some(command) = self.reply(ReplyStatus::Unanswered, "", Bytes::new()) {
+        if let Some(command) = self.reply(ReplyStatus::Unanswered, "", Headers::default(), Bytes::new()) {
             self.handle.tell(command);
         }
     }
@@ -143,7 +159,7 @@ impl<Q, R, E: Encoding<Q> + Encoding<R>> Incoming<Q, R, E> {
         &self.headers
     }
 
-    /// Answers.
+    /// Answers. Await it; [`Respond`] has what can go with the answer.
     ///
     /// Returns when the node has the answer, and does not tell whether the asker got it. If nobody waits any more, the
     /// answer is dropped and this is `Ok`.
@@ -151,10 +167,8 @@ impl<Q, R, E: Encoding<Q> + Encoding<R>> Incoming<Q, R, E> {
     /// # Errors
     ///
     /// If the answer cannot be encoded or is larger than a message may be; the asker is then told so. Or if the node is gone.
-    pub async fn respond(mut self, answer: &R) -> Result<(), PayloadError> {
-        let (command, result) = self.open.answer::<R, E>(answer);
-        self.open.post(command).await.map_err(PayloadError::new)?;
-        result
+    pub fn respond(self, answer: &R) -> Respond {
+        Respond { open: self.open, answer: Answer::of::<R, E>(answer) }
     }
 
     /// Answers with an error: the asker gets [`RequestError::Refused`](crate::RequestError::Refused) with this text.
@@ -194,6 +208,67 @@ impl<Q, R, E: Encoding<Q> + Encoding<R>> Incoming<Q, R, E> {
     }
 }
 
+/// An answer that is to be sent. Await it.
+///
+/// The answer was encoded when this was made. Dropping it, or its future before it is done, leaves the request unanswered,
+/// which the asker is told.
+///
+/// ```
+/// # use pombo::{Headers, Incoming, PayloadError, Raw};
+/// # async fn f(request: Incoming<bytes::Bytes, bytes::Bytes, Raw>, trace: Headers) -> Result<(), PayloadError> {
+/// let picture = bytes::Bytes::from_static(b"\x89PNG");
+/// request.respond(&picture).content_type("image/png").header("age", "7").headers(trace).await?;
+/// # Ok(())
+/// # }
+/// ```
+#[must_use = "an answer is sent only when this is awaited"]
+pub struct Respond {
+    open: OpenCall,
+    answer: Answer,
+}
+
+impl Respond {
+    /// Attaches a header, which the asker finds in [`Reply::headers`](crate::Reply::headers). At most
+    /// [`Headers::MAX_COUNT`], and [`Headers::MAX_BYTES`] together.
+    pub fn header(mut self, name: impl Into<String>, value: impl Into<String>) -> Self {
+        self.answer.headers.add(name, value);
+        self
+    }
+
+    /// Attaches headers, after those that are there.
+    pub fn headers(mut self, headers: Headers) -> Self {
+        self.answer.headers.extend(headers);
+        self
+    }
+
+    /// Says what the answer is. Without it, the encoding's own content type.
+    pub fn content_type(mut self, content_type: &str) -> Self {
+        self.answer.content_type = content_type.to_owned().into();
+        self
+    }
+
+    async fn send(mut self) -> Result<(), PayloadError> {
+        let (command, result) = self.open.answer(self.answer);
+        self.open.post(command).await.map_err(PayloadError::new)?;
+        result
+    }
+}
+
+impl IntoFuture for Respond {
+    type Output = Result<(), PayloadError>;
+    type IntoFuture = BoxFuture<'static, Self::Output>;
+
+    fn into_future(self) -> Self::IntoFuture {
+        Box::pin(self.send())
+    }
+}
+
+impl fmt::Debug for Respond {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Respond").field("answer", &self.answer).finish_non_exhaustive()
+    }
+}
+
 /// What is left of a request when its question has been taken out.
 pub(crate) struct Answering<R, E> {
     open: OpenCall,
@@ -208,7 +283,7 @@ impl<R, E: Encoding<R>> Answering<R, E> {
 
     pub(crate) async fn answer(mut self, answer: Result<R, Refusal>) {
         let command = match answer {
-            Ok(answer) => self.open.answer::<R, E>(&answer).0,
+            Ok(answer) => self.open.answer(Answer::of::<R, E>(&answer)).0,
             Err(refusal) => self.open.refusal(refusal.as_str()),
         };
         // A node that is gone has nobody left to tell.

@@ -9,7 +9,7 @@ use futures::{Stream, StreamExt};
 use libp2p::{Multiaddr, PeerId};
 use tokio::sync::{broadcast, watch};
 
-use super::{Ask, Builder, Publish, Publisher, Serve, Subscribe};
+use super::{Ask, AskMany, Builder, Drain, Publish, Publisher, Serve, Subscribe};
 use crate::config::Limits;
 use crate::error::Closed;
 use crate::mesh::event::{Answer, Command, Event, FoundBy};
@@ -236,6 +236,12 @@ impl Node {
     /// ([`settled`](Node::settled)). A provider that is busy or cannot be reached is followed by another; a request
     /// that may have run is not sent again. Dropping the future cancels the request at the provider.
     ///
+    /// Any number of requests may be made at once, up to [`Limits::requests`]. To one provider 1,024 travel at a time; more of
+    /// them wait here for their turn, each until its own deadline, and have not run if that passes
+    /// ([`RequestError::NotSent`](crate::RequestError::NotSent)). How many a provider takes is its own choice
+    /// ([`concurrency`](Serve::concurrency)): when all have no room, the request ends at once with
+    /// [`RequestError::Busy`](crate::RequestError::Busy), and may be made again.
+    ///
     /// ```
     /// # use pombo::{Node, Service};
     /// # use std::time::Duration;
@@ -251,6 +257,35 @@ impl Node {
         E: Encoding<Q> + Encoding<R>,
     {
         Ask::new(self, &service, question)
+    }
+
+    /// Calls a service at every node that serves it, and returns the stream of their answers.
+    ///
+    /// All that the roster has as alive are asked at once, this node too if it serves it, or as many as
+    /// [`max`](AskMany::max) says. Each answer comes when it is there, with who gave it; a provider that fails has an
+    /// error in its place, which names it. The stream ends with the last of them, at the latest when the time is over.
+    /// Where nobody serves it, the only item is an error of the outcome [`Nobody`](crate::Outcome::Nobody). Nothing is
+    /// sent before the stream is polled; dropping it cancels what is open.
+    ///
+    /// ```
+    /// # use futures::StreamExt;
+    /// # use pombo::{Node, Service};
+    /// # const PRICE: Service<String, u64> = Service::new("shop.price");
+    /// # async fn f(node: Node) {
+    /// let mut prices = node.request_many(PRICE, &"pigeons".to_owned()).max(5);
+    /// while let Some(price) = prices.next().await {
+    ///     match price {
+    ///         Ok(price) => println!("{} asks {}", price.source(), *price),
+    ///         Err(error) => eprintln!("{error}"),
+    ///     }
+    /// }
+    /// # }
+    /// ```
+    pub fn request_many<Q, R, E>(&self, service: Service<Q, R, E>, question: &Q) -> AskMany<R, E>
+    where
+        E: Encoding<Q> + Encoding<R>,
+    {
+        AskMany::new(self.clone(), &service, question)
     }
 
     /// Serves a service. Await it to get a stream of requests, or give it a function [`with`](Serve::with).
@@ -311,9 +346,13 @@ impl Node {
                 status.mesh = self.about.mesh.name.clone();
                 Ok(*status)
             }
-            Answer::Done | Answer::TooMany { .. } | Answer::Reply { .. } | Answer::Failed(_) | Answer::Confirmed(_) => {
-                Err(Closed)
-            }
+            Answer::Done
+            | Answer::TooMany { .. }
+            | Answer::Reply { .. }
+            | Answer::Failed(_)
+            | Answer::Providers(_)
+            | Answer::Draining
+            | Answer::Confirmed(_) => Err(Closed),
         }
     }
 
@@ -357,6 +396,22 @@ impl Node {
             self.about.settled.store(true, Ordering::Release);
         }
         Ok(())
+    }
+
+    /// Finishes what was accepted, takes nothing new, and then leaves as [`leave`](Self::leave) does. Await it.
+    ///
+    /// For programs that others depend on, when they are told to stop: with it a restart costs no call. [`Drain`] says what
+    /// is finished, and for how long that is waited for.
+    ///
+    /// ```
+    /// # async fn f(node: pombo::Node) -> Result<(), Box<dyn std::error::Error>> {
+    /// tokio::signal::ctrl_c().await?;
+    /// node.drain().await?;
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn drain(&self) -> Drain<'_> {
+        Drain::new(self)
     }
 
     /// Sees what was published out, says goodbye, so that the others see this node go at once, and ends it.

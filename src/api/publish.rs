@@ -9,6 +9,7 @@ use bytes::Bytes;
 use futures::future::BoxFuture;
 
 use super::Node;
+use super::size::check;
 use crate::error::{Closed, PublishError};
 use crate::mesh::event::{Answer, Command};
 use crate::mesh::outgoing::{Appended, Draft};
@@ -98,7 +99,7 @@ impl<'n> Publish<'n> {
 
     /// Attaches headers, after those that are there.
     pub fn headers(mut self, headers: Headers) -> Self {
-        headers.iter().for_each(|(name, value)| self.headers.add(name, value));
+        self.headers.extend(headers);
         self
     }
 
@@ -124,7 +125,7 @@ impl<'n> Publish<'n> {
 
     async fn send(self) -> Result<Published, PublishError> {
         let payload = self.payload.map_err(PublishError::Encode)?;
-        check(&payload, &self.headers, self.node.about.limits.message)?;
+        check(&payload, &self.headers, &self.content_type, self.node.about.limits.message)?;
         let topic = self.topic.as_str();
         if self.node.about.short_lived {
             self.node.settled().await?;
@@ -157,16 +158,6 @@ impl fmt::Debug for Publish<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Publish").field("topic", &self.topic.as_str()).finish_non_exhaustive()
     }
-}
-
-fn check(payload: &Bytes, headers: &Headers, limit: usize) -> Result<(), PublishError> {
-    if payload.len() > limit {
-        return Err(PublishError::TooLarge { size: payload.len(), limit });
-    }
-    if !headers.fit() {
-        return Err(PublishError::Headers { count: headers.len(), bytes: headers.bytes() });
-    }
-    Ok(())
 }
 
 fn reach(node: &Node, topic: &str) -> Reach {
@@ -256,7 +247,7 @@ impl<T, E: Encoding<T>> Publisher<T, E> {
     pub async fn publish(&self, value: &T) -> Result<MessageId, PublishError> {
         let payload = E::encode(value).map_err(PublishError::Encode)?;
         let headers = Headers::default();
-        check(&payload, &headers, self.node.about.limits.message)?;
+        check(&payload, &headers, E::CONTENT_TYPE, self.node.about.limits.message)?;
         let reach = self.reach();
         let draft = Draft {
             topic: self.topic.name(),

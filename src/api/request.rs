@@ -12,10 +12,12 @@ use futures::future::BoxFuture;
 use libp2p::PeerId;
 
 use super::Node;
+use super::size::check;
 use crate::error::{Closed, RequestError};
 use crate::mesh::event::{self, Answer, AskFailure, Command, NodeName};
 use crate::mesh::time::Span;
 use crate::message::Headers;
+use crate::net::handle::Handle;
 use crate::payload::{Encoding, PayloadError};
 use crate::topic::Service;
 use crate::wire::rpc::{self, ReplyStatus};
@@ -45,12 +47,8 @@ const PATIENCE: Duration = Duration::from_secs(5);
 #[must_use = "a request is sent only when this is awaited"]
 pub struct Ask<'n, R, E> {
     node: &'n Node,
-    service: Arc<str>,
-    body: Result<Bytes, PayloadError>,
-    content_type: Arc<str>,
-    headers: Headers,
+    question: Question,
     to: Option<String>,
-    timeout: Duration,
     types: PhantomData<fn() -> (R, E)>,
 }
 
@@ -59,16 +57,7 @@ impl<'n, R, E> Ask<'n, R, E> {
     where
         E: Encoding<Q> + Encoding<R>,
     {
-        Self {
-            node,
-            service: service.name().into(),
-            body: <E as Encoding<Q>>::encode(question),
-            content_type: <E as Encoding<Q>>::CONTENT_TYPE.into(),
-            headers: Headers::default(),
-            to: None,
-            timeout: PATIENCE,
-            types: PhantomData,
-        }
+        Self { node, question: Question::new(service, question), to: None, types: PhantomData }
     }
 
     /// Asks this node and no other: its name, or its peer id.
@@ -83,25 +72,25 @@ impl<'n, R, E> Ask<'n, R, E> {
     /// How long the answer is waited for, all providers together. The provider is told. 5 s without this, 24 hours at
     /// most.
     pub fn timeout(mut self, timeout: Duration) -> Self {
-        self.timeout = timeout;
+        self.question.timeout = timeout;
         self
     }
 
     /// Attaches a header. At most [`Headers::MAX_COUNT`], and [`Headers::MAX_BYTES`] together.
     pub fn header(mut self, name: impl Into<String>, value: impl Into<String>) -> Self {
-        self.headers.add(name, value);
+        self.question.headers.add(name, value);
         self
     }
 
     /// Attaches headers, after those that are there.
     pub fn headers(mut self, headers: Headers) -> Self {
-        headers.iter().for_each(|(name, value)| self.headers.add(name, value));
+        self.question.headers.extend(headers);
         self
     }
 
     /// Says what the question is. Without it, the encoding's own content type.
     pub fn content_type(mut self, content_type: &str) -> Self {
-        self.content_type = content_type.into();
+        self.question.content_type = content_type.into();
         self
     }
 
@@ -109,31 +98,55 @@ impl<'n, R, E> Ask<'n, R, E> {
     where
         E: Encoding<R>,
     {
-        let body = self.body.map_err(RequestError::Encode)?;
-        let limit = self.node.about.limits.message;
-        if body.len() > limit {
-            return Err(RequestError::TooLarge { size: body.len(), limit });
-        }
-        if !self.headers.fit() {
-            return Err(RequestError::Headers { count: self.headers.len(), bytes: self.headers.bytes() });
-        }
-        let to = self.to.as_deref().map(|text| match text.parse() {
+        let mut ask = self.question.checked(self.node.about.limits.message)?;
+        ask.to = self.to.as_deref().map(|text| match text.parse() {
             Ok(peer) => NodeName::Peer(peer),
             Err(_) => NodeName::Name(text.to_owned()),
         });
-        let ask = event::Ask {
-            service: Arc::clone(&self.service),
-            to,
-            timeout: Span::from(self.timeout),
-            content_type: self.content_type,
-            headers: self.headers,
-            body,
-        };
-        let service = self.service.to_string();
-        match self.node.handle.ask(Command::Request(ask)).await? {
-            Answer::Reply { from, reply } => read::<R, E>(service, from, reply),
-            Answer::Failed(failure) => Err(failed(failure, service, self.to)),
-            Answer::Done | Answer::TooMany { .. } | Answer::Confirmed(_) | Answer::Status(_) => Err(Closed.into()),
+        send::<R, E>(&self.node.handle, ask).await
+    }
+}
+
+/// What is asked, whoever is asked.
+#[derive(Debug)]
+pub(super) struct Question {
+    pub(super) service: Arc<str>,
+    body: Result<Bytes, PayloadError>,
+    pub(super) content_type: Arc<str>,
+    pub(super) headers: Headers,
+    pub(super) timeout: Duration,
+}
+
+impl Question {
+    /// Encodes it at once; an error of that comes when it is checked.
+    pub(super) fn new<Q, R, E: Encoding<Q>>(service: &Service<Q, R, E>, question: &Q) -> Self {
+        Self {
+            service: service.name().into(),
+            body: E::encode(question),
+            content_type: E::CONTENT_TYPE.into(),
+            headers: Headers::default(),
+            timeout: PATIENCE,
+        }
+    }
+
+    /// As a request to whomever. Nothing that is too large gets any further.
+    pub(super) fn checked(self, limit: usize) -> Result<event::Ask, RequestError> {
+        let Self { service, body, content_type, headers, timeout } = self;
+        let body = body.map_err(RequestError::Encode)?;
+        check(&body, &headers, &content_type, limit)?;
+        Ok(event::Ask { service, to: None, timeout: Span::from(timeout), content_type, headers, body })
+    }
+}
+
+/// Has the mesh ask, and waits for the answer. Dropping the future cancels the request.
+pub(super) async fn send<R, E: Encoding<R>>(handle: &Arc<Handle>, ask: event::Ask) -> Result<Reply<R>, RequestError> {
+    let (service, to) = (ask.service.to_string(), ask.to.clone());
+    match handle.ask(Command::Request(ask)).await? {
+        Answer::Reply { from, reply } => read::<R, E>(service, from, reply),
+        Answer::Failed(failure) => Err(failed(failure, service, to)),
+        Answer::Draining => Err(RequestError::Draining),
+        Answer::Done | Answer::TooMany { .. } | Answer::Providers(_) | Answer::Confirmed(_) | Answer::Status(_) => {
+            Err(Closed.into())
         }
     }
 }
@@ -154,10 +167,15 @@ fn read<R, E: Encoding<R>>(service: String, from: PeerId, reply: rpc::Reply) -> 
     }
 }
 
-fn failed(failure: AskFailure, service: String, to: Option<String>) -> RequestError {
+fn failed(failure: AskFailure, service: String, to: Option<NodeName>) -> RequestError {
+    let name = |to| match to {
+        Some(NodeName::Peer(peer)) => PeerId::to_string(&peer),
+        Some(NodeName::Name(name)) => name,
+        None => String::new(),
+    };
     match failure {
         AskFailure::Nobody => RequestError::Nobody { service },
-        AskFailure::NoNode => RequestError::NoNode { node: to.unwrap_or_default(), service },
+        AskFailure::NoNode => RequestError::NoNode { node: name(to), service },
         AskFailure::Busy => RequestError::Busy { service },
         AskFailure::Unknown => RequestError::Unknown { service },
         AskFailure::NotSent => RequestError::NotSent { service },
@@ -176,7 +194,7 @@ impl<'n, R: 'static, E: Encoding<R> + 'static> IntoFuture for Ask<'n, R, E> {
 
 impl<R, E> fmt::Debug for Ask<'_, R, E> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Ask").field("service", &self.service).finish_non_exhaustive()
+        f.debug_struct("Ask").field("service", &self.question.service).finish_non_exhaustive()
     }
 }
 

@@ -50,6 +50,10 @@ impl<Q, R, E: Encoding<Q> + Encoding<R>> Serve<Q, R, E> {
 
     /// How many requests may be open here at once; those beyond it are answered `busy`. 64 without this, at least 1.
     ///
+    /// Nothing queues here: whoever is told `busy` goes on to the next provider at once, and if there is none that has room,
+    /// gets [`RequestError::Busy`](crate::RequestError::Busy). It did not run. Of one node at most 1,024 requests come at once,
+    /// and 10,000 of all nodes together.
+    ///
     /// A service may be served several times on one node; the one with the most room gets the next request.
     pub fn concurrency(mut self, requests: usize) -> Self {
         self.room = u32::try_from(requests).unwrap_or(u32::MAX).max(1);
@@ -59,6 +63,9 @@ impl<Q, R, E: Encoding<Q> + Encoding<R>> Serve<Q, R, E> {
     /// Answers with a function, as many at once as [`concurrency`](Self::concurrency) says.
     ///
     /// When the asker gives up, the function's future is dropped.
+    ///
+    /// The function sees the question only. The stream of requests that awaiting this without a function gives has their
+    /// headers, too, and can attach some to an answer ([`Respond`](crate::Respond)).
     ///
     /// Each call of the function runs in a task of its own. If it panics, the asker gets
     /// [`RequestError::Unknown`](crate::RequestError::Unknown).
@@ -75,11 +82,16 @@ impl<Q, R, E: Encoding<Q> + Encoding<R>> Serve<Q, R, E> {
         let (registered, served, answer) = handle.serve(self.service.name().into(), self.room).await?;
         match answer {
             Answer::TooMany { limit } => Err(SubscribeError::TooMany { limit }),
+            Answer::Draining => Err(SubscribeError::Draining),
             Answer::Done => {
                 let limit = self.node.about.limits.message;
                 Ok(Provider { registered, served, limit, types: PhantomData })
             }
-            Answer::Reply { .. } | Answer::Failed(_) | Answer::Confirmed(_) | Answer::Status(_) => Err(Closed.into()),
+            Answer::Reply { .. }
+            | Answer::Failed(_)
+            | Answer::Providers(_)
+            | Answer::Confirmed(_)
+            | Answer::Status(_) => Err(Closed.into()),
         }
     }
 }
@@ -275,7 +287,8 @@ where
 
 /// A service that is being served with a function. Dropping it ends that.
 ///
-/// Functions that run then are stopped, and their askers get [`RequestError::Unknown`](crate::RequestError::Unknown).
+/// Functions that run then are stopped, and their askers get [`RequestError::Unknown`](crate::RequestError::Unknown). To have
+/// them finished first, see [`Node::drain`].
 ///
 /// ```
 /// # use pombo::{Node, Service};

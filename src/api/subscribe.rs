@@ -99,11 +99,16 @@ impl<T, E: Encoding<T>> Subscribe<T, E> {
             handle.subscribe(patterns.clone(), group.clone(), self.node.about.limits.mailbox).await?;
         match answer {
             Answer::TooMany { limit } => Err(SubscribeError::TooMany { limit }),
+            Answer::Draining => Err(SubscribeError::Draining),
             Answer::Done => {
                 let unpacker = Unpacker::new(handle.me, registered.id, patterns, group, self.node.about.limits.message);
                 Ok(Subscriber { registered, mailbox, unpacker, types: PhantomData })
             }
-            Answer::Reply { .. } | Answer::Failed(_) | Answer::Confirmed(_) | Answer::Status(_) => Err(Closed.into()),
+            Answer::Reply { .. }
+            | Answer::Failed(_)
+            | Answer::Providers(_)
+            | Answer::Confirmed(_)
+            | Answer::Status(_) => Err(Closed.into()),
         }
     }
 }

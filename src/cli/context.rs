@@ -1,5 +1,8 @@
 //! What every verb is given: the flags, the output, the signals, and a node of its own.
 
+use std::time::Duration;
+
+use futures::future::{self, Either};
 use pombo::{Builder, Config, Multiaddr, Node, StartError};
 
 use super::args::Common;
@@ -7,7 +10,10 @@ use super::config::Settings;
 use super::failure::Failure;
 use super::output::Output;
 use super::progress;
-use super::signals::Signals;
+use super::signals::{self, Signals};
+
+/// How long work that has nothing left to do may take to say so.
+const LAST_WORDS: Duration = Duration::from_secs(1);
 
 pub(super) struct Context {
     pub(super) common: Common,
@@ -80,8 +86,42 @@ impl Context {
         let Some(node) = self.unless_stopped(builder.start()).await else { return Ok(None) };
         let node = node.map_err(|error| self.not_started(error))?;
         let result = self.unless_stopped(work(&node)).await;
-        progress::waiting(self.output, "saying goodbye, Ctrl-C ends it at once", None, node.leave()).await;
+        self.goodbye(&node).await;
         result.transpose()
+    }
+
+    async fn goodbye(&self, node: &Node) {
+        progress::waiting(self.output, "saying goodbye, Ctrl-C ends it at once", None, node.leave()).await;
+    }
+
+    /// As [`on_node`](Self::on_node), for work that others wait for: after a signal nothing new is taken, and what runs goes on
+    /// until it is finished.
+    pub(super) async fn until_drained(
+        &self,
+        builder: Builder,
+        work: impl AsyncFnOnce(&Node) -> Result<(), Failure>,
+    ) -> Result<(), Failure> {
+        let Some(node) = self.unless_stopped(builder.start()).await else { return Ok(()) };
+        let node = node.map_err(|error| self.not_started(error))?;
+        let mut work = std::pin::pin!(work(&node));
+        if let Some(result) = self.unless_stopped(&mut work).await {
+            self.goodbye(&node).await;
+            return result;
+        }
+        let drain = std::pin::pin!(node.drain().timeout(signals::DRAIN).into_future());
+        let finish = async {
+            match future::select(drain, work).await {
+                Either::Left((drained, work)) => {
+                    // The node has ended, and so does the work, when it has told of the last that it did.
+                    let _ = tokio::time::timeout(LAST_WORDS, work).await;
+                    drained
+                }
+                Either::Right((_, drain)) => drain.await,
+            }
+        };
+        let drained =
+            progress::waiting(self.output, "finishing what was accepted, Ctrl-C ends it at once", None, finish).await;
+        drained.map_err(|error| Failure::new(error.outcome(), error.to_string()))
     }
 
     /// Why there is no node. Who did not type what it comes from is told where that is set.

@@ -75,7 +75,9 @@ fn run(context: Context, verb: Verb) -> Result<(), Failure> {
         .build()
         .map_err(|error| Failure::new(Outcome::Failed, format!("cannot start threads: {error}")))?;
     let result = runtime.block_on(async {
-        context.signals.listen()?;
+        // Whoever serves has others waiting.
+        let serves = matches!(verb, Verb::Serve(_));
+        context.signals.listen(if serves { signals::DRAIN + signals::PATIENCE } else { signals::PATIENCE })?;
         match verb {
             Verb::Node(args) => node::run(&context, args).await,
             Verb::Pub(args) => publish::run(&context, args).await,

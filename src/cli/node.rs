@@ -33,8 +33,7 @@ pub(super) struct Args {
 
 pub(super) async fn run(context: &Context, args: Args) -> Result<(), Failure> {
     let builder = context.lasting().relay(!args.no_relay);
-    // Its work is to run until it is stopped.
-    context.on_node(builder, async |node| output::while_read(watch(context, node)).await).await.map(|_| ())
+    context.until_drained(builder, async |node| output::while_read(watch(context, node)).await).await
 }
 
 async fn watch(context: &Context, node: &Node) -> Result<(), Failure> {

@@ -26,7 +26,9 @@ Examples:
   pombo serve demo.echo --echo
 
 The command of --exec gets the question on stdin and POMBO_SERVICE, POMBO_SOURCE and POMBO_HEADER_<NAME> in its \
-environment. What it prints is the answer. If it fails, the request is refused with the last it wrote to stderr.";
+environment. What it prints is the answer. If it fails, the request is refused with the last it wrote to stderr.
+
+Told to stop, it takes no more requests and finishes those that run, for up to 30 s; told again, it ends at once.";
 
 #[derive(clap::Args, Debug)]
 pub(super) struct Args {
@@ -72,7 +74,7 @@ pub(super) async fn run(context: &Context, args: Args) -> Result<(), Failure> {
         if context.output.is_json() { output::while_read(serving).await } else { serving.await }
     };
     // Its work is to run until it is stopped.
-    context.on_node(context.short_lived(), work).await.map(|_| ())
+    context.until_drained(context.short_lived(), work).await
 }
 
 async fn serve(output: Output, node: &Node, service: RawService, answers: &Answers) -> Result<(), Failure> {

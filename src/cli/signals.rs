@@ -1,4 +1,4 @@
-//! Ctrl-C and SIGTERM: the first asks the verb to leave the mesh politely, the second ends the process at once.
+//! Ctrl-C and SIGTERM: the first asks the verb to finish and to leave the mesh politely, the second ends the process at once.
 
 use std::io;
 use std::time::Duration;
@@ -10,7 +10,9 @@ use super::failure::Failure;
 use super::progress;
 
 /// How long a polite goodbye may take, whatever holds it up: stdout may be a pipe that nobody reads.
-const PATIENCE: Duration = Duration::from_secs(5);
+pub(super) const PATIENCE: Duration = Duration::from_secs(5);
+/// How long what others wait for may take to be finished before that.
+pub(super) const DRAIN: Duration = Duration::from_secs(30);
 
 #[derive(Default)]
 pub(super) struct Signals {
@@ -18,8 +20,8 @@ pub(super) struct Signals {
 }
 
 impl Signals {
-    /// Listens from now on.
-    pub(super) fn listen(&self) -> Result<(), Failure> {
+    /// Listens from now on. After the first signal the process has that long to end.
+    pub(super) fn listen(&self, patience: Duration) -> Result<(), Failure> {
         let mut arrivals = Arrivals::new()
             .map_err(|error| Failure::new(Outcome::Failed, format!("cannot listen for signals: {error}")))?;
         let stop = self.stop.clone();
@@ -27,7 +29,7 @@ impl Signals {
             arrivals.next().await;
             stop.send_replace(true);
             // Either way it is time to go. This does not return through `main`, which may be what is stuck.
-            let _ = tokio::time::timeout(PATIENCE, arrivals.next()).await;
+            let _ = tokio::time::timeout(patience, arrivals.next()).await;
             progress::clear();
             std::process::exit(Outcome::Failed.exit_code().into());
         });

@@ -82,6 +82,8 @@ pub(crate) enum Input {
     Signed(Signed),
     /// A request came in.
     Request { from: PeerId, id: InboundId, request: Checked<Request> },
+    /// The answer to a request that came in is on the wire, or cannot get there any more. Told of each answer, after it.
+    Replied { id: InboundId },
     /// The answer to a request of ours, or why there is none.
     Response { id: RpcId, result: Result<Checked<Response>, RpcFailure> },
     /// A mailbox had no room for this frame.
@@ -178,6 +180,10 @@ pub(crate) enum Command {
         provider: ProviderId,
     },
     Request(Ask),
+    /// The live nodes that serve it, this one too, those first that a request would go to first.
+    Providers {
+        service: Arc<str>,
+    },
     /// The reply to a call, by its handler.
     Reply {
         call: CallId,
@@ -191,6 +197,8 @@ pub(crate) enum Command {
     },
     /// Answered when the first look-around is over: those who were found have told what they know, or nobody was found.
     Settle,
+    /// Take nothing new: answered when what was accepted is finished, and the neighbours know.
+    Drain,
     /// Say goodbye: answered when the neighbours have heard, or did not within a second.
     Leave,
 }
@@ -359,6 +367,9 @@ pub(crate) enum Answer {
         reply: Reply,
     },
     Failed(AskFailure),
+    Providers(Vec<PeerId>),
+    /// This node takes nothing new.
+    Draining,
     Confirmed(Confirmation),
     Status(Box<Status>),
 }

@@ -23,7 +23,7 @@ mod settling;
 #[cfg(test)]
 mod tests;
 
-pub(super) use self::settling::{Leaving, Settling};
+pub(super) use self::settling::{Draining, Leaving, Settling};
 
 /// Links to so many of those who listen to what is published here are made on that account.
 const MOST_LISTENERS: usize = 32;
@@ -128,12 +128,15 @@ impl Mesh {
 
     /// Says what this node listens to, as exactly as there is room in the roster record beside its addresses. False if
     /// there is none at all.
-    fn interests_changed(&mut self, now: Now) -> bool {
+    pub(super) fn interests_changed(&mut self, now: Now) -> bool {
         self.routes_stale = true;
         self.links.set_limit(self.limits.links, now);
         let mut fits = false;
         for detail in Detail::ALL {
-            let said = self.roster.set_interests(self.subscriptions.interests(detail), now, &mut self.fx);
+            // Whoever drains still hands on what is under way to it, and is counted on by nobody.
+            let draining = self.draining.is_some();
+            let interests = if draining { Vec::new() } else { self.subscriptions.interests(detail) };
+            let said = self.roster.set_interests(interests, now, &mut self.fx);
             fits = said.is_ok();
             if said == Ok(Fit::Whole) {
                 break;
@@ -307,6 +310,7 @@ impl Mesh {
             let linked: Vec<_> = self.links.linked().copied().collect();
             self.inject.flush(&linked, self.settling.is_over(), now.mono, &mut self.fx);
         }
+        self.go_on_draining();
         self.go_on_leaving(now);
         self.answer_heads();
         self.dial_for_requests(now);

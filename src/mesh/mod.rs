@@ -20,7 +20,7 @@ use self::inbound::Inbound;
 use self::inject::Inject;
 use self::links::Links;
 pub(crate) use self::links::Name;
-use self::membership::{Known, Leaving, Settling};
+use self::membership::{Draining, Known, Leaving, Settling};
 use self::pace::{Acknowledgements, Pace};
 use self::requests::Requests;
 use self::ring::Ring;
@@ -115,6 +115,7 @@ pub(crate) struct Mesh {
     heard: BTreeSet<PeerId>,
     /// Commands that are answered when the neighbours have this version of our record.
     announcing: Vec<(u64, Ticket)>,
+    draining: Option<Draining>,
     leaving: Option<Leaving>,
     left: bool,
     routes_stale: bool,
@@ -154,6 +155,7 @@ impl Mesh {
             told: BTreeSet::new(),
             heard: BTreeSet::new(),
             announcing: Vec::new(),
+            draining: None,
             leaving: None,
             left: false,
             routes_stale: true,
@@ -250,6 +252,7 @@ impl Mesh {
             Input::GossipRefused { frame } => self.refused.put(frame, now.mono),
             Input::Signed(signed) => self.signed(signed, now),
             Input::Request { from, id, request } => self.request(from, id, request, now),
+            Input::Replied { id } => self.requests.replied(id),
             Input::Response { id, result } => self.response(id, result, now),
             Input::MailboxFull { subscriber, frame } => self.mailbox_full(subscriber, &frame),
             Input::Timeout => self.timeout(now),
@@ -261,6 +264,10 @@ impl Mesh {
     }
 
     fn command(&mut self, ticket: Ticket, command: Command, now: Now) {
+        let is_new = matches!(command, Command::Subscribe { .. } | Command::Serve { .. } | Command::Request(_));
+        if is_new && self.draining.is_some() {
+            return self.answer(ticket, Answer::Draining);
+        }
         match command {
             Command::Subscribe { subscriber, patterns, group } => {
                 self.subscribe(ticket, subscriber, patterns, group, now);
@@ -279,6 +286,12 @@ impl Mesh {
                 let Self { requests, roster, links, settling, fx, .. } = self;
                 requests.ask(ticket, ask, &membership::Directory { roster, links, settling }, now.mono, fx);
             }
+            Command::Providers { service } => {
+                let Self { requests, roster, links, settling, fx, .. } = self;
+                let directory = membership::Directory { roster, links, settling };
+                let providers = requests.providers(&service, &directory, fx);
+                self.answer(ticket, Answer::Providers(providers));
+            }
             Command::Reply { call, reply } => {
                 let Self { requests, roster, links, settling, fx, .. } = self;
                 requests.reply(call, reply, &membership::Directory { roster, links, settling }, now.mono, fx);
@@ -289,6 +302,7 @@ impl Mesh {
             }
             Command::Confirm { shard, sequence } => self.inject.confirm(ticket, shard, sequence, &mut self.fx),
             Command::Settle => self.settling.wait(ticket),
+            Command::Drain => self.drain(ticket, now),
             Command::Leave => self.leave(ticket, now),
         }
     }
@@ -298,6 +312,7 @@ impl Mesh {
         requests.abandoned(ticket, &membership::Directory { roster, links, settling }, now.mono, fx);
         self.inject.abandoned(ticket);
         self.settling.abandoned(ticket);
+        self.draining.iter_mut().for_each(|draining| draining.abandoned(ticket));
         self.announcing.retain(|(_, waiting)| *waiting != ticket);
     }
 

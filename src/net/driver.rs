@@ -6,7 +6,7 @@ use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 use std::time::Duration;
 
-use futures::StreamExt;
+use futures::{FutureExt, StreamExt};
 use libp2p::gossipsub::{self, MessageAcceptance};
 use libp2p::swarm::dial_opts::{DialOpts, PeerCondition};
 use libp2p::swarm::{ConnectionId, DialError, SwarmEvent};
@@ -24,6 +24,7 @@ use crate::mesh::routes::Routes;
 use crate::net::behaviour::{Behaviour, BehaviourEvent};
 use crate::net::checker::Unchecked;
 use crate::net::clock::Clock;
+use crate::net::data_dir::Slot;
 use crate::net::gossip;
 use crate::net::handle::{Attached, Call, Gone, Served};
 use crate::net::mailbox::Mailbox;
@@ -39,6 +40,9 @@ use crate::wire::rpc::{Request, Response};
 
 /// Calls that are taken in one turn, so that a busy caller cannot keep the swarm from being polled.
 const CALLS_PER_TURN: usize = 64;
+/// Events of the swarm that are looked at before a connection is taken for dead. So many are dealt with in a fraction of a
+/// second, and others have to wait for no longer.
+const EVENTS_BEFORE_VERDICT: usize = 1024;
 /// How often it is written down who is there.
 const REMEMBER: Duration = Duration::from_secs(30);
 
@@ -82,6 +86,8 @@ pub(crate) struct Desks {
     pub(crate) dialled: HashMap<ConnectionId, Vec<Multiaddr>>,
     pub(crate) asked: HashMap<request_response::OutboundRequestId, RpcId>,
     pub(crate) answering: HashMap<InboundId, Answering>,
+    /// Exchanges that others began, until their answer is on the wire or lost.
+    pub(crate) inbound: HashMap<request_response::InboundRequestId, InboundId>,
     pub(crate) gossip: HashMap<GossipId, gossipsub::MessageId>,
     /// Nodes of other versions that were told of.
     pub(crate) other_versions: BTreeSet<PeerId>,
@@ -96,8 +102,8 @@ impl Desks {
 }
 
 impl Driver {
-    /// Runs until the last handle is gone, or one says stop.
-    pub(crate) async fn run(mut self) {
+    /// Runs until the last handle is gone, or one says stop. The node's place is held until then.
+    pub(crate) async fn run(mut self, slot: Slot) {
         let mut batch = Vec::with_capacity(CALLS_PER_TURN);
         let mut handles = true;
         let mut last_frames = None;
@@ -117,7 +123,7 @@ impl Driver {
                     }
                     for call in batch.drain(..) {
                         if let Call::Stop = call {
-                            return self.close().await;
+                            return self.close(slot).await;
                         }
                         self.call(call);
                     }
@@ -134,7 +140,7 @@ impl Driver {
                 _ = often.tick() => self.remember(),
             }
             if self.mesh.has_left() && !handles && last_frames.is_none() {
-                return self.close().await;
+                return self.close(slot).await;
             }
         }
     }
@@ -213,7 +219,7 @@ impl Driver {
             Output::Judge { from, gossip, verdict } => self.judge(from, gossip, verdict),
             Output::Sign(unsigned) => self.sign(unsigned),
             Output::Send { id, to, request } => return self.send(id, to, request),
-            Output::Reply { to, response } => self.reply(to, response),
+            Output::Reply { to, response } => return self.reply(to, response),
             Output::Deliver { subscriber, delivery } => return self.deliver(subscriber, delivery),
             Output::Serve { provider, call } => self.serve(provider, call),
             Output::Stop { call } => self.stop(call),
@@ -320,11 +326,13 @@ impl Driver {
         None
     }
 
-    fn reply(&mut self, to: InboundId, response: Response) {
-        let Some(answering) = self.desks.answering.remove(&to) else { return };
+    fn reply(&mut self, to: InboundId, response: Response) -> Option<Input> {
+        // Without a channel whoever asked went before, and libp2p has said so already.
+        let Some(answering) = self.desks.answering.remove(&to) else { return Some(Input::Replied { id: to }) };
         if self.swarm.behaviour_mut().rpc.send_response(answering, response.into()).is_err() {
             debug!("whoever asked is gone before the answer");
         }
+        None
     }
 
     fn deliver(&mut self, subscriber: SubscriberId, delivery: Delivery) -> Option<Input> {
@@ -377,7 +385,13 @@ impl Driver {
         }
     }
 
+    /// What has come and was only not looked at yet counts: a node that is busy is behind with the answers to its pings, and
+    /// must not take for dead whom it keeps busy.
     fn close_silent(&mut self) {
+        for _ in 0..EVENTS_BEFORE_VERDICT {
+            let Some(event) = self.swarm.select_next_some().now_or_never() else { break };
+            self.swarm_event(event);
+        }
         for peer in self.silence.doubtful(Instant::now()) {
             self.handle(Input::Silent { peer });
         }
@@ -389,7 +403,7 @@ impl Driver {
 
     /// Ends the connections on the wire, too: one that is merely dropped lingers at the other side over QUIC, and a node
     /// that comes back is mistaken for it.
-    async fn close(mut self) {
+    async fn close(mut self, slot: Slot) {
         self.press.close();
         self.take_what_is_ready();
         self.settle();
@@ -412,6 +426,8 @@ impl Driver {
         };
         drop(tokio::time::timeout(FAREWELL, closing).await);
         info!("left");
+        // Whoever waits for the end may start the node again at once, and finds its place free.
+        drop(slot);
     }
 }
 

@@ -37,13 +37,21 @@ struct Tray {
     outgoing: Outgoing,
     /// Messages that were accepted and are in no frame that was taken out.
     messages: u64,
-    /// Under the same lock as the frames: what is accepted before it is set is there for whoever sees out what is left.
-    closed: bool,
+    /// Under the same lock as the frames: what is accepted before it closes is there for whoever sees out what is left.
+    door: Door,
+}
+
+/// Whether more is accepted, and if not, why.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Door {
+    Open,
+    Draining,
+    Closed,
 }
 
 impl Press {
     pub(crate) fn new(outgoing: Outgoing, clock: Clock) -> Self {
-        let tray = Mutex::new(Tray { outgoing, messages: 0, closed: false });
+        let tray = Mutex::new(Tray { outgoing, messages: 0, door: Door::Open });
         Self { tray, clock, ready: Notify::new(), room: Notify::new(), signing: AtomicUsize::new(0) }
     }
 
@@ -65,11 +73,13 @@ impl Press {
         }
     }
 
-    fn put(&self, draft: &Draft<'_>) -> Result<Result<Appended, Refused>, Closed> {
+    fn put(&self, draft: &Draft<'_>) -> Result<Result<Appended, Refused>, PublishError> {
         let now = self.clock.now().wall;
         let mut tray = self.tray();
-        if tray.closed {
-            return Err(Closed);
+        match tray.door {
+            Door::Open => {}
+            Door::Draining => return Err(PublishError::Draining),
+            Door::Closed => return Err(Closed.into()),
         }
         let appended = tray.outgoing.append(draft, now);
         tray.messages += u64::from(appended.is_ok());
@@ -84,7 +94,18 @@ impl Press {
 
     /// Whoever publishes from now on, or waits for room, is told that the node is gone. What was accepted still goes out.
     pub(crate) fn close(&self) {
-        self.tray().closed = true;
+        self.shut(Door::Closed);
+    }
+
+    /// As [`close`](Self::close), but they are told that the node is about to leave.
+    pub(crate) fn drain(&self) {
+        self.shut(Door::Draining);
+    }
+
+    fn shut(&self, door: Door) {
+        let mut tray = self.tray();
+        tray.door = tray.door.max(door);
+        drop(tray);
         self.room.notify_waiters();
     }
 

@@ -12,7 +12,7 @@ use libp2p::request_response::{self, ProtocolSupport};
 
 use crate::mesh::checked;
 use crate::mesh::event::Checked;
-use crate::mesh::requests::MAX_TIMEOUT;
+use crate::mesh::requests::{IN_FLIGHT, MAX_TIMEOUT};
 use crate::wire::MeshId;
 use crate::wire::codec::CodecError;
 use crate::wire::rpc::{Request, Response};
@@ -28,9 +28,11 @@ const TIMEOUT: Duration = Duration::from_micros(MAX_TIMEOUT.0).saturating_add(TR
 /// they say, or does not take what they asked for, must not hold one of few exchanges for a day.
 const TRANSFER: Duration = Duration::from_secs(30);
 
-/// Exchanges at once on a connection, both ways together: beyond it inbound ones are dropped in silence. Half of what the
-/// multiplexer admits, because with negotiation and lanes on top the connection must never reach *that* limit: it would end.
-const MAX_STREAMS: usize = 2048;
+/// Exchanges at once on a connection, both ways together: beyond it inbound ones are dropped in silence. As many calls as
+/// either side sends at once, and room beside them: two nodes that ask each other all they can must still hear what else
+/// there is. Well below what the multiplexer admits, because with negotiation and lanes on top the connection must never
+/// reach *that* limit: it would end.
+const MAX_STREAMS: usize = 2 * IN_FLIGHT + 512;
 
 /// Memory set aside before a byte has arrived: a length is only a claim.
 const FIRST_ALLOCATION: usize = 16 * 1024;

@@ -1,4 +1,4 @@
-//! Connections that answer no pings any more.
+//! Connections that answer nothing any more.
 //!
 //! Libp2p's ping keeps its first failure to itself and takes some 16 s to report a vanished host; calls must fail within
 //! 5 s. So what counts here is when a connection was last heard.
@@ -32,7 +32,7 @@ impl Silence {
         Self { heard: HashMap::new(), doubt, patience }
     }
 
-    /// The connection was made, or answered a ping.
+    /// The connection was made, or answered a ping or anything else.
     pub(crate) fn heard(&mut self, connection: ConnectionId, peer: PeerId, now: Instant) {
         self.heard.insert(connection, Heard { peer, at: now, told: false });
     }

@@ -175,12 +175,8 @@ async fn run(
         short_lived: config.short_lived,
         settled: AtomicBool::new(false),
     };
-    // The slot's lock is held for as long as the driver runs.
     let span = info_span!("node", name = slot.name, peer = %me);
-    spawn(async move {
-        driver.run().instrument(span).await;
-        drop(slot);
-    });
+    spawn(driver.run(slot).instrument(span));
     let runtime = tokio::runtime::Handle::current();
     let handle = Handle { me, calls: calls_in, press, routes, events: events_out, runtime, next_id: AtomicU64::new(1) };
     Ok(Node { handle: Arc::new(handle), about: Arc::new(about) })

@@ -154,13 +154,16 @@ impl Driver {
 
     fn rpc_event(&mut self, event: rpc::Event) {
         match event {
-            request_response::Event::Message { peer, message, .. } => match message {
-                request_response::Message::Request { request, channel, .. } => {
+            request_response::Event::Message { peer, connection_id, message } => match message {
+                request_response::Message::Request { request_id, request, channel } => {
                     let id = InboundId(self.desks.next());
+                    self.desks.inbound.insert(request_id, id);
                     self.desks.answering.insert(id, channel);
                     self.handle(Input::Request { from: peer, id, request });
                 }
                 request_response::Message::Response { request_id, response } => {
+                    // As good as the answer to a ping.
+                    self.silence.heard(connection_id, peer, tokio::time::Instant::now());
                     self.answered(request_id, Ok(response));
                 }
             },
@@ -168,12 +171,20 @@ impl Driver {
                 debug!(%peer, %error, "a request has no answer");
                 self.answered(request_id, Err(failure(&error)));
             }
-            request_response::Event::InboundFailure { peer, error, .. } => {
+            request_response::Event::InboundFailure { peer, request_id, error, .. } => {
                 debug!(%peer, %error, "a request could not be answered");
-                // Its channel is of no use any more. The mesh's own deadlines see to the rest.
-                self.desks.answering.retain(|_, channel| channel.is_open());
+                // The mesh's own deadlines see to the rest.
+                self.replied(request_id);
             }
-            request_response::Event::ResponseSent { .. } => {}
+            request_response::Event::ResponseSent { request_id, .. } => self.replied(request_id),
+        }
+    }
+
+    /// The answer is on the wire, or will never be: then its channel is of no use any more.
+    fn replied(&mut self, id: request_response::InboundRequestId) {
+        if let Some(id) = self.desks.inbound.remove(&id) {
+            self.desks.answering.remove(&id);
+            self.handle(Input::Replied { id });
         }
     }
 

@@ -20,6 +20,8 @@ mod cli;
 mod config;
 #[cfg(feature = "cli")]
 mod doctor;
+#[cfg(feature = "net")]
+mod draining;
 #[cfg(feature = "cli")]
 mod endings;
 #[cfg(feature = "cli")]
@@ -28,6 +30,10 @@ mod hosts;
 mod hosts_discovery;
 #[cfg(feature = "cli")]
 mod json;
+#[cfg(feature = "net")]
+mod load;
+#[cfg(feature = "net")]
+mod many;
 #[cfg(feature = "cli")]
 mod names;
 #[cfg(feature = "cli")]

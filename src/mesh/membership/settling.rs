@@ -1,4 +1,4 @@
-//! How a node arrives and how it goes: the first look-around, and the goodbye.
+//! How a node arrives and how it goes: the first look-around, finishing what was accepted, and the goodbye.
 
 use crate::mesh::Mesh;
 use crate::mesh::event::{Answer, Output, Ticket};
@@ -89,6 +89,20 @@ impl Settling {
     }
 }
 
+/// A node that takes nothing new and finishes what it accepted.
+#[derive(Debug)]
+pub(in crate::mesh) struct Draining {
+    tickets: Vec<Ticket>,
+    /// Our record from which on the others count on nothing here.
+    version: u64,
+}
+
+impl Draining {
+    pub(in crate::mesh) fn abandoned(&mut self, ticket: Ticket) {
+        self.tickets.retain(|waiting| *waiting != ticket);
+    }
+}
+
 /// A goodbye under way.
 #[derive(Debug)]
 pub(in crate::mesh) struct Leaving {
@@ -125,6 +139,30 @@ impl Mesh {
             }
         }
         self.settling.over && !was_over
+    }
+
+    /// Serves and listens no more as far as the others know. What comes nevertheless, since they do not know yet, is sent
+    /// elsewhere if it is a call, and delivered if it is a message.
+    pub(in crate::mesh) fn drain(&mut self, ticket: Ticket, now: Now) {
+        if self.draining.is_none() {
+            self.draining = Some(Draining { tickets: Vec::new(), version: 0 });
+            self.requests.drain();
+            self.services_changed(None, now);
+            self.interests_changed(now);
+        }
+        if let Some(draining) = &mut self.draining {
+            draining.version = self.roster.version();
+            draining.tickets.push(ticket);
+        }
+    }
+
+    pub(super) fn go_on_draining(&mut self) {
+        let Some(draining) = &mut self.draining else { return };
+        if self.requests.are_finished() && self.roster.is_announced(draining.version) {
+            for ticket in std::mem::take(&mut draining.tickets) {
+                self.fx.push(Output::Answer { ticket, answer: Answer::Done });
+            }
+        }
     }
 
     /// First those who listen get what they may have missed, then everybody hears the goodbye.

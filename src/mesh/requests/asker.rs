@@ -14,9 +14,9 @@ use crate::mesh::event::{Answer, Ask, AskFailure, Output, RpcFailure, Ticket};
 use crate::mesh::time::{Mono, Span};
 use crate::wire::rpc::{Call, Reply, ReplyStatus, Request, Response};
 
-/// The most calls that travel to one provider at once. Half of the exchanges that a connection admits: beyond its limit the
-/// other side drops what comes, and the rest is for the calls that come the other way, and for everything else.
-const IN_FLIGHT: usize = 1024;
+/// The most calls that travel to one provider at once. A connection admits as many the other way, and some more for
+/// everything else: beyond its limit the other side drops what comes.
+pub(crate) const IN_FLIGHT: usize = 1024;
 
 /// The requests of this node that have no answer yet.
 #[derive(Debug)]
@@ -250,6 +250,13 @@ impl Asker {
         }
     }
 
+    /// Those who serve it, in the order in which requests would go to them.
+    pub(super) fn providers(&self, service: &str, directory: &dyn Directory, fx: &mut Effects) -> Vec<PeerId> {
+        let mut providers = directory.providers(service);
+        providers.sort_by_cached_key(|peer| (self.rank(*peer, directory), fx.random()));
+        providers
+    }
+
     /// Of the candidates the one with the fewest requests of ours, then the nearest, then one that is linked. Between
     /// equals the dice decide, so that many askers who know nothing do not all choose the same.
     fn choose(&self, request: &OpenRequest, directory: &dyn Directory, fx: &mut Effects) -> Option<PeerId> {
@@ -261,10 +268,7 @@ impl Asker {
         let mut best = None;
         let mut equals = Vec::new();
         for peer in candidates.into_iter().filter(|peer| !request.tried.contains(peer)) {
-            let linked = directory.is_linked(peer);
-            // What was measured over a link that is gone says nothing about the next one.
-            let round_trip = directory.round_trip(peer).filter(|_| linked).unwrap_or(Span(u64::MAX));
-            let rank = (self.outstanding(peer), round_trip, !linked);
+            let rank = self.rank(peer, directory);
             if best.is_none_or(|best| rank < best) {
                 best = Some(rank);
                 equals.clear();
@@ -274,6 +278,13 @@ impl Asker {
             }
         }
         equals.get(fx.below(equals.len())).copied()
+    }
+
+    fn rank(&self, peer: PeerId, directory: &dyn Directory) -> (usize, Span, bool) {
+        let linked = directory.is_linked(peer);
+        // What was measured over a link that is gone says nothing about the next one.
+        let round_trip = directory.round_trip(peer).filter(|_| linked).unwrap_or(Span(u64::MAX));
+        (self.outstanding(peer), round_trip, !linked)
     }
 
     /// Sends what waits for its turn at this provider, as far as there is room.

@@ -27,6 +27,7 @@ use super::event::{Ask, CallId, InboundId, NodeName, ProviderId, RpcFailure, Tic
 use super::time::{Mono, Span};
 use crate::Limits;
 use crate::wire::rpc::{Call, Reply, Response};
+pub(crate) use asker::IN_FLIGHT;
 use asker::{Asker, OwnCall};
 pub(crate) use provider::TooMany;
 use provider::{Caller, OwnReply, Provider, ReplyTo};
@@ -123,6 +124,12 @@ impl Requests {
         self.settle(directory, now, fx);
     }
 
+    /// The live nodes that serve it, this one too, those first that a request would go to first.
+    pub(crate) fn providers(&self, service: &str, directory: &dyn Directory, fx: &mut Effects) -> Vec<PeerId> {
+        let with_me = WithMe { me: self.me, provider: &self.provider, others: directory };
+        self.asker.providers(service, &with_me, fx)
+    }
+
     /// The caller has gone. A ticket that has no request open is none of ours.
     pub(crate) fn abandoned(&mut self, ticket: Ticket, directory: &dyn Directory, now: Mono, fx: &mut Effects) {
         self.asker.abandoned(ticket, fx);
@@ -186,6 +193,17 @@ impl Requests {
         self.settle(directory, now, fx);
     }
 
+    /// From now on this node serves nothing. Calls that are open stay so.
+    pub(crate) fn drain(&mut self) {
+        self.provider.drain();
+    }
+
+    /// Whether no request of this node is open, and no call of others that somebody waits for, and all replies are with
+    /// those who asked.
+    pub(crate) fn are_finished(&self) -> bool {
+        self.asker.open() == 0 && self.provider.is_finished()
+    }
+
     /// What this node serves: sorted, each name once.
     pub(crate) fn services(&self) -> Vec<String> {
         self.provider.services()
@@ -202,6 +220,11 @@ impl Requests {
     pub(crate) fn on_cancel(&mut self, from: PeerId, inbound: InboundId, call: u64, fx: &mut Effects) {
         self.provider.on_cancel(from, call, fx);
         fx.reply(inbound, Response::done());
+    }
+
+    /// The answer to an exchange that another node began is on the wire, or lost.
+    pub(crate) fn replied(&mut self, inbound: InboundId) {
+        self.provider.replied(inbound);
     }
 
     /// A handler is done with a call.

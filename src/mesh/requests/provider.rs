@@ -30,6 +30,8 @@ pub(super) struct Provider {
     callers: BTreeSet<(PeerId, u64, CallId)>,
     deadlines: BTreeSet<(Mono, CallId)>,
     own: VecDeque<OwnReply>,
+    /// Replies that are not with whoever called yet. The driver tells of every one.
+    replying: BTreeSet<InboundId>,
     next_call: u64,
 }
 
@@ -88,6 +90,7 @@ impl Provider {
             callers: BTreeSet::new(),
             deadlines: BTreeSet::new(),
             own: VecDeque::new(),
+            replying: BTreeSet::new(),
             next_call: 0,
         }
     }
@@ -117,6 +120,20 @@ impl Provider {
         for id in calls.collect::<Vec<_>>() {
             self.reply(id, status_only(ReplyStatus::Unanswered), fx);
         }
+    }
+
+    /// Nothing is served any more. The handlers stay, for the calls that they are at.
+    pub(super) fn drain(&mut self) {
+        self.services.clear();
+    }
+
+    /// Whether nobody waits for anything. A handler that goes on though its asker has gone is no matter.
+    pub(super) fn is_finished(&self) -> bool {
+        self.callers.is_empty() && self.replying.is_empty()
+    }
+
+    pub(super) fn replied(&mut self, inbound: InboundId) {
+        self.replying.remove(&inbound);
     }
 
     pub(super) fn serves(&self, service: &str) -> bool {
@@ -195,6 +212,7 @@ impl Provider {
             && self.callers.is_empty()
             && self.deadlines.is_empty()
             && self.own.is_empty()
+            && self.replying.is_empty()
             && self.handlers.values().all(|handler| handler.running == 0)
     }
 
@@ -239,7 +257,10 @@ impl Provider {
 
     fn answer(&mut self, caller: Caller, reply: Reply, fx: &mut Effects) {
         match caller.reply_to {
-            ReplyTo::Peer(inbound) => fx.reply(inbound, Response::Reply(reply)),
+            ReplyTo::Peer(inbound) => {
+                self.replying.insert(inbound);
+                fx.reply(inbound, Response::Reply(reply));
+            }
             ReplyTo::Own(ticket) => self.own.push_back(OwnReply { ticket, number: caller.number, reply }),
             ReplyTo::Nobody => {}
         }

@@ -161,6 +161,11 @@ impl Roster {
         self.announced
     }
 
+    /// Whether all neighbours have that version of our own record or a later one, or none is for them.
+    pub(crate) fn is_announced(&self, version: u64) -> bool {
+        !self.own.speaks() || self.announced >= version
+    }
+
     /// Says goodbye, for good.
     pub(crate) fn leave(&mut self, now: Now, fx: &mut Effects) {
         if self.leaving.is_none() {

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use libp2p_identity::{Keypair, PeerId};
 
-use crate::mesh::event::{Answer, Event, InboundId, Lag, RpcId, SubscriberId, Ticket};
+use crate::mesh::event::{Answer, CallId, Event, InboundId, Lag, RpcId, SubscriberId, Ticket};
 use crate::mesh::outgoing::Outgoing;
 use crate::mesh::routes::{LocalSubscriber, Routes};
 use crate::mesh::shards::ShardSet;
@@ -80,6 +80,9 @@ pub(crate) struct SimNode {
     pub(crate) subscribers: BTreeMap<SubscriberId, Subscriber>,
     pub(crate) routes: Arc<Routes>,
     pub(crate) answers: BTreeMap<Ticket, Answer>,
+    /// Calls that handlers are at, while they are slow, and those that were told that nobody waits.
+    pub(crate) running: BTreeMap<CallId, bytes::Bytes>,
+    pub(crate) stopped: BTreeSet<CallId>,
     pub(crate) events: Vec<Event>,
     pub(crate) wake: Option<u64>,
 }
@@ -121,6 +124,8 @@ impl SimNode {
             subscribers: BTreeMap::new(),
             routes: Arc::default(),
             answers: BTreeMap::new(),
+            running: BTreeMap::new(),
+            stopped: BTreeSet::new(),
             events: Vec::new(),
             wake: None,
         }

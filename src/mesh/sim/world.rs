@@ -11,8 +11,8 @@ use super::Random;
 use super::node::{Read, SimNode, Subscriber};
 use crate::mesh::checked;
 use crate::mesh::event::{
-    Command, Delivery, DialFailure, FoundBy, GossipId, InboundId, Input, NodeName, Output, RpcFailure, RpcId, Signed,
-    SubscriberId, Ticket, Unsigned, Verdict, Via,
+    CallId, Command, Delivery, DialFailure, FoundBy, GossipId, InboundId, Input, NodeName, Output, RpcFailure, RpcId,
+    Signed, SubscriberId, Ticket, Unsigned, Verdict, Via,
 };
 use crate::mesh::outgoing::Draft;
 use crate::mesh::routes::LocalSubscriber;
@@ -43,9 +43,9 @@ enum Happening {
     Joins { from: usize, to: usize },
     Gossip { from: usize, to: usize, frame: Bytes },
     Request { from: usize, to: usize, id: RpcId, bytes: Vec<u8> },
-    Response { from: usize, to: usize, id: RpcId, bytes: Vec<u8> },
+    Response { from: usize, inbound: InboundId, to: usize, id: RpcId, bytes: Vec<u8> },
     Wake { node: usize },
-    ReplyOf { node: usize, call: crate::mesh::event::CallId, body: Bytes },
+    ReplyOf { node: usize, call: CallId, body: Bytes },
 }
 
 /// A message that was published.
@@ -71,6 +71,8 @@ pub(crate) struct World {
     pub(crate) limits: Limits,
     pub(crate) requests_sent: u64,
     pub(crate) served: u64,
+    /// Handlers answer when the scenario says so, not by themselves.
+    pub(crate) slow_handlers: bool,
     /// Nodes that no gossip reaches.
     pub(crate) deaf: BTreeSet<usize>,
     /// Pairs of nodes that have no way to each other.
@@ -98,6 +100,7 @@ impl World {
             limits: Limits::default(),
             requests_sent: 0,
             served: 0,
+            slow_handlers: false,
             deaf: BTreeSet::new(),
             barred: BTreeSet::new(),
             happenings: BTreeMap::new(),
@@ -185,6 +188,25 @@ impl World {
         let ticket = Ticket(self.number());
         self.tell(node, Input::Command(ticket, command));
         ticket
+    }
+
+    /// Whoever waits on this ticket goes.
+    pub(crate) fn abandon(&mut self, node: usize, ticket: Ticket) {
+        self.tell(node, Input::Abandoned(ticket));
+    }
+
+    /// The handlers of a node answer what they are at.
+    pub(crate) fn finish(&mut self, node: usize) {
+        for (call, body) in std::mem::take(&mut self.nodes[node].running) {
+            self.reply(node, call, body);
+        }
+    }
+
+    fn reply(&mut self, node: usize, call: CallId, body: Bytes) {
+        let status = crate::wire::rpc::ReplyStatus::Ok;
+        let (content_type, headers) = (String::new(), Headers::default());
+        let reply = Reply { status, content_type, headers, body, extensions: Vec::new() };
+        self.command(node, Command::Reply { call, reply });
     }
 
     pub(crate) fn publish(&mut self, by: usize, topic: &str, payload: &[u8]) {
@@ -339,9 +361,11 @@ impl World {
                 self.later(Happening::Request { from: me, to, id, bytes });
             }
             Output::Reply { to, response } => {
-                let (asker, id) = self.nodes[me].answering.remove(&to)?;
+                let Some((asker, id)) = self.nodes[me].answering.remove(&to) else {
+                    return Some(Input::Replied { id: to });
+                };
                 let bytes = response.encode().expect("encoded");
-                self.later(Happening::Response { from: me, to: asker, id, bytes });
+                self.later(Happening::Response { from: me, inbound: to, to: asker, id, bytes });
             }
             Output::Deliver { subscriber, delivery } => match delivery {
                 Delivery::Frame(frame, routes) => self.nodes[me].unpack(subscriber, &frame, &routes),
@@ -353,9 +377,15 @@ impl World {
             },
             Output::Serve { call, .. } => {
                 self.served += 1;
-                self.later(Happening::ReplyOf { node: me, call: call.id, body: call.body });
+                if self.slow_handlers {
+                    self.nodes[me].running.insert(call.id, call.body);
+                } else {
+                    self.later(Happening::ReplyOf { node: me, call: call.id, body: call.body });
+                }
             }
-            Output::Stop { .. } => {}
+            Output::Stop { call } => {
+                self.nodes[me].stopped.insert(call);
+            }
             Output::Answer { ticket, answer } => {
                 assert!(self.nodes[me].answers.insert(ticket, answer).is_none(), "answered twice");
             }
@@ -424,7 +454,10 @@ impl World {
                     self.tell(to, Input::Request { from, id: inbound, request });
                 }
             }
-            Happening::Response { from, to, id, bytes } => {
+            Happening::Response { from, inbound, to, id, bytes } => {
+                if self.nodes[from].up {
+                    self.tell(from, Input::Replied { id: inbound });
+                }
                 if self.reaches(from, to) && self.nodes[to].asked.get(&id) == Some(&from) {
                     self.nodes[to].asked.remove(&id);
                     let response = checked::response(MESH, &bytes).expect("what was encoded decodes");
@@ -437,12 +470,7 @@ impl World {
                     self.tell(node, Input::Timeout);
                 }
             }
-            Happening::ReplyOf { node, call, body } => {
-                let status = crate::wire::rpc::ReplyStatus::Ok;
-                let (content_type, headers) = (String::new(), Headers::default());
-                let reply = Reply { status, content_type, headers, body, extensions: Vec::new() };
-                self.command(node, Command::Reply { call, reply });
-            }
+            Happening::ReplyOf { node, call, body } => self.reply(node, call, body),
         }
     }
 

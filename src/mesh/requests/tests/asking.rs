@@ -433,3 +433,24 @@ fn a_call_that_nobody_waits_for_holds_its_place_until_it_is_answered() {
     let failed = |output: &Output| matches!(output, Output::Answer { answer: Answer::Failed(AskFailure::NotSent), .. });
     assert_eq!(rig.outputs().iter().filter(|output| failed(output)).count(), 1, "what was never sent says so");
 }
+
+#[test]
+fn providers_are_listed_in_the_order_in_which_they_would_be_asked() {
+    let mut rig = Rig::new();
+    let (far, near, unlinked) = (rig.provider(9, true), rig.provider(2, true), rig.provider(1, false));
+    rig.requests.serve(ProviderId(1), "svc".into(), 1).expect("below the limit");
+    let list = |rig: &mut Rig, service| rig.requests.providers(service, &rig.book, &mut rig.fx);
+    assert_eq!(list(&mut rig, "svc"), [peer(0), near, far, unlinked]);
+    assert_eq!(list(&mut rig, "other"), []);
+    let mut to_near = ask("svc", Span::secs(2));
+    to_near.to = Some(NodeName::Peer(near));
+    rig.ask_with(to_near);
+    assert_eq!(list(&mut rig, "svc"), [peer(0), far, unlinked, near], "who has work comes later");
+    // Between equals the dice decide.
+    for seed in 10..20 {
+        rig.provider(seed, true);
+        rig.book.nodes.get_mut(&peer(seed)).expect("there").round_trip = Some(Span(1));
+    }
+    let orders: std::collections::BTreeSet<_> = (0..20).map(|_| list(&mut rig, "svc")).collect();
+    assert!(orders.len() > 10, "{} orders", orders.len());
+}

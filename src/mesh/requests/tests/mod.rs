@@ -166,7 +166,19 @@ impl Rig {
         self.requests.reply(call, reply(status), &self.book, self.now, &mut self.fx);
     }
 
+    /// What is to be done. Replies get out at once.
     fn outputs(&mut self) -> Vec<Output> {
+        let outputs = self.slow_outputs();
+        for output in &outputs {
+            if let Output::Reply { to, .. } = output {
+                self.requests.replied(*to);
+            }
+        }
+        outputs
+    }
+
+    /// The same, but replies are still under way.
+    fn slow_outputs(&mut self) -> Vec<Output> {
         std::iter::from_fn(|| self.fx.pop()).collect()
     }
 

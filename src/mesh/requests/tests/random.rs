@@ -267,6 +267,7 @@ impl World {
                 self.later(to, 5_000, Due::Request { from: at, rpc: id, bytes });
             }
             Output::Reply { to, response } => {
+                self.nodes[at].requests.replied(to);
                 // None if the link is gone, and with it whoever waited.
                 let Some((asker, rpc)) = self.nodes[at].inbound.remove(&to) else { return };
                 let bytes = response.encode().expect("it can be encoded");

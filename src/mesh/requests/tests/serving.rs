@@ -224,3 +224,43 @@ fn its_own_call_runs_out_of_time_once() {
     rig.handled(id, ReplyStatus::Ok);
     assert!(rig.outputs().is_empty() && rig.requests.is_idle());
 }
+
+#[test]
+fn who_drains_takes_no_call_and_is_finished_when_the_last_reply_is_out() {
+    let mut rig = serving(2);
+    assert!(rig.requests.are_finished());
+    rig.incoming(1, 1, 1_000);
+    let (_, answered) = rig.served();
+    rig.incoming(2, 2, 1_000);
+    let (_, given_up) = rig.served();
+    rig.requests.drain();
+    assert!(rig.requests.services().is_empty());
+    rig.incoming(3, 3, 1_000);
+    assert_eq!(rig.replied(), (InboundId(3), ReplyStatus::NoService), "there is room, but not any more");
+
+    rig.requests.on_cancel(peer(2), InboundId(9), 2, &mut rig.fx);
+    rig.outputs();
+    assert!(!rig.requests.are_finished(), "a call is open");
+    rig.handled(answered, ReplyStatus::Ok);
+    let outputs = rig.slow_outputs();
+    assert!(matches!(outputs.as_slice(), [Output::Reply { to: InboundId(1), .. }]), "{outputs:?}");
+    assert!(!rig.requests.are_finished(), "its reply is under way");
+    rig.requests.replied(InboundId(1));
+    assert!(rig.requests.are_finished(), "nobody waits for what the other handler is at");
+    rig.handled(given_up, ReplyStatus::Ok);
+    assert!(rig.requests.is_idle());
+}
+
+#[test]
+fn who_drains_is_not_finished_while_a_request_of_its_own_is_open() {
+    let mut rig = serving(1);
+    let other = rig.provider(1, true);
+    rig.requests.drain();
+    rig.ask();
+    let (rpc, to, _) = rig.sent();
+    assert_eq!(to, other, "its own service is none any more");
+    assert!(!rig.requests.are_finished());
+    rig.respond_status(rpc, ReplyStatus::Ok);
+    assert_eq!(rig.answered(), (other, ReplyStatus::Ok));
+    assert!(rig.requests.are_finished());
+}
