@@ -7,7 +7,7 @@ use clap::builder::FalseyValueParser;
 use clap::{ArgAction, Args, ColorChoice, Parser, Subcommand};
 use pombo::{DnsName, MeshChoice, Multiaddr, Outcome};
 
-use super::{completions, config, id, man, node, parse, publish, request, serve, sub, text};
+use super::{bench, completions, config, id, man, node, parse, publish, request, serve, sub, text};
 
 /// A message bus with no server in the middle.
 ///
@@ -59,6 +59,9 @@ pub(super) enum Verb {
     /// Print who a node started now with these flags is, and keep that for it
     #[command(after_help = id::EXAMPLES)]
     Id,
+    /// Measure how fast it goes here
+    #[command(after_help = bench::EXAMPLES)]
+    Bench(bench::Args),
     /// Write or show the configuration
     #[command(after_help = config::EXAMPLES)]
     Config(config::Args),
