@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use serde_json::Value;
 
-use crate::support::process::SOON;
+use crate::support::process::{Process, SOON};
 use crate::support::user::User;
 
 /// Within what a benchmark is over whose nodes first have to be started and found.
@@ -153,7 +153,13 @@ fn what_cannot_be_is_refused() {
 fn nobody_is_left_when_it_is_interrupted_or_killed() {
     for signal in ["INT", "KILL"] {
         let user = User::new();
-        let bench = user.start("bench fanout --subscribers 2 --duration 10m --rate 10");
+        let scratch = user.dir().join("scratch");
+        fs::create_dir(&scratch).unwrap();
+        let mut command = user.command("pombo");
+        command
+            .args(["bench", "fanout", "--subscribers", "2", "--duration", "10m", "--rate", "10"])
+            .env("TMPDIR", &scratch);
+        let bench = Process::start(command);
         let until = Instant::now() + SOON;
         let workers = loop {
             let workers = below(bench.pid());
@@ -169,6 +175,9 @@ fn nobody_is_left_when_it_is_interrupted_or_killed() {
         }
         let finished = bench.finish();
         assert_eq!(finished.code, (signal == "INT").then_some(1), "{finished}");
+        // Nobody can tidy up after being killed.
+        let left = fs::read_dir(&scratch).unwrap().count();
+        assert_eq!(left, usize::from(signal == "KILL"), "{finished}");
     }
 }
 
