@@ -7,7 +7,7 @@ use clap::builder::FalseyValueParser;
 use clap::{ArgAction, Args, ColorChoice, Parser, Subcommand};
 use pombo::{DnsName, MeshChoice, Multiaddr, Outcome};
 
-use super::{completions, config, doctor, id, listing, man, node, parse, publish, request, serve, sub, text};
+use super::{bench, completions, config, doctor, id, listing, man, node, parse, publish, request, serve, sub, text};
 
 /// A message bus with no server in the middle.
 ///
@@ -62,6 +62,9 @@ pub(super) enum Verb {
     /// Try each way in which nodes find and reach each other, and say what works here
     #[command(after_help = doctor::EXAMPLES)]
     Doctor,
+    /// Measure how fast it goes here
+    #[command(after_help = bench::EXAMPLES)]
+    Bench(bench::Args),
     /// Write or show the configuration
     #[command(after_help = config::EXAMPLES)]
     Config(config::Args),

@@ -1,7 +1,7 @@
 //! The command line. It uses what a third party could use, the crate's public API, and nothing else; and it is the only
 //! part of pombo that prints.
 //!
-//! Each verb has a file with its flags and its work ([`config`] has a directory); [`banner`] belongs to `node`, [`tally`] to `pub`, [`exec`] to `serve`.
+//! Each verb has a file with its flags and its work ([`bench`] and [`config`] have directories); [`banner`] belongs to `node`, [`tally`] to `pub`, [`exec`] to `serve`.
 //! What they share: [`args`] (the command tree and the flags of all verbs), [`context`] (a node for the verb, and its
 //! goodbye), [`output`] (who writes where), [`failure`] (how a verb ends), [`usage`] (how one does not begin), [`signals`],
 //! [`parse`], [`input`], [`text`], [`json`], [`table`], [`listing`], [`progress`] and [`names`].
@@ -20,6 +20,7 @@ use self::signals::Signals;
 
 mod args;
 mod banner;
+mod bench;
 mod completions;
 mod config;
 mod context;
@@ -89,6 +90,7 @@ fn run(context: Context, verb: Verb) -> Result<(), Failure> {
             Verb::Services(args) => listing::run(&context, args, services::page).await,
             Verb::Id => id::run(&context).await,
             Verb::Doctor => doctor::run(&context).await,
+            Verb::Bench(args) => bench::run(&context, args).await,
             Verb::Config(args) => config::run(&context, &args),
             Verb::Completions(args) => completions::run(&context, &args),
             Verb::Man(args) => man::run(&context, &args),

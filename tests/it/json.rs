@@ -24,7 +24,7 @@ struct Case {
 /// Most need nothing else, and fail where a file should be a directory.
 const PLAIN: Case = Case { verb: "", succeeds: "", then: None, lasts: false, fails: ("--data-dir /dev/null/pombo", 1) };
 
-const CASES: [Case; 14] = [
+const CASES: [Case; 17] = [
     Case { verb: "node", lasts: true, ..PLAIN },
     Case { verb: "pub", succeeds: "demo.hello hi -n 2", fails: ("demo..hello hi", 7), ..PLAIN },
     Case {
@@ -47,6 +47,14 @@ const CASES: [Case; 14] = [
     Case { verb: "services", ..PLAIN },
     Case { verb: "id", ..PLAIN },
     Case { verb: "doctor", ..PLAIN },
+    Case { verb: "bench pubsub", succeeds: "--rate 100 --duration 200ms", fails: ("--size 2MiB", 7), ..PLAIN },
+    Case {
+        verb: "bench fanout",
+        succeeds: "--rate 100 --duration 200ms --subscribers 2",
+        fails: ("--mesh lab", 2),
+        ..PLAIN
+    },
+    Case { verb: "bench request", succeeds: "--rate 100 --duration 200ms", fails: ("--size 2MiB", 7), ..PLAIN },
     // The second time the file is there.
     Case { verb: "config init", fails: ("", 2), ..PLAIN },
     Case { verb: "config show", fails: ("--config /nowhere", 2), ..PLAIN },

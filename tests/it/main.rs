@@ -15,6 +15,8 @@ mod architecture;
 #[cfg(feature = "cli")]
 mod bad_input;
 #[cfg(feature = "cli")]
+mod bench;
+#[cfg(feature = "cli")]
 mod cli;
 #[cfg(feature = "cli")]
 mod config;

@@ -98,6 +98,7 @@ fn reads_file(verb: &Verb) -> bool {
     match verb {
         Verb::Config(args) => args.action == Action::Show,
         Verb::Completions(_) | Verb::Man(_) => false,
+        Verb::Bench(args) => !args.is_worker(),
         Verb::Node(_)
         | Verb::Pub(_)
         | Verb::Sub(_)
@@ -165,7 +166,13 @@ impl Settings {
     /// Whether `--json` was typed. Scripts and pages are what they are though a variable or the file ask for JSON: a shell
     /// that starts, and reads one, would not know.
     pub(super) fn is_json_typed(&self) -> bool {
-        self.matches.value_source("json") == Some(ValueSource::CommandLine)
+        self.typed(&["json"]).is_some()
+    }
+
+    /// The first of these flags that was typed, as it is typed.
+    pub(super) fn typed(&self, ids: &[&str]) -> Option<String> {
+        let is_typed = |id: &&&str| self.matches.value_source(id) == Some(ValueSource::CommandLine);
+        ids.iter().find(is_typed).map(|id| format!("--{}", id.replace('_', "-")))
     }
 
     /// For each of these flags that is set but was not typed, who sets it.
