@@ -54,6 +54,8 @@ pub(crate) enum Input {
     Listening(Vec<Multiaddr>),
     /// Somebody may be found there. Without a peer id only the address is known.
     Seen { peer: Option<PeerId>, addresses: Vec<Multiaddr>, by: FoundBy },
+    /// More was found by multicast DNS than there can be: most of it is not there.
+    Flooded,
     /// A name was looked up: its IP addresses, as addresses of one part. None if that failed.
     Resolved { name: NameId, ips: Option<Vec<Multiaddr>> },
     /// This host's registry was looked through once, and everybody in it has been told as seen.

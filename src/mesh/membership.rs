@@ -6,7 +6,8 @@ use std::sync::Arc;
 use libp2p_identity::PeerId;
 use multiaddr::{Multiaddr, Protocol};
 
-use super::Mesh;
+use super::inject::Neighbours;
+use super::{COURIERS, Mesh};
 use super::effects::Asked;
 use super::event::{Answer, DialFailure, Event, FoundBy, InboundId, NodeName, Output, SubscriberId, Ticket};
 use super::links::Links;
@@ -185,6 +186,7 @@ impl Mesh {
         self.roster.unlinked(&peer, now, &mut self.fx);
         self.requests.unlinked(peer, &mut self.fx);
         self.pace.unlinked(peer, now.mono, &mut self.fx);
+        self.inject.unlinked(&peer);
         self.acknowledgements.unlinked(peer);
         self.told.remove(&peer);
         self.heard.remove(&peer);
@@ -300,13 +302,32 @@ impl Mesh {
         let done: Vec<_> = self.announcing.extract_if(.., |(version, _)| *version <= announced).collect();
         done.into_iter().for_each(|(_, ticket)| self.answer(ticket, Answer::Done));
         if self.short_lived {
-            let linked: Vec<_> = self.links.linked().copied().collect();
-            self.inject.flush(&linked, self.settling.is_over(), now.mono, &mut self.fx);
+            self.find_couriers(now);
+            let couriers = self.couriers();
+            self.inject.flush(&couriers, self.settling.is_over(), now.mono, &mut self.fx);
         }
         self.go_on_leaving(now);
         self.answer_heads();
         self.dial_for_requests(now);
         self.links.settle(&mut self.fx);
+    }
+
+    /// Whom a short-lived node may hand its messages to.
+    pub(super) fn couriers(&self) -> Neighbours {
+        let lasts = |peer: &PeerId| self.roster.get(peer).is_some_and(roster::Known::is_live);
+        let (lasting, others) = self.links.linked().copied().partition(lasts);
+        let more = self.links.dialling() > 0 || self.roster.live().any(|known| !self.links.is_linked(&known.peer()));
+        Neighbours { lasting, others, more }
+    }
+
+    /// Links to those who would take what none of the neighbours has taken, however many these are.
+    fn find_couriers(&mut self, now: Now) {
+        if self.inject.is_stranded() {
+            let unlinked = self.roster.live().filter(|known| !self.links.is_linked(&known.peer()));
+            let next: Vec<_> =
+                unlinked.take(COURIERS).map(|known| (known.peer(), known.record().addresses.clone())).collect();
+            next.into_iter().for_each(|(peer, addresses)| self.links.want(peer, addresses, now));
+        }
     }
 
     /// Links to whom requests wait for, last of all, since whatever came before may have chosen somebody. A provider that

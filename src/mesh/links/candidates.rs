@@ -59,6 +59,8 @@ pub(super) struct Candidate {
     pub(super) departed: bool,
     /// Who was found there. While that one is linked there is no need to dial.
     pub(super) resident: Option<PeerId>,
+    /// Somebody was found there once.
+    met: bool,
 }
 
 impl Candidate {
@@ -74,6 +76,7 @@ impl Candidate {
             dialling: None,
             departed: false,
             resident: None,
+            met: false,
         }
     }
 
@@ -157,6 +160,7 @@ impl Candidate {
     pub(super) fn arrived(&mut self, peer: PeerId) {
         self.dialling = None;
         self.resident = Some(peer);
+        self.met = true;
     }
 
     pub(super) fn failed(&mut self, now: Now, fx: &mut Effects) {
@@ -177,6 +181,11 @@ impl Candidate {
             self.astray.push((address.clone(), now.mono + ASTRAY));
             self.astray.truncate(ADDRESSES);
         }
+    }
+
+    /// Whether nothing but multicast DNS tells of it, and it was never met. What was said of one that left is no rumour.
+    fn is_rumour(&self) -> bool {
+        self.addresses.iter().all(|(_, by)| *by == FoundBy::Mdns) && !self.met && !self.departed
     }
 
     fn is_evictable(&self) -> bool {
@@ -229,6 +238,10 @@ impl Candidates {
         if fresh {
             candidate.try_at(now.mono);
         }
+    }
+
+    pub(super) fn forget_rumours(&mut self, is_linked: impl Fn(&PeerId) -> bool) {
+        self.0.retain(|target, candidate| !candidate.is_rumour() || target.peer().is_some_and(|peer| is_linked(&peer)));
     }
 
     pub(super) fn depart(&mut self, target: &Target, now: Now) {

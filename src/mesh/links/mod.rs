@@ -91,6 +91,13 @@ impl Links {
         self.stale = Some(now);
     }
 
+    /// Much of what multicast DNS told is not there: only who was met, or is known otherwise as well, is still looked for.
+    pub(crate) fn flooded(&mut self, now: Now) {
+        let Self { candidates, linked, .. } = self;
+        candidates.forget_rumours(|peer| linked.contains_key(peer));
+        self.stale = Some(now);
+    }
+
     /// Looks a name up from now on, and for the nodes that it leads to.
     pub(crate) fn look_up(&mut self, name: Name, now: Now) {
         self.names.add(name, now);

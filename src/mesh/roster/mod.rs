@@ -151,6 +151,11 @@ impl Roster {
         self.settle(now, fx);
     }
 
+    /// Whether this node is, or wants to be, in the rosters of others.
+    pub(crate) fn speaks(&self) -> bool {
+        self.own.speaks()
+    }
+
     /// The latest version of our own record, signed or about to be.
     pub(crate) fn version(&self) -> u64 {
         self.own.version()

@@ -4,6 +4,7 @@
 //! libp2p: links that come and go, request-response that is reliable while a link stands, and gossip that loses,
 //! duplicates and reorders. Everything that travels is encoded and decoded.
 
+mod errands;
 mod faults;
 mod node;
 mod scenarios;
