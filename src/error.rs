@@ -389,6 +389,16 @@ pub enum RequestError {
         /// The service.
         service: String,
     },
+    /// Several nodes have the name that was given, and serve it. It was sent to none.
+    #[error("{} nodes called {node} serve {service}: name one by its id: {}", .nodes.len(), list(.nodes))]
+    Ambiguous {
+        /// The node as named.
+        node: String,
+        /// The service.
+        service: String,
+        /// Their ids.
+        nodes: Vec<PeerId>,
+    },
     /// The handler answered with an error.
     #[error("{message}")]
     Refused {
@@ -474,8 +484,17 @@ impl RequestError {
             Self::Busy { .. } => Outcome::Busy,
             Self::Denied { .. } => Outcome::Denied,
             Self::Unknown { .. } => Outcome::Unknown,
-            Self::TooLarge { .. } | Self::Headers { .. } | Self::TooMany { .. } | Self::Encode(_) => Outcome::Rejected,
+            Self::TooLarge { .. }
+            | Self::Headers { .. }
+            | Self::TooMany { .. }
+            | Self::Ambiguous { .. }
+            | Self::Encode(_) => Outcome::Rejected,
             Self::Decode(_) | Self::Closed(_) => Outcome::Failed,
         }
     }
+}
+
+/// The first of them, one after the other.
+fn list(peers: &[PeerId]) -> String {
+    peers.iter().take(8).map(PeerId::to_string).collect::<Vec<_>>().join(", ")
 }

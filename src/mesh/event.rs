@@ -383,6 +383,8 @@ pub(crate) enum AskFailure {
     Nobody,
     /// The node that was named is not there.
     NoNode,
+    /// These have the name, and all of them serve it.
+    Ambiguous { nodes: Vec<PeerId> },
     /// Every provider is busy.
     Busy,
     /// Time ran out or the connection broke after it was sent: it may have run.
@@ -448,6 +450,13 @@ pub enum Event {
     Outrun {
         /// The incarnation of the other.
         incarnation: u64,
+    },
+    /// What answers where this node was told to look is no pombo node. Said once for each.
+    NotPombo {
+        /// Who, if it said so.
+        peer: Option<PeerId>,
+        /// Where.
+        addresses: Vec<Multiaddr>,
     },
     /// A neighbour belongs to another mesh and was turned away. Said once for each.
     OtherMesh {

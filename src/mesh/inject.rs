@@ -154,7 +154,8 @@ impl Inject {
         self.next_batch += 1;
         self.mark(&frames, Stage::Under(id));
         let confirmation = Confirmation::default();
-        let batch = Batch { frames, open: 0, asked: false, tried: Vec::new(), confirmation, heard: None, ripe: false, until };
+        let batch =
+            Batch { frames, open: 0, asked: false, tried: Vec::new(), confirmation, heard: None, ripe: false, until };
         self.batches.insert(id, batch);
     }
 

@@ -6,10 +6,9 @@ use std::sync::Arc;
 use libp2p_identity::PeerId;
 use multiaddr::{Multiaddr, Protocol};
 
-use super::inject::Neighbours;
-use super::{COURIERS, Mesh};
 use super::effects::Asked;
 use super::event::{Answer, DialFailure, Event, FoundBy, InboundId, NodeName, Output, SubscriberId, Ticket};
+use super::inject::Neighbours;
 use super::links::Links;
 use super::requests;
 use super::roster::{self, Change, Fit, Roster};
@@ -17,6 +16,7 @@ use super::routes::{RemoteNode, Routes};
 use super::shards::ShardSet;
 use super::subscriptions::Detail;
 use super::time::{Mono, Now, Span};
+use super::{COURIERS, Mesh};
 use crate::wire::roster::SignedRecord;
 use crate::wire::rpc::Response;
 
@@ -45,8 +45,8 @@ impl requests::Directory for Directory<'_> {
         self.roster.providers(service).map(|known| known.peer()).collect()
     }
 
-    fn find(&self, name: &NodeName) -> Option<PeerId> {
-        self.roster.find(name).map(|known| known.peer())
+    fn find(&self, name: &NodeName) -> Vec<PeerId> {
+        self.roster.find(name).into_iter().map(roster::Known::peer).collect()
     }
 
     fn serves(&self, peer: PeerId, service: &str) -> bool {

@@ -59,10 +59,7 @@ where
         self.inner.dial(address, options)
     }
 
-    fn poll(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-    ) -> Poll<TransportEvent<Self::ListenerUpgrade, io::Error>> {
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<TransportEvent<Self::ListenerUpgrade, io::Error>> {
         let this = &mut *self;
         let event = ready!(Pin::new(&mut this.inner).poll(cx));
         let TransportEvent::Incoming { ref send_back_addr, .. } = event else {

@@ -38,6 +38,8 @@ mod snapshots;
 mod soak;
 #[cfg(feature = "cli")]
 mod stalled;
+#[cfg(feature = "cli")]
+mod strangers;
 #[cfg(feature = "net")]
 mod support;
 #[cfg(feature = "net")]

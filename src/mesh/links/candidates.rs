@@ -123,7 +123,7 @@ impl Candidate {
     }
 
     /// Whether the user wants it to be tried for ever.
-    fn is_kept(&self) -> bool {
+    pub(super) fn is_kept(&self) -> bool {
         self.given || self.listed
     }
 
@@ -285,12 +285,13 @@ impl Candidates {
         }
     }
 
-    /// The candidate, made if there is room: over the cap the one not seen for longest goes.
+    /// The candidate, made if there is room: over the cap the one not seen for longest goes, rumours before all others.
     fn enter(&mut self, target: &Target, now: Now) -> Option<&mut Candidate> {
         if !self.0.contains_key(target) && self.0.len() >= MOST {
             let evictable = self.0.iter().filter(|(_, candidate)| candidate.is_evictable());
-            let oldest = evictable.min_by_key(|(_, candidate)| candidate.seen).map(|(target, _)| target.clone())?;
-            self.0.remove(&oldest);
+            let first = evictable.min_by_key(|(_, candidate)| (!candidate.is_rumour(), candidate.seen));
+            let first = first.map(|(target, _)| target.clone())?;
+            self.0.remove(&first);
         }
         Some(self.0.entry(target.clone()).or_insert_with(|| Candidate::new(now)))
     }

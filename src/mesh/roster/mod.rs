@@ -285,11 +285,11 @@ impl Roster {
         self.table.iter().filter(|known| known.is_live())
     }
 
-    /// The node that is meant, if it is there. Of several with that name, the one with the lowest id.
-    pub(crate) fn find(&self, name: &NodeName) -> Option<&Known> {
+    /// The nodes that may be meant, of those that are there. Several may have a name.
+    pub(crate) fn find(&self, name: &NodeName) -> Vec<&Known> {
         match name {
-            NodeName::Peer(peer) => self.get(peer).filter(|known| known.is_live()),
-            NodeName::Name(name) => self.by_name(name).next(),
+            NodeName::Peer(peer) => self.get(peer).filter(|known| known.is_live()).into_iter().collect(),
+            NodeName::Name(name) => self.by_name(name).collect(),
         }
     }
 
