@@ -421,14 +421,20 @@ impl Mesh {
     }
 }
 
-/// The addresses that others are told: not those that lead only to this host, unless there are no others.
-fn announced(addresses: Vec<Multiaddr>) -> Vec<Multiaddr> {
-    let (near, far): (Vec<_>, Vec<_>) = addresses.into_iter().partition(leads_nowhere_else);
+/// The addresses that others are told. Who listens to its own host only has none, and is found there in the registry.
+fn announced(mut addresses: Vec<Multiaddr>) -> Vec<Multiaddr> {
+    addresses.retain(|address| !address.iter().any(|part| leads_nowhere_else(&part)));
+    // Where nobody hands out addresses, those that IPv4 hosts choose for themselves are all there is.
+    let is_own_choice =
+        |address: &Multiaddr| address.iter().any(|part| matches!(part, Protocol::Ip4(ip) if ip.is_link_local()));
+    let (near, far): (Vec<_>, Vec<_>) = addresses.into_iter().partition(is_own_choice);
     if far.is_empty() { near } else { far }
 }
 
-fn leads_nowhere_else(address: &Multiaddr) -> bool {
-    let ip4 = |part: &Protocol<'_>| matches!(part, Protocol::Ip4(ip) if ip.is_loopback() || ip.is_link_local());
-    let ip6 = |part: &Protocol<'_>| matches!(part, Protocol::Ip6(ip) if ip.is_loopback() || ip.is_unicast_link_local());
-    address.iter().any(|part| ip4(&part) || ip6(&part))
+/// Whether it leads back to whoever dials it, or, as an IPv6 address of one link does, nowhere without the name of an
+/// interface, which is another one there.
+fn leads_nowhere_else(part: &Protocol<'_>) -> bool {
+    let ip4 = matches!(part, Protocol::Ip4(ip) if ip.is_loopback() || ip.is_unspecified());
+    let ip6 = |ip: &std::net::Ipv6Addr| ip.is_loopback() || ip.is_unspecified() || ip.is_unicast_link_local();
+    ip4 || matches!(part, Protocol::Ip6(ip) if ip6(ip))
 }

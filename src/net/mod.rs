@@ -17,6 +17,7 @@ pub(crate) mod gate;
 mod gossip;
 pub(crate) mod handle;
 mod holder;
+mod inner;
 mod listen;
 pub(crate) mod mailbox;
 mod mdns;

@@ -28,7 +28,7 @@ use crate::net::press::{Press, Signer};
 use crate::net::registry::{self, Card, Registration, RegistryError};
 use crate::net::remembered::Remembered;
 use crate::net::silence::Silence;
-use crate::net::{checker, files, resolver, transport, watcher};
+use crate::net::{checker, files, inner, resolver, transport, watcher};
 use crate::wire::roster::is_node_name;
 
 /// Calls of the api that may wait for the driver.
@@ -87,7 +87,7 @@ pub(crate) async fn start(config: Config) -> Result<Node, StartError> {
         seed: u64::from_le_bytes(random("a seed")?),
         now: clock.now(),
     });
-    mesh.handle(Input::Listening(listening.clone()), clock.now());
+    mesh.handle(Input::Listening(inner::for_others(&listening)), clock.now());
     let remembered = place.map(|place| Remembered::new(place, access.id));
     if let Some(remembered) = &remembered {
         mesh.remember(remembered.load(access.id), clock.now());

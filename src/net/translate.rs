@@ -17,6 +17,7 @@ use crate::net::checker::Unchecked;
 use crate::net::driver::Driver;
 use crate::net::gate::{self, GateError, TurnedAway};
 use crate::net::gossip;
+use crate::net::inner;
 use crate::net::mdns;
 use crate::net::rpc;
 
@@ -91,7 +92,7 @@ impl Driver {
         {
             warn!(%error, "other nodes of this host will look for this one at its old addresses");
         }
-        self.handle(Input::Listening(addresses));
+        self.handle(Input::Listening(inner::for_others(&addresses)));
     }
 
     fn behaviour_event(&mut self, event: BehaviourEvent) {

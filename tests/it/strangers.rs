@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use serde_json::{Value, json};
 
 use crate::support::network::{Host, Network, OPEN};
-use crate::support::process::{Process, SOON};
+use crate::support::process::{Finished, Process, SOON};
 use crate::support::stranger::Stranger;
 use crate::support::user::timed;
 use crate::support::worker::footprint;
@@ -31,6 +31,11 @@ fn gets_in(host: &Host, sub: &Process, address: &str, text: &str) {
     let (_, took) = timed(|| host.user.run(&line).expect(0));
     assert!(took < MEMBER, "by {address} it took {took:?}");
     sub.line(|line| line == text);
+}
+
+/// That it complained about nothing, but for what it says of the open mesh when it starts: whoever likes could fill it.
+fn is_quiet(finished: &Finished) {
+    assert_eq!(finished.stderr.lines().filter(|line| !line.contains("this mesh is open")).count(), 0, "{finished}");
 }
 
 /// Processor time that a process has used.
@@ -76,7 +81,7 @@ fn half_open_connections_keep_no_member_out_and_leave_nothing_behind() {
     eprintln!("half open: {before:?} {during:?} {after:?}");
     assert!(after["rss"] < before["rss"] + 32 * 1024, "KiB: {before:?} {after:?}");
     node.signal("TERM");
-    assert_eq!(node.finish().expect(0).stderr, "", "whoever likes could fill it");
+    is_quiet(&node.finish().expect(0));
 }
 
 #[test]
@@ -85,9 +90,7 @@ fn a_flood_of_mdns_answers_costs_little_and_parts_nobody() {
     let Some(mut network) = Network::new("a_flood_of_mdns_answers_costs_little_and_parts_nobody") else { return };
     let [one, two, attacker] = network.hosts();
     let nodes = [one.node(&listens()), two.node(OPEN)];
-    for node in &nodes {
-        assert_eq!(node.event("linked")["found_by"], "mdns");
-    }
+    let peers: Vec<_> = nodes.iter().map(|node| node.event("linked")["peer"].to_string()).collect();
     let sub = two.user.sub(&format!("demo.a --raw {OPEN} --no-mdns --peer {ADDRESS}"));
     let before = footprint(&nodes[0].pid().to_string());
     let used_before = used(&nodes[0]);
@@ -115,13 +118,12 @@ fn a_flood_of_mdns_answers_costs_little_and_parts_nobody() {
     let newcomer_node = newcomer.node(OPEN);
     let linked = newcomer_node.event_within(Duration::from_secs(90), "linked");
     assert!(linked["addresses"][0].as_str().unwrap().contains("10.77.0."), "{linked}");
+    nodes.iter().for_each(|node| node.signal("KILL"));
     for node in nodes {
-        node.signal("TERM");
-        let finished = node.finish().expect(0);
+        let finished = node.finish();
         assert_eq!(finished.stderr.matches("floods this network").count(), 1, "once: {finished}");
-        let unlinked = finished.text().lines().filter(|line| line.contains("\"unlinked\""));
-        let verbs = unlinked.filter(|line| line.contains(linked["peer"].as_str().unwrap())).count();
-        assert_eq!(verbs, 0, "{finished}");
+        let parted = |line: &&str| line.contains("\"unlinked\"") && peers.iter().any(|peer| line.contains(peer));
+        assert_eq!(finished.text().lines().filter(parted).count(), 0, "{finished}");
     }
 }
 
@@ -155,22 +157,22 @@ fn strangers_that_speak_libp2p_are_dialled_a_handful_of_times_and_told_of_once()
     };
     let peer = |mdns, mute| Stranger::Peer { listen: listen(mdns), mdns, mute };
     let strangers = [
-        ("announced by mDNS", peer(true, false).start(&announced)),
-        ("given", peer(false, false).start(&given)),
-        ("given, and silent", peer(false, true).start(&mute)),
-        ("in the registry", peer(false, false).start(&registered)),
+        ("announced by mDNS", 3, peer(true, false).start(&announced)),
+        ("given", 3, peer(false, false).start(&given)),
+        // It might be one of ours, on a host that is slow: what the user gave is tried every 5 s.
+        ("given, and silent", 14, peer(false, true).start(&mute)),
+        ("in the registry", 3, peer(false, false).start(&registered)),
     ];
     let ids: Vec<_> =
-        strangers.iter().map(|(_, one)| one.event("started")["peer"].as_str().unwrap().to_owned()).collect();
+        strangers.iter().map(|(.., one)| one.event("started")["peer"].as_str().unwrap().to_owned()).collect();
     let given = ["/ip4/10.77.0.3/tcp/4001", "/ip4/10.77.0.4/tcp/4001"];
     let flags = listens().replace("--no-local", "");
     let (node, started) = one.user.node(&format!("{flags} --peer {} --peer {}", given[0], given[1]));
     let _entry = register(one.user.dir(), &started, &ids[3], "/ip4/10.77.0.5/tcp/4001");
     let knocks = Stranger::Knocker { address: ADDRESS.to_owned(), per_second: 50 }.start(&knocker);
     // Each is found, and found out.
-    for (what, stranger) in &strangers {
-        stranger.event(&"dialled".to_owned());
-        eprintln!("{what}: dialled");
+    for (.., stranger) in &strangers {
+        stranger.event("dialled");
     }
     let told = node.event("not_pombo");
     assert_eq!(told["addresses"], json!([given[0]]));
@@ -182,20 +184,22 @@ fn strangers_that_speak_libp2p_are_dialled_a_handful_of_times_and_told_of_once()
     while Instant::now() < minute {
         gets_in(&member, &sub, ADDRESS, &format!("m{round}"));
         round += 1;
+        let again = node.stdout.next_within(Duration::from_secs(2), |line| line.contains("not_pombo"));
+        assert_eq!(again, None, "said once");
     }
     let after = (footprint(&node.pid().to_string()), used(&node));
     eprintln!("a minute: {:?} of the processor with {round} members, {:?} {:?}", after.1 - before.1, before.0, after.0);
     assert!(after.0["rss"] < before.0["rss"] + 32 * 1024, "KiB: {before:?} {after:?}");
     drop(knocks);
-    for (what, mut stranger) in strangers {
+    for (what, most, mut stranger) in strangers {
         stranger.kill();
         let text = stranger.stdout.to_string();
         let dials = text.lines().filter(|line| line.contains("\"dialled\"")).count();
         eprintln!("{what}: {dials} dials in a minute");
-        assert!((1..=9).contains(&dials), "{what}: {dials} dials");
+        assert!((1..=most).contains(&dials), "{what}: {dials} dials");
     }
     node.signal("TERM");
     let finished = node.finish().expect(0);
     assert_eq!(finished.text().matches("not_pombo").count(), 1, "{finished}");
-    assert_eq!(finished.stderr, "", "whoever likes could fill it");
+    is_quiet(&finished);
 }

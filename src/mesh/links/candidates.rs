@@ -160,6 +160,11 @@ impl Candidate {
     pub(super) fn arrived(&mut self, peer: PeerId) {
         self.dialling = None;
         self.resident = Some(peer);
+        self.meet();
+    }
+
+    /// It is there: it was linked once.
+    pub(super) fn meet(&mut self) {
         self.met = true;
     }
 
@@ -240,8 +245,8 @@ impl Candidates {
         }
     }
 
-    pub(super) fn forget_rumours(&mut self, is_linked: impl Fn(&PeerId) -> bool) {
-        self.0.retain(|target, candidate| !candidate.is_rumour() || target.peer().is_some_and(|peer| is_linked(&peer)));
+    pub(super) fn forget_rumours(&mut self) {
+        self.0.retain(|_, candidate| !candidate.is_rumour());
     }
 
     pub(super) fn depart(&mut self, target: &Target, now: Now) {

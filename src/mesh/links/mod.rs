@@ -87,14 +87,18 @@ impl Links {
         found.remove(&Target::Peer(self.me));
         for (target, addresses) in found {
             self.candidates.see(&target, addresses, by, now);
+            if target.peer().is_some_and(|peer| self.is_linked(&peer))
+                && let Some(candidate) = self.candidates.get_mut(&target)
+            {
+                candidate.meet();
+            }
         }
         self.stale = Some(now);
     }
 
     /// Much of what multicast DNS told is not there: only who was met, or is known otherwise as well, is still looked for.
     pub(crate) fn flooded(&mut self, now: Now) {
-        let Self { candidates, linked, .. } = self;
-        candidates.forget_rumours(|peer| linked.contains_key(peer));
+        self.candidates.forget_rumours();
         self.stale = Some(now);
     }
 
@@ -236,10 +240,10 @@ impl Links {
         let nowhere = unreachable && candidate.is_some_and(|candidate| candidate.is_only_at(&plain));
         let mut expected = Vec::new();
         for target in &targets {
-            let is_kept = self.candidates.get_mut(target).is_some_and(|candidate| {
-                candidate.failed(now, fx);
-                candidate.is_kept()
-            });
+            // Who dialled us and is not looked for is not remembered: there may be any number of those.
+            let Some(candidate) = self.candidates.get_mut(target) else { continue };
+            candidate.failed(now, fx);
+            let is_kept = candidate.is_kept();
             expected.extend(is_kept.then(|| target.clone()));
             let span = if is_kept { EXPECTED } else { SHUNNED };
             match why {

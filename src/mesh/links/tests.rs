@@ -223,6 +223,17 @@ fn a_stranger_where_one_of_ours_should_be_is_told_of_once_and_tried_again_each_m
 }
 
 #[test]
+fn strangers_that_dial_us_do_not_make_us_forget_those_that_we_dial() {
+    let mut bench = Bench::new();
+    bench.see(1, FoundBy::Given, 0);
+    bench.outputs();
+    bench.fail(1, DialFailure::NotPombo, 1);
+    (100..3_000).for_each(|who| bench.fail(who, DialFailure::NotPombo, 2));
+    bench.links.on_timeout(at(59_000), &mut bench.fx);
+    assert_eq!(bench.dials(), []);
+}
+
+#[test]
 fn a_flood_is_forgotten_but_for_those_who_were_met_or_are_known_otherwise() {
     let mut bench = Bench::new();
     bench.connect(1, 1, 0);
