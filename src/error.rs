@@ -288,7 +288,7 @@ pub enum SubscribeError {
     #[error(transparent)]
     Name(#[from] NameError),
     /// This node has as many as it may have.
-    #[error("this node has {limit} already, which is the limit: raise it in the configuration or use a wildcard")]
+    #[error("a node may have {limit} patterns or services: raise the limit in the configuration, or use a wildcard")]
     TooMany {
         /// The limit.
         limit: usize,

@@ -20,6 +20,8 @@ use libp2p::core::transport::{DialOpts, ListenerId, TransportEvent};
 use libp2p::multiaddr::Protocol;
 use libp2p::{Multiaddr, Transport, TransportError};
 
+use crate::net::inner;
+
 /// Places for connections over TCP. Each costs a file descriptor and some kilobytes.
 const STREAMS: usize = 128;
 /// Places for connections over QUIC. Fewer, since each may hold what its window admits.
@@ -110,11 +112,10 @@ impl Place {
 type Host = Option<IpAddr>;
 
 fn host(address: &Multiaddr) -> Host {
-    address.iter().find_map(|part| match part {
-        Protocol::Ip4(ip) => Some(ip.into()),
-        Protocol::Ip6(ip) => Some(Ipv6Addr::from_bits(ip.to_bits() >> 64 << 64).into()),
-        _ => None,
-    })
+    match inner::ip(address)? {
+        IpAddr::V6(ip) => Some(Ipv6Addr::from_bits(ip.to_bits() >> 64 << 64).into()),
+        ip @ IpAddr::V4(_) => Some(ip),
+    }
 }
 
 struct Occupant {

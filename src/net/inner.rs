@@ -31,7 +31,8 @@ pub(crate) fn for_others(addresses: &[Multiaddr]) -> Vec<Multiaddr> {
     all.into_iter().cloned().collect()
 }
 
-fn ip(address: &Multiaddr) -> Option<IpAddr> {
+/// The IP address that an address begins with.
+pub(super) fn ip(address: &Multiaddr) -> Option<IpAddr> {
     match address.iter().next() {
         Some(Protocol::Ip4(ip)) => Some(ip.into()),
         Some(Protocol::Ip6(ip)) => Some(ip.into()),

@@ -19,6 +19,8 @@ mod cli;
 #[cfg(feature = "cli")]
 mod config;
 #[cfg(feature = "cli")]
+mod errands;
+#[cfg(feature = "cli")]
 mod hosts;
 #[cfg(feature = "cli")]
 mod hosts_discovery;
