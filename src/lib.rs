@@ -7,8 +7,8 @@
 
 #[cfg(feature = "net")]
 pub use api::{
-    Ask, Builder, Discovery, Incoming, MeshInfo, Node, Provider, Publish, Published, Publisher, Refusal, Reply, Serve,
-    ServeWith, Serving, Subscribe, Subscriber,
+    Ask, Builder, Discovery, Identity, Incoming, MeshInfo, Node, Provider, Publish, Published, Publisher, Refusal,
+    Reply, Serve, ServeWith, Serving, Subscribe, Subscriber,
 };
 /// Bytes that are cheap to clone: what [`RawTopic`] and its like carry.
 pub use bytes::Bytes;

@@ -9,7 +9,7 @@ mod serve;
 mod subscribe;
 mod unpack;
 
-pub use builder::Builder;
+pub use builder::{Builder, Identity};
 pub use incoming::Incoming;
 pub use node::{Discovery, MeshInfo, Node};
 pub use publish::{Publish, Published, Publisher};

@@ -82,7 +82,7 @@ fn run(context: Context, verb: Verb) -> Result<(), Failure> {
             Verb::Peers => peers::run(&context).await,
             Verb::Topics => topics::run(&context).await,
             Verb::Services => services::run(&context).await,
-            Verb::Id => id::run(&context).await,
+            Verb::Id => id::run(&context),
             Verb::Config(args) => config::run(&context, &args),
             Verb::Completions(args) => completions::run(&context, &args),
             Verb::Man(args) => man::run(&context, &args),

@@ -435,6 +435,6 @@ fn announced(mut addresses: Vec<Multiaddr>) -> Vec<Multiaddr> {
 /// interface, which is another one there.
 fn leads_nowhere_else(part: &Protocol<'_>) -> bool {
     let ip4 = matches!(part, Protocol::Ip4(ip) if ip.is_loopback() || ip.is_unspecified());
-    let ip6 = |ip: &std::net::Ipv6Addr| ip.is_loopback() || ip.is_unspecified() || ip.is_unicast_link_local();
-    ip4 || matches!(part, Protocol::Ip6(ip) if ip6(ip))
+    let of_one_link = matches!(part, Protocol::Ip6(ip) if ip.is_unicast_link_local());
+    ip4 || of_one_link || matches!(part, Protocol::Ip6(ip) if ip.is_loopback() || ip.is_unspecified())
 }

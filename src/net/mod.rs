@@ -3,7 +3,7 @@
 //! What is here opens connections, keeps strangers out, finds neighbours on this host and keeps what a node must remember
 //! between two starts. It decides nothing about messages: whom to dial, what to forward and whom to answer is the mesh's.
 
-pub(crate) use start::start;
+pub(crate) use start::{identity, start};
 
 pub(crate) mod access;
 pub(crate) mod behaviour;

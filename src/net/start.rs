@@ -10,7 +10,7 @@ use tokio::sync::{broadcast, mpsc, watch};
 use tracing::{Instrument, info, info_span, warn};
 
 use crate::api::node::About;
-use crate::api::{Discovery, MeshInfo, Node};
+use crate::api::{Discovery, Identity, MeshInfo, Node};
 use crate::config::{Config, MeshChoice};
 use crate::dns;
 use crate::error::StartError;
@@ -45,7 +45,7 @@ pub(crate) async fn start(config: Config) -> Result<Node, StartError> {
     let names = names(&config)?;
     let found = registry::directory();
     // Which mesh the user's nodes are in is looked up even where they are not to be found by it.
-    let (access, slot, place) = identity(&config, found.as_ref().ok())?;
+    let (access, slot, place) = claim(&config, found.as_ref().ok())?;
     let registry = config.local.then_some(found);
     let registry_dir = registry.as_ref().and_then(|found| found.as_ref().ok()).cloned();
     let me = slot.keypair.public().to_peer_id();
@@ -144,7 +144,7 @@ pub(crate) async fn start(config: Config) -> Result<Node, StartError> {
     }
     let about = About {
         name: slot.name.clone(),
-        mesh: MeshInfo { name: access.name.clone(), id: access.id, open: access.is_open() },
+        mesh: info(&access),
         discovery,
         addresses,
         limits: config.limits,
@@ -167,14 +167,34 @@ fn spawn(task: impl Future<Output = ()> + Send + 'static) {
     tokio::spawn(task);
 }
 
-/// Which mesh, who this node is in it, and its place in the data directory if it has one.
-fn identity(config: &Config, registry: Option<&PathBuf>) -> Result<(MeshAccess, Slot, Option<PathBuf>), StartError> {
-    let data = |error: DataDirError| {
-        if let DataDirError::BadName { .. } = error {
-            return StartError::Config(error.to_string());
+/// Who a node with this configuration is, without one.
+pub(crate) fn identity(config: &Config) -> Result<Identity, StartError> {
+    let found = registry::directory();
+    let (access, directory) = mesh(config, found.as_ref().ok())?;
+    let resident = match (&config.key, &directory) {
+        (Some(path), _) => Slot::look_at_key(path).map_err(data)?,
+        (None, Some(directory)) if !config.short_lived => directory.look(config.name.as_deref()).map_err(data)?,
+        (None, _) => {
+            return Err(StartError::Config("a short-lived node is another one each time: give it a key".to_owned()));
         }
-        StartError::Data(Box::new(error))
     };
+    let name = config.name.clone().unwrap_or(resident.name);
+    Ok(Identity { name, peer: resident.peer, mesh: info(&access) })
+}
+
+fn info(access: &MeshAccess) -> MeshInfo {
+    MeshInfo { name: access.name.clone(), id: access.id, open: access.is_open() }
+}
+
+fn data(error: DataDirError) -> StartError {
+    if let DataDirError::BadName { .. } = error {
+        return StartError::Config(error.to_string());
+    }
+    StartError::Data(Box::new(error))
+}
+
+/// Which mesh, and the data directory if it is needed.
+fn mesh(config: &Config, registry: Option<&PathBuf>) -> Result<(MeshAccess, Option<DataDir>), StartError> {
     let mesh = match &config.mesh {
         MeshChoice::Open => None,
         MeshChoice::Named(name) if name == crate::net::access::OPEN => None,
@@ -191,6 +211,12 @@ fn identity(config: &Config, registry: Option<&PathBuf>) -> Result<(MeshAccess, 
         (Some(name), Some(directory)) => directory.mesh(name).map_err(data)?,
         (None, _) | (_, None) => MeshAccess::open(),
     };
+    Ok((access, directory))
+}
+
+/// Which mesh, who this node is in it, and its place in the data directory if it has one.
+fn claim(config: &Config, registry: Option<&PathBuf>) -> Result<(MeshAccess, Slot, Option<PathBuf>), StartError> {
+    let (access, directory) = mesh(config, registry)?;
     let slot = match (&config.key, &directory) {
         (Some(path), _) => {
             let mut slot = Slot::load_key(path).map_err(data)?;

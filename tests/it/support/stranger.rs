@@ -18,6 +18,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::json;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
+use tokio::time::MissedTickBehavior;
 
 use super::network::Host;
 use super::process::Process;
@@ -151,7 +152,10 @@ async fn half_open(address: &str, count: usize) {
         let (multiaddr, opened) = (multiaddr.clone(), Arc::clone(&opened));
         tokio::spawn(async move {
             let mut first = true;
+            let mut pace = tokio::time::interval(Duration::from_secs(1));
+            pace.set_missed_tick_behavior(MissedTickBehavior::Delay);
             loop {
+                pace.tick().await;
                 let count = || {
                     opened.fetch_add(u64::from(std::mem::take(&mut first)), Ordering::Relaxed);
                 };
@@ -161,12 +165,12 @@ async fn half_open(address: &str, count: usize) {
                     1 => stop_after(socket, b"\x13/multistream/1.0.0\n\x07/noise\n\x00", count).await,
                     _ => stop_at_the_gate(&multiaddr, count).await,
                 };
-                tokio::time::sleep(Duration::from_secs(1)).await;
             }
         });
     }
+    let mut pace = tokio::time::interval(Duration::from_millis(50));
     while opened.load(Ordering::Relaxed) < count as u64 {
-        tokio::time::sleep(Duration::from_millis(50)).await;
+        pace.tick().await;
     }
     say(&json!({ "event": "open" }));
     std::future::pending::<()>().await;
