@@ -291,7 +291,7 @@ pub enum SubscribeError {
     #[error(transparent)]
     Name(#[from] NameError),
     /// This node has as many as it may have.
-    #[error("this node has {limit} already, which is the limit: raise it in the configuration or use a wildcard")]
+    #[error("a node may have {limit} patterns or services: raise the limit in the configuration, or use a wildcard")]
     TooMany {
         /// The limit.
         limit: usize,
@@ -395,6 +395,16 @@ pub enum RequestError {
         /// The service.
         service: String,
     },
+    /// Several nodes have the name that was given, and serve it. It was sent to none.
+    #[error("{} nodes called {node} serve {service}: name one by its id: {}", .nodes.len(), list(.nodes))]
+    Ambiguous {
+        /// The node as named.
+        node: String,
+        /// The service.
+        service: String,
+        /// Their ids.
+        nodes: Vec<PeerId>,
+    },
     /// The handler answered with an error.
     #[error("{message}")]
     Refused {
@@ -483,10 +493,18 @@ impl RequestError {
             Self::Busy { .. } => Outcome::Busy,
             Self::Denied { .. } => Outcome::Denied,
             Self::Unknown { .. } => Outcome::Unknown,
-            Self::TooLarge { .. } | Self::Headers { .. } | Self::TooMany { .. } | Self::Encode(_) | Self::Draining => {
-                Outcome::Rejected
-            }
+            Self::TooLarge { .. }
+            | Self::Headers { .. }
+            | Self::TooMany { .. }
+            | Self::Ambiguous { .. }
+            | Self::Encode(_)
+            | Self::Draining => Outcome::Rejected,
             Self::Decode(_) | Self::Closed(_) => Outcome::Failed,
         }
     }
+}
+
+/// The first of them, one after the other.
+fn list(peers: &[PeerId]) -> String {
+    peers.iter().take(8).map(PeerId::to_string).collect::<Vec<_>>().join(", ")
 }

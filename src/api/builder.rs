@@ -2,9 +2,9 @@
 
 use std::path::PathBuf;
 
-use libp2p::Multiaddr;
+use libp2p::{Multiaddr, PeerId};
 
-use super::{Doctor, Node};
+use super::{Doctor, MeshInfo, Node};
 use crate::DnsName;
 use crate::config::{Config, MeshChoice};
 use crate::error::StartError;
@@ -148,6 +148,25 @@ impl Builder {
         Doctor::new(self.config)
     }
 
+    /// Who such a node is: the one that has this key or name; without either the first of the data directory that runs, or
+    /// else the one that would start now. What is not there yet is made. Nothing is started, and nothing taken.
+    ///
+    /// ```
+    /// # fn f() -> Result<(), pombo::StartError> {
+    /// let shop = pombo::Node::builder().name("shop").identity()?;
+    /// println!("{} is {}, in mesh {}", shop.name, shop.peer, shop.mesh.name);
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// [`StartError`] names what could not be used, and what to do about it. A short-lived node without a key has no identity
+    /// before it starts.
+    pub fn identity(&self) -> Result<Identity, StartError> {
+        net::identity(&self.config)
+    }
+
     /// Starts the node. When this returns, it listens and looks for others.
     ///
     /// Must be called within a tokio runtime, on which the node then runs. Dropping the future before it is done starts
@@ -159,4 +178,16 @@ impl Builder {
     pub async fn start(self) -> Result<Node, StartError> {
         net::start(self.config).await
     }
+}
+
+/// Who a node is, as [`Builder::identity`] finds out.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Identity {
+    /// What people call it.
+    pub name: String,
+    /// Its id.
+    pub peer: PeerId,
+    /// Its mesh.
+    pub mesh: MeshInfo,
 }

@@ -13,7 +13,7 @@ mod size;
 mod subscribe;
 mod unpack;
 
-pub use builder::Builder;
+pub use builder::{Builder, Identity};
 pub use doctor::Doctor;
 pub use drain::{Drain, DrainError};
 pub use incoming::{Incoming, Respond};

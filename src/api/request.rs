@@ -62,8 +62,8 @@ impl<'n, R, E> Ask<'n, R, E> {
 
     /// Asks this node and no other: its name, or its peer id.
     ///
-    /// If it is not there or does not serve the service, the request ends with [`RequestError::NoNode`]. Of several
-    /// nodes with that name one is taken.
+    /// If it is not there or does not serve the service, the request ends with [`RequestError::NoNode`]. Names are not
+    /// unique: if several nodes of that name serve it, it ends with [`RequestError::Ambiguous`].
     pub fn to(mut self, node: impl Into<String>) -> Self {
         self.to = Some(node.into());
         self
@@ -176,6 +176,7 @@ fn failed(failure: AskFailure, service: String, to: Option<NodeName>) -> Request
     match failure {
         AskFailure::Nobody => RequestError::Nobody { service },
         AskFailure::NoNode => RequestError::NoNode { node: name(to), service },
+        AskFailure::Ambiguous { nodes } => RequestError::Ambiguous { node: name(to), service, nodes },
         AskFailure::Busy => RequestError::Busy { service },
         AskFailure::Unknown => RequestError::Unknown { service },
         AskFailure::NotSent => RequestError::NotSent { service },

@@ -18,9 +18,8 @@ pub(super) struct Mesh<'a> {
     open: bool,
 }
 
-impl<'a> From<&'a Node> for Mesh<'a> {
-    fn from(node: &'a Node) -> Self {
-        let mesh = node.mesh();
+impl<'a> From<&'a MeshInfo> for Mesh<'a> {
+    fn from(mesh: &'a MeshInfo) -> Self {
         Self { name: &mesh.name, id: mesh.id.to_string(), open: mesh.open }
     }
 }
@@ -76,7 +75,7 @@ fn started(node: &Node) -> Started<'_> {
         version: env!("CARGO_PKG_VERSION"),
         name: node.name(),
         peer: node.peer_id().to_string(),
-        mesh: node.into(),
+        mesh: node.mesh().into(),
         addresses: node.addresses().iter().map(Multiaddr::to_string).collect(),
         discovery: node.discovery().iter().map(Way::from).collect(),
     }

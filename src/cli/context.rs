@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use futures::future::{self, Either};
-use pombo::{Builder, Config, Multiaddr, Node, StartError};
+use pombo::{Builder, Config, Identity, Node, StartError};
 
 use super::args::Common;
 use super::config::Settings;
@@ -37,10 +37,9 @@ impl Context {
         self.lasting().short_lived(true)
     }
 
-    /// The same, but it looks for nobody, and only this machine could find it.
-    pub(super) fn unseen(&self) -> Builder {
-        let loopback = "/ip4/127.0.0.1/tcp/0".parse::<Multiaddr>();
-        loopback.into_iter().fold(self.identity().mdns(false).local(false), Builder::listen)
+    /// Who the node that the flags mean is.
+    pub(super) fn who(&self) -> Result<Identity, Failure> {
+        self.identity().identity().map_err(|error| self.not_started(error))
     }
 
     /// What to do when no other node was found.

@@ -1,7 +1,6 @@
-//! `pombo id`: who a node started now with these flags is. It finds out as the node would: by claiming the identity, which
-//! makes what is not there yet, and letting it go.
+//! `pombo id`: who a node with these flags is. Nothing is started or taken for it, so that a node that runs can be asked for.
 
-use pombo::Node;
+use pombo::Identity;
 use serde::Serialize;
 
 use super::banner::{self, Mesh};
@@ -14,28 +13,25 @@ Examples:
   pombo id
   pombo id --name shop --json
 
-It takes the key of --key, the place of --name, or else the first place in the data directory that no running node \
-holds, as `pombo node` would. What is not there yet is made, and the next node finds it. Beside a running node this is \
-another one, therefore; `pombo peers` lists those that run.";
+It is the node of --key or --name, running or not. With neither it is the one that runs on this data directory, the first \
+if there are several, or else the one that the next `pombo node` will be. What is not there yet is made, and that node \
+finds it.";
 
 #[derive(Serialize)]
-struct Identity<'a> {
+struct Shown<'a> {
     name: &'a str,
     peer: String,
     mesh: Mesh<'a>,
 }
 
-pub(super) async fn run(context: &Context) -> Result<(), Failure> {
-    context.finish_on_node(context.unseen(), async |node| print(context, node)).await
-}
-
-fn print(context: &Context, node: &Node) -> Result<(), Failure> {
+pub(super) fn run(context: &Context) -> Result<(), Failure> {
+    let Identity { name, peer, mesh, .. } = context.who()?;
     let output = context.output;
     if output.is_json() {
-        return output.object(&Identity { name: node.name(), peer: node.peer_id().to_string(), mesh: node.into() });
+        return output.object(&Shown { name: &name, peer: peer.to_string(), mesh: (&mesh).into() });
     }
-    output.line(format_args!("name     {}", text::escape(node.name())))?;
-    output.line(format_args!("peer     {}", node.peer_id()))?;
-    output.line(format_args!("mesh     {}", banner::mesh(node.mesh())))?;
-    output.line(format_args!("mesh id  {}", node.mesh().id))
+    output.line(format_args!("name     {}", text::escape(&name)))?;
+    output.line(format_args!("peer     {peer}"))?;
+    output.line(format_args!("mesh     {}", banner::mesh(&mesh)))?;
+    output.line(format_args!("mesh id  {}", mesh.id))
 }

@@ -88,7 +88,7 @@ fn run(context: Context, verb: Verb) -> Result<(), Failure> {
             Verb::Peers(args) => listing::run(&context, args, peers::page).await,
             Verb::Topics(args) => listing::run(&context, args, topics::page).await,
             Verb::Services(args) => listing::run(&context, args, services::page).await,
-            Verb::Id => id::run(&context).await,
+            Verb::Id => id::run(&context),
             Verb::Doctor => doctor::run(&context).await,
             Verb::Bench(args) => bench::run(&context, args).await,
             Verb::Config(args) => config::run(&context, &args),

@@ -99,6 +99,7 @@ impl Log {
             Event::OtherMesh { peer, addresses, open } => {
                 self.say(&turned_away(peer, &addresses, self.open, open))?;
             }
+            Event::NotPombo { addresses, .. } => self.say(&no_node(&addresses))?,
             Event::Outrun { .. } => self.say(OUTRUN)?,
             // Listings show it.
             Event::Changed { .. } | _ => {}
@@ -135,6 +136,12 @@ fn turned_away(peer: Option<PeerId>, addresses: &[Multiaddr], ours_open: bool, t
     format!("! turned away {who}{place}: it is in {mesh}; {remedy}")
 }
 
+/// That a given address leads to something else.
+fn no_node(addresses: &[Multiaddr]) -> String {
+    let places: Vec<_> = addresses.iter().map(Multiaddr::to_string).collect();
+    format!("! what answers at {} is not a pombo node: correct the address, or start one there", places.join(", "))
+}
+
 fn line(event: Event) -> Option<Line> {
     let time = text::rfc3339(text::clock());
     let line = match event {
@@ -155,6 +162,12 @@ fn line(event: Event) -> Option<Line> {
             peer: peer.map(|peer| peer.to_string()),
             addresses: addresses.iter().map(Multiaddr::to_string).collect(),
             open: Some(open),
+            ..Line::default()
+        },
+        Event::NotPombo { peer, addresses } => Line {
+            event: "not_pombo",
+            peer: peer.map(|peer| peer.to_string()),
+            addresses: addresses.iter().map(Multiaddr::to_string).collect(),
             ..Line::default()
         },
         Event::Outrun { .. } => Line { event: "outrun", ..Line::default() },

@@ -54,6 +54,8 @@ pub(crate) enum Input {
     Listening(Vec<Multiaddr>),
     /// Somebody may be found there. Without a peer id only the address is known.
     Seen { peer: Option<PeerId>, addresses: Vec<Multiaddr>, by: FoundBy },
+    /// More was found by multicast DNS than there can be: most of it is not there.
+    Flooded,
     /// A name was looked up: its IP addresses, as addresses of one part. None if that failed.
     Resolved { name: NameId, ips: Option<Vec<Multiaddr>> },
     /// This host's registry was looked through once, and everybody in it has been told as seen.
@@ -392,6 +394,8 @@ pub(crate) enum AskFailure {
     Nobody,
     /// The node that was named is not there.
     NoNode,
+    /// These have the name, and all of them serve it.
+    Ambiguous { nodes: Vec<PeerId> },
     /// Every provider is busy.
     Busy,
     /// Time ran out or the connection broke after it was sent: it may have run.
@@ -464,6 +468,13 @@ pub enum Event {
     Outrun {
         /// The incarnation of the other.
         incarnation: u64,
+    },
+    /// What answers where this node was told to look is no pombo node. Said once for each.
+    NotPombo {
+        /// Who, if it said so.
+        peer: Option<PeerId>,
+        /// Where.
+        addresses: Vec<Multiaddr>,
     },
     /// A neighbour belongs to another mesh and was turned away. Said once for each.
     OtherMesh {

@@ -24,6 +24,28 @@ const WINDOW: u64 = 256;
 /// Of how many frames of a shard it is kept how they ended, for those who ask late.
 const KEPT: usize = 1024;
 
+/// Who may be handed frames, by id.
+#[derive(Debug, Default)]
+pub(crate) struct Neighbours {
+    /// Those of the roster. They are asked first.
+    pub(crate) lasting: Vec<PeerId>,
+    /// Those on an errand of their own, as far as is known: they are about to end, and take nothing.
+    pub(crate) others: Vec<PeerId>,
+    /// Whether there will be more: somebody is being dialled, or known to be there.
+    pub(crate) more: bool,
+}
+
+/// What a neighbour made of a batch.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Word {
+    /// It took so many frames, for so many listeners.
+    Took { frames: u32, listeners: u32 },
+    /// It certainly has none of them.
+    HasNot,
+    /// It may have them.
+    Silent,
+}
+
 /// Frames that wait to be handed over, and who waits for them.
 #[derive(Debug, Default)]
 pub(crate) struct Inject {
@@ -38,6 +60,9 @@ pub(crate) struct Inject {
 struct Batch {
     frames: Vec<Arc<Frame>>,
     open: usize,
+    /// Whether anybody was asked.
+    asked: bool,
+    /// Those that were. One that was linked anew meanwhile may be asked again: who has a frame twice has it once.
     tried: Vec<PeerId>,
     confirmation: Confirmation,
     /// When it was first seen that a neighbour had taken it.
@@ -100,7 +125,7 @@ impl Inject {
 
     /// Hands over what waits, and looks whom that lets go on. `settled`: the first look-around is over, so whoever is not
     /// linked now was not found.
-    pub(crate) fn flush(&mut self, linked: &[PeerId], settled: bool, now: Mono, fx: &mut Effects) {
+    pub(crate) fn flush(&mut self, neighbours: &Neighbours, settled: bool, now: Mono, fx: &mut Effects) {
         while settled && !self.waiting.is_empty() {
             let mut bytes = 0;
             let fits = self.waiting.iter().take_while(|frame| {
@@ -110,7 +135,11 @@ impl Inject {
             let count = fits.count().max(1).min(self.waiting.len());
             let frames: Vec<_> = self.waiting.drain(..count).collect();
             self.begin(frames, now + UNATTENDED);
-            self.hand_over(self.next_batch - 1, linked, fx);
+            self.hand_over(self.next_batch - 1, neighbours, fx);
+        }
+        let stranded = self.batches.iter().filter(|(_, batch)| batch.open == 0).map(|(id, _)| *id);
+        for id in stranded.collect::<Vec<_>>() {
+            self.hand_over(id, neighbours, fx);
         }
         for batch in self.batches.values_mut().filter(|batch| batch.confirmation.peers > 0) {
             let heard = *batch.heard.get_or_insert(now);
@@ -125,7 +154,8 @@ impl Inject {
         self.next_batch += 1;
         self.mark(&frames, Stage::Under(id));
         let confirmation = Confirmation::default();
-        let batch = Batch { frames, open: 0, tried: Vec::new(), confirmation, heard: None, ripe: false, until };
+        let batch =
+            Batch { frames, open: 0, asked: false, tried: Vec::new(), confirmation, heard: None, ripe: false, until };
         self.batches.insert(id, batch);
     }
 
@@ -138,41 +168,59 @@ impl Inject {
         }
     }
 
-    fn hand_over(&mut self, id: u64, linked: &[PeerId], fx: &mut Effects) {
+    fn hand_over(&mut self, id: u64, neighbours: &Neighbours, fx: &mut Effects) {
         let Some(batch) = self.batches.get_mut(&id) else { return };
-        let mut candidates: Vec<_> = linked.iter().filter(|peer| !batch.tried.contains(peer)).copied().collect();
+        let mut candidates = Vec::new();
+        for among in [&neighbours.lasting, &neighbours.others] {
+            if candidates.is_empty() {
+                candidates.extend(among.iter().filter(|peer| !batch.tried.contains(peer)).copied());
+            }
+        }
         while batch.open < COPIES && !candidates.is_empty() {
             let peer = candidates.swap_remove(fx.below(candidates.len()));
             batch.tried.push(peer);
+            batch.asked = true;
             batch.open += 1;
             let frames = batch.frames.iter().map(|frame| frame.bytes.clone()).collect();
             fx.ask(peer, Request::Inject { frames, extensions: Vec::new() }, Asked::Inject { batch: id });
         }
-        if batch.open == 0 {
+        // If none of those who were asked has it, the next neighbour may still take it, in the time that the caller has.
+        if batch.open == 0 && !(batch.asked && neighbours.more) {
             self.finish(id);
         }
     }
 
-    /// A neighbour answered: it took so many frames, for so many listeners. None: it failed.
-    pub(crate) fn answered(&mut self, id: u64, taken: Option<(u32, u32)>, linked: &[PeerId], fx: &mut Effects) {
+    /// A neighbour answered, or will not.
+    pub(crate) fn answered(&mut self, id: u64, word: Word, neighbours: &Neighbours, fx: &mut Effects) {
         let Some(batch) = self.batches.get_mut(&id) else { return };
         batch.open = batch.open.saturating_sub(1);
-        match taken {
-            // Nobody can tell which frames it refused, so less than all of them is nothing.
-            Some((taken, listeners)) if usize::try_from(taken) == Ok(batch.frames.len()) => {
+        match word {
+            Word::Took { frames, listeners } if usize::try_from(frames) == Ok(batch.frames.len()) => {
                 batch.confirmation.peers += 1;
                 batch.confirmation.listeners = batch.confirmation.listeners.max(listeners);
             }
-            Some(_) | None => batch.confirmation.failed = true,
+            Word::Took { frames: 0, .. } | Word::HasNot => {}
+            // Nobody can tell which frames it refused, so less than all of them is nothing.
+            Word::Took { .. } | Word::Silent => batch.confirmation.failed = true,
         }
         if batch.open == 0 {
             if batch.confirmation.peers == 0 {
-                self.hand_over(id, linked, fx);
+                self.hand_over(id, neighbours, fx);
             } else {
                 self.finish(id);
             }
         }
         self.answer(fx);
+    }
+
+    /// The last link to that neighbour is gone.
+    pub(crate) fn unlinked(&mut self, peer: &PeerId) {
+        self.batches.values_mut().for_each(|batch| batch.tried.retain(|tried| tried != peer));
+    }
+
+    /// Whether something is left that nobody took.
+    pub(crate) fn is_stranded(&self) -> bool {
+        self.batches.values().any(|batch| batch.open == 0)
     }
 
     fn finish(&mut self, id: u64) {

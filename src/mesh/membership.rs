@@ -6,9 +6,9 @@ use std::sync::Arc;
 use libp2p_identity::PeerId;
 use multiaddr::{Multiaddr, Protocol};
 
-use super::Mesh;
 use super::effects::Asked;
 use super::event::{Answer, DialFailure, Event, FoundBy, InboundId, NodeName, Output, SubscriberId, Ticket};
+use super::inject::Neighbours;
 use super::links::Links;
 use super::requests;
 use super::roster::{self, Change, Fit, Roster};
@@ -16,6 +16,7 @@ use super::routes::{RemoteNode, Routes};
 use super::shards::ShardSet;
 use super::subscriptions::Detail;
 use super::time::{Mono, Now, Span};
+use super::{COURIERS, Mesh};
 use crate::wire::roster::SignedRecord;
 use crate::wire::rpc::Response;
 
@@ -44,8 +45,8 @@ impl requests::Directory for Directory<'_> {
         self.roster.providers(service).map(|known| known.peer()).collect()
     }
 
-    fn find(&self, name: &NodeName) -> Option<PeerId> {
-        self.roster.find(name).map(|known| known.peer())
+    fn find(&self, name: &NodeName) -> Vec<PeerId> {
+        self.roster.find(name).into_iter().map(roster::Known::peer).collect()
     }
 
     fn serves(&self, peer: PeerId, service: &str) -> bool {
@@ -188,6 +189,7 @@ impl Mesh {
         self.roster.unlinked(&peer, now, &mut self.fx);
         self.requests.unlinked(peer, &mut self.fx);
         self.pace.unlinked(peer, now.mono, &mut self.fx);
+        self.inject.unlinked(&peer);
         self.acknowledgements.unlinked(peer);
         self.told.remove(&peer);
         self.heard.remove(&peer);
@@ -307,14 +309,33 @@ impl Mesh {
         let done: Vec<_> = self.announcing.extract_if(.., |(version, _)| *version <= announced).collect();
         done.into_iter().for_each(|(_, ticket)| self.answer(ticket, Answer::Done));
         if self.short_lived {
-            let linked: Vec<_> = self.links.linked().copied().collect();
-            self.inject.flush(&linked, self.settling.is_over(), now.mono, &mut self.fx);
+            self.find_couriers(now);
+            let couriers = self.couriers();
+            self.inject.flush(&couriers, self.settling.is_over(), now.mono, &mut self.fx);
         }
         self.go_on_draining();
         self.go_on_leaving(now);
         self.answer_heads();
         self.dial_for_requests(now);
         self.links.settle(&mut self.fx);
+    }
+
+    /// Whom a short-lived node may hand its messages to.
+    pub(super) fn couriers(&self) -> Neighbours {
+        let lasts = |peer: &PeerId| self.roster.get(peer).is_some_and(roster::Known::is_live);
+        let (lasting, others) = self.links.linked().copied().partition(lasts);
+        let more = self.links.dialling() > 0 || self.roster.live().any(|known| !self.links.is_linked(&known.peer()));
+        Neighbours { lasting, others, more }
+    }
+
+    /// Links to those who would take what none of the neighbours has taken, however many these are.
+    fn find_couriers(&mut self, now: Now) {
+        if self.inject.is_stranded() {
+            let unlinked = self.roster.live().filter(|known| !self.links.is_linked(&known.peer()));
+            let next: Vec<_> =
+                unlinked.take(COURIERS).map(|known| (known.peer(), known.record().addresses.clone())).collect();
+            next.into_iter().for_each(|(peer, addresses)| self.links.want(peer, addresses, now));
+        }
     }
 
     /// Links to whom requests wait for, last of all, since whatever came before may have chosen somebody. A provider that
@@ -408,14 +429,20 @@ impl Mesh {
     }
 }
 
-/// The addresses that others are told: not those that lead only to this host, unless there are no others.
-fn announced(addresses: Vec<Multiaddr>) -> Vec<Multiaddr> {
-    let (near, far): (Vec<_>, Vec<_>) = addresses.into_iter().partition(leads_nowhere_else);
+/// The addresses that others are told. Who listens to its own host only has none, and is found there in the registry.
+fn announced(mut addresses: Vec<Multiaddr>) -> Vec<Multiaddr> {
+    addresses.retain(|address| !address.iter().any(|part| leads_nowhere_else(&part)));
+    // Where nobody hands out addresses, those that IPv4 hosts choose for themselves are all there is.
+    let is_own_choice =
+        |address: &Multiaddr| address.iter().any(|part| matches!(part, Protocol::Ip4(ip) if ip.is_link_local()));
+    let (near, far): (Vec<_>, Vec<_>) = addresses.into_iter().partition(is_own_choice);
     if far.is_empty() { near } else { far }
 }
 
-fn leads_nowhere_else(address: &Multiaddr) -> bool {
-    let ip4 = |part: &Protocol<'_>| matches!(part, Protocol::Ip4(ip) if ip.is_loopback() || ip.is_link_local());
-    let ip6 = |part: &Protocol<'_>| matches!(part, Protocol::Ip6(ip) if ip.is_loopback() || ip.is_unicast_link_local());
-    address.iter().any(|part| ip4(&part) || ip6(&part))
+/// Whether it leads back to whoever dials it, or, as an IPv6 address of one link does, nowhere without the name of an
+/// interface, which is another one there.
+fn leads_nowhere_else(part: &Protocol<'_>) -> bool {
+    let ip4 = matches!(part, Protocol::Ip4(ip) if ip.is_loopback() || ip.is_unspecified());
+    let of_one_link = matches!(part, Protocol::Ip6(ip) if ip.is_unicast_link_local());
+    ip4 || of_one_link || matches!(part, Protocol::Ip6(ip) if ip.is_loopback() || ip.is_unspecified())
 }

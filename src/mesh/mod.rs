@@ -17,7 +17,7 @@ use self::event::{
 };
 use self::heads::Heads;
 use self::inbound::Inbound;
-use self::inject::Inject;
+use self::inject::{Inject, Word};
 use self::links::Links;
 pub(crate) use self::links::Name;
 use self::membership::{Draining, Known, Leaving, Settling};
@@ -228,6 +228,7 @@ impl Mesh {
             Input::Abandoned(ticket) => self.abandoned(ticket, now),
             Input::Listening(addresses) => self.listening(addresses, now),
             Input::Seen { peer, addresses, by } => self.links.seen(peer, addresses, by, now),
+            Input::Flooded => self.links.flooded(now),
             Input::Resolved { name, ips } => self.links.resolved(name, ips, now, &mut self.fx),
             Input::Looked => self.settling.looked(),
             Input::Connected { peer, address, links } => self.connected(peer, address, links, now),
@@ -366,12 +367,13 @@ impl Mesh {
                 }
             }
             Asked::Inject { batch } => {
-                let taken = match result.map(|checked| checked.body) {
-                    Ok(Response::Injected { taken, listeners, .. }) => Some((taken, listeners)),
-                    Ok(_) | Err(_) => None,
+                let word = match result.map(|checked| checked.body) {
+                    Ok(Response::Injected { taken, listeners, .. }) => Word::Took { frames: taken, listeners },
+                    Err(RpcFailure::NotSent) => Word::HasNot,
+                    Ok(_) | Err(RpcFailure::Unknown) => Word::Silent,
                 };
-                let linked: Vec<_> = self.links.linked().copied().collect();
-                self.inject.answered(batch, taken, &linked, &mut self.fx);
+                let couriers = self.couriers();
+                self.inject.answered(batch, word, &couriers, &mut self.fx);
             }
             Asked::LastHeads => self.last_heads_answered(),
             Asked::Told => {}

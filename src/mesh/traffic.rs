@@ -167,7 +167,9 @@ impl Mesh {
     pub(super) fn injected(&mut self, from: PeerId, id: InboundId, frames: &[Arc<Frame>], now: Now) {
         let mut taken = 0;
         let mut listeners = 0;
-        for frame in frames.iter().filter(|frame| frame.kind == Kind::Messages) {
+        // A node that is about to end can neither repeat them nor repair what gets lost of them.
+        let ends = self.leaving.is_some() || (self.short_lived && !self.roster.speaks());
+        for frame in frames.iter().filter(|frame| !ends && frame.kind == Kind::Messages) {
             // From its author itself it is no replay, whatever the author's clock says.
             if frame.stream.node == self.me || (frame.stream.node != from && self.is_replayed(frame, now)) {
                 continue;

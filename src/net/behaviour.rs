@@ -9,10 +9,11 @@ use std::time::Duration;
 use libp2p::gossipsub::{self, MessageId, ValidationMode};
 use libp2p::swarm::NetworkBehaviour;
 use libp2p::swarm::behaviour::toggle::Toggle;
-use libp2p::{PeerId, connection_limits, mdns, ping};
+use libp2p::{PeerId, connection_limits, ping};
 
 use crate::MeshId;
 use crate::net::gossip::Gossip;
+use crate::net::mdns::Mdns;
 use crate::net::rpc;
 use crate::wire::frame;
 
@@ -46,8 +47,8 @@ pub(crate) const SILENCE: Duration = Duration::from_millis(4500);
 #[derive(NetworkBehaviour)]
 pub(crate) struct Behaviour {
     pub(crate) limits: connection_limits::Behaviour,
-    pub(crate) mdns4: Toggle<mdns::tokio::Behaviour>,
-    pub(crate) mdns6: Toggle<mdns::tokio::Behaviour>,
+    pub(crate) mdns4: Toggle<Mdns>,
+    pub(crate) mdns6: Toggle<Mdns>,
     pub(crate) ping: ping::Behaviour,
     pub(crate) gossip: Gossip,
     pub(crate) rpc: rpc::Behaviour,
@@ -86,7 +87,7 @@ impl Behaviour {
     pub(crate) fn new(own: PeerId, mesh: MeshId, mdns: bool) -> Result<(Self, Vec<MdnsOff>), BehaviourError> {
         let mut off = Vec::new();
         let mut family = |ipv6| {
-            let started = mdns.then(|| mdns::tokio::Behaviour::new(mdns_config(ipv6), own)).transpose();
+            let started = mdns.then(|| Mdns::new(own, ipv6)).transpose();
             Toggle::from(started.unwrap_or_else(|reason| {
                 off.push(MdnsOff { ipv6, reason });
                 None
@@ -110,14 +111,10 @@ fn limits() -> connection_limits::ConnectionLimits {
         // After a crash the dead connection lingers while the new one is made, over several addresses at once. The mesh
         // closes the surplus.
         .with_max_established_per_peer(Some(4))
-        // What strangers before the gate can occupy.
-        .with_max_pending_incoming(Some(PENDING))
+        // Who waits at the door is counted there, by host. Those that made room for others still count here, until their
+        // tasks have run.
+        .with_max_pending_incoming(Some(1024))
         .with_max_pending_outgoing(Some(PENDING))
-}
-
-fn mdns_config(enable_ipv6: bool) -> mdns::Config {
-    // Libp2p's defaults of 5 and 6 minutes keep a dead node listed, and one lost packet away from a living one.
-    mdns::Config { ttl: Duration::from_secs(120), query_interval: Duration::from_secs(30), enable_ipv6 }
 }
 
 fn gossip(mesh: MeshId) -> Result<Gossip, BehaviourError> {

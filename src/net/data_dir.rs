@@ -25,7 +25,7 @@ use crate::net::files;
 use crate::net::holder::Holder;
 
 pub(crate) use look::{Found, exposed};
-pub(crate) use slot::Slot;
+pub(crate) use slot::{Resident, Slot};
 
 /// Why the data directory, or what is in it, cannot be used. Each names the path and what to do.
 #[derive(Debug, thiserror::Error)]
@@ -158,6 +158,23 @@ impl DataDir {
         // What stands there now may be another process's.
         let secret = read_secret(&path)?.ok_or(DataDirError::BadSecret { path })?;
         Ok(MeshAccess::private(name, secret))
+    }
+
+    /// Who the node of that name is, or else the first that runs, or else the next that does. Its place is not taken; what is
+    /// not there yet is made.
+    ///
+    /// # Errors
+    ///
+    /// If the name is none, or its files cannot be used.
+    pub(crate) fn look(&self, name: Option<&str>) -> Result<Resident, DataDirError> {
+        let nodes = self.root.join("nodes");
+        match name {
+            Some(name) => {
+                check_name("node", name)?;
+                Slot::look(&nodes, name)
+            }
+            None => Slot::look_any(&nodes),
+        }
     }
 
     /// Takes a node's place and holds it: the one of that name, or else the first that nobody holds, made if need be. On a

@@ -91,6 +91,8 @@ pub(crate) struct Desks {
     pub(crate) gossip: HashMap<GossipId, gossipsub::MessageId>,
     /// Nodes of other versions that were told of.
     pub(crate) other_versions: BTreeSet<PeerId>,
+    /// Whether a flood of mDNS answers was told of.
+    pub(crate) flooded: bool,
     next: u64,
 }
 

@@ -3,7 +3,7 @@
 //! What is here opens connections, keeps strangers out, finds neighbours on this host and keeps what a node must remember
 //! between two starts. It decides nothing about messages: whom to dial, what to forward and whom to answer is the mesh's.
 
-pub(crate) use start::{check, start, start_in};
+pub(crate) use start::{check, identity, start, start_in};
 
 pub(crate) mod access;
 pub(crate) mod behaviour;
@@ -11,14 +11,17 @@ mod checker;
 mod clock;
 pub(crate) mod data_dir;
 pub(crate) mod doctor;
+pub(crate) mod doorstep;
 mod driver;
 mod files;
 pub(crate) mod gate;
 mod gossip;
 pub(crate) mod handle;
 mod holder;
+mod inner;
 mod listen;
 pub(crate) mod mailbox;
+mod mdns;
 pub(crate) mod press;
 pub(crate) mod registry;
 mod remembered;

@@ -10,7 +10,7 @@ use tokio::sync::{broadcast, mpsc, watch};
 use tracing::{Instrument, info, info_span, warn};
 
 use crate::api::node::About;
-use crate::api::{Discovery, MeshInfo, Node};
+use crate::api::{Discovery, Identity, MeshInfo, Node};
 use crate::config::{Config, MeshChoice};
 use crate::dns;
 use crate::error::StartError;
@@ -28,7 +28,7 @@ use crate::net::press::{Press, Signer};
 use crate::net::registry::{self, Card, Registration, RegistryError};
 use crate::net::remembered::Remembered;
 use crate::net::silence::Silence;
-use crate::net::{checker, files, resolver, transport, watcher};
+use crate::net::{checker, files, inner, resolver, transport, watcher};
 use crate::wire::roster::is_node_name;
 
 /// Calls of the api that may wait for the driver.
@@ -44,20 +44,20 @@ pub(crate) async fn start(config: Config) -> Result<Node, StartError> {
     let names = check(&config)?;
     let found = registry::directory();
     // Which mesh the user's nodes are in is looked up even where they are not to be found by it.
-    let identity = identity(&config, found.as_ref().ok())?;
+    let claim = claim(&config, found.as_ref().ok())?;
     let registry = config.local.then_some(found);
-    run(config, names, identity, registry).await
+    run(config, names, claim, registry).await
 }
 
 /// Starts a node that is nobody yet, in a mesh that need not be in the data directory, and which the registry does not know of.
 pub(crate) async fn start_in(access: MeshAccess, config: Config) -> Result<Node, StartError> {
     let names = check(&config)?;
     let slot = Slot::ephemeral(None).map_err(|error| StartError::Data(Box::new(error)))?;
-    run(config, names, Identity { access, slot, place: None }, None).await
+    run(config, names, Claim { access, slot, place: None }, None).await
 }
 
-/// Who a node is.
-struct Identity {
+/// Who a node is, held for it.
+struct Claim {
     access: MeshAccess,
     slot: Slot,
     /// Its place in the data directory, if it has one.
@@ -67,10 +67,10 @@ struct Identity {
 async fn run(
     config: Config,
     names: Vec<Name>,
-    identity: Identity,
+    claim: Claim,
     registry: Option<Result<PathBuf, RegistryError>>,
 ) -> Result<Node, StartError> {
-    let Identity { access, slot, place } = identity;
+    let Claim { access, slot, place } = claim;
     let registry_dir = registry.as_ref().and_then(|found| found.as_ref().ok()).cloned();
     let me = slot.keypair.public().to_peer_id();
     if !is_node_name(&slot.name) {
@@ -111,7 +111,7 @@ async fn run(
         seed: u64::from_le_bytes(random("a seed")?),
         now: clock.now(),
     });
-    mesh.handle(Input::Listening(listening.clone()), clock.now());
+    mesh.handle(Input::Listening(inner::for_others(&listening)), clock.now());
     let remembered = place.map(|place| Remembered::new(place, access.id));
     if let Some(remembered) = &remembered {
         mesh.remember(remembered.load(access.id), clock.now());
@@ -168,7 +168,7 @@ async fn run(
     }
     let about = About {
         name: slot.name.clone(),
-        mesh: MeshInfo { name: access.name.clone(), id: access.id, open: access.is_open() },
+        mesh: info(&access),
         discovery,
         addresses,
         limits: config.limits,
@@ -201,14 +201,34 @@ pub(crate) fn mesh_name(choice: &MeshChoice, registry: Option<&PathBuf>) -> Opti
     }
 }
 
-/// Which mesh, who this node is in it, and its place in the data directory if it has one.
-fn identity(config: &Config, registry: Option<&PathBuf>) -> Result<Identity, StartError> {
-    let data = |error: DataDirError| {
-        if let DataDirError::BadName { .. } = error {
-            return StartError::Config(error.to_string());
+/// Who a node with this configuration is, without one.
+pub(crate) fn identity(config: &Config) -> Result<Identity, StartError> {
+    let found = registry::directory();
+    let (access, directory) = mesh(config, found.as_ref().ok())?;
+    let resident = match (&config.key, &directory) {
+        (Some(path), _) => Slot::look_at_key(path).map_err(data)?,
+        (None, Some(directory)) if !config.short_lived => directory.look(config.name.as_deref()).map_err(data)?,
+        (None, _) => {
+            return Err(StartError::Config("a short-lived node is another one each time: give it a key".to_owned()));
         }
-        StartError::Data(Box::new(error))
     };
+    let name = config.name.clone().unwrap_or(resident.name);
+    Ok(Identity { name, peer: resident.peer, mesh: info(&access) })
+}
+
+fn info(access: &MeshAccess) -> MeshInfo {
+    MeshInfo { name: access.name.clone(), id: access.id, open: access.is_open() }
+}
+
+fn data(error: DataDirError) -> StartError {
+    if let DataDirError::BadName { .. } = error {
+        return StartError::Config(error.to_string());
+    }
+    StartError::Data(Box::new(error))
+}
+
+/// Which mesh, and the data directory if it is needed.
+fn mesh(config: &Config, registry: Option<&PathBuf>) -> Result<(MeshAccess, Option<DataDir>), StartError> {
     let mesh = mesh_name(&config.mesh, registry);
     let needs_directory = mesh.is_some() || (!config.short_lived && config.key.is_none());
     let directory = needs_directory.then(|| DataDir::open(config.data_dir.as_deref())).transpose().map_err(data)?;
@@ -216,6 +236,12 @@ fn identity(config: &Config, registry: Option<&PathBuf>) -> Result<Identity, Sta
         (Some(name), Some(directory)) => directory.mesh(name).map_err(data)?,
         (None, _) | (_, None) => MeshAccess::open(),
     };
+    Ok((access, directory))
+}
+
+/// Which mesh, who this node is in it, and its place in the data directory if it has one.
+fn claim(config: &Config, registry: Option<&PathBuf>) -> Result<Claim, StartError> {
+    let (access, directory) = mesh(config, registry)?;
     let slot = match (&config.key, &directory) {
         (Some(path), _) => {
             let mut slot = Slot::load_key(path).map_err(data)?;
@@ -229,7 +255,7 @@ fn identity(config: &Config, registry: Option<&PathBuf>) -> Result<Identity, Sta
     };
     let has_place = config.key.is_none() && slot.is_kept();
     let place = directory.filter(|_| has_place).map(|directory| directory.place(&slot.name));
-    Ok(Identity { access, slot, place })
+    Ok(Claim { access, slot, place })
 }
 
 /// Whether a node can be started so. Returns the names that lead to peers.

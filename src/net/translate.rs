@@ -7,7 +7,7 @@ use libp2p::core::ConnectedPoint;
 use libp2p::gossipsub::{self, MessageAcceptance};
 use libp2p::multiaddr::Protocol;
 use libp2p::swarm::{DialError, ListenError, SwarmEvent};
-use libp2p::{Multiaddr, PeerId, mdns, ping, request_response};
+use libp2p::{Multiaddr, PeerId, ping, request_response};
 use tracing::{debug, info, warn};
 
 use crate::mesh::event::{DialFailure, FoundBy, GossipId, InboundId, Input, RpcFailure};
@@ -17,6 +17,8 @@ use crate::net::checker::Unchecked;
 use crate::net::driver::Driver;
 use crate::net::gate::{self, GateError, TurnedAway};
 use crate::net::gossip;
+use crate::net::inner;
+use crate::net::mdns;
 use crate::net::rpc;
 
 impl Driver {
@@ -90,7 +92,7 @@ impl Driver {
         {
             warn!(%error, "other nodes of this host will look for this one at its old addresses");
         }
-        self.handle(Input::Listening(addresses));
+        self.handle(Input::Listening(inner::for_others(&addresses)));
     }
 
     fn behaviour_event(&mut self, event: BehaviourEvent) {
@@ -110,14 +112,31 @@ impl Driver {
     }
 
     fn mdns_event(&mut self, event: mdns::Event) {
-        // An expiry says little: one lost packet is enough. Links are judged by whether they work.
-        let mdns::Event::Discovered(found) = event else { return };
+        let found = match event {
+            mdns::Event::Found(found) => found,
+            mdns::Event::Flooded => {
+                self.tell_of_flood();
+                return self.handle(Input::Flooded);
+            }
+        };
         let mut by_peer: BTreeMap<PeerId, Vec<Multiaddr>> = BTreeMap::new();
         for (peer, address) in found {
             by_peer.entry(peer).or_default().push(address);
         }
         for (peer, addresses) in by_peer {
             self.handle(Input::Seen { peer: Some(peer), addresses, by: FoundBy::Mdns });
+        }
+    }
+
+    /// Said once: whoever floods the network once will do so again.
+    fn tell_of_flood(&mut self) {
+        if std::mem::replace(&mut self.desks.flooded, true) {
+            debug!("another flood of mDNS answers");
+        } else {
+            warn!(
+                "somebody floods this network with mDNS answers: for a minute no neighbours are looked for in this way, and \
+                 so it will be each time"
+            );
         }
     }
 

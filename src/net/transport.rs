@@ -19,13 +19,14 @@ use libp2p::{PeerId, Transport, noise, swarm, tcp, yamux};
 use tokio::time::Sleep;
 
 use crate::net::access::MeshAccess;
+use crate::net::doorstep::Doorstep;
 use crate::net::gate::Gate;
 
 /// A transport as the `Swarm` takes it.
 pub(crate) type BoxedTransport = Boxed<(PeerId, StreamMuxerBox)>;
 
 /// Connecting, encryption and multiplexing together; the gate has its own budget. Half of libp2p's default: a stranger who
-/// says nothing holds one of few pending places for as long. Enough for two lost packets, and what QUIC allows as well.
+/// says nothing holds a place at the door for as long. Enough for two lost packets, and what QUIC allows as well.
 const SET_UP: Duration = Duration::from_secs(5);
 
 /// How long a connection that is being closed may say goodbye to the other side.
@@ -50,11 +51,11 @@ const QUIC_WINDOW: u32 = 4 * 1024 * 1024;
 /// If the key cannot be used for encryption.
 pub(crate) fn transport(keypair: &Keypair, mesh: &MeshAccess) -> io::Result<BoxedTransport> {
     let gate = Gate::new(keypair.public().to_peer_id(), mesh);
-    Ok(ungated(keypair)?
+    let gated = ungated(keypair)?
         .and_then(move |(peer, muxer), _| gate.pass(peer, muxer))
         .map_err(|error| error.map_right(io::Error::other).into_inner())
-        .map(|(peer, muxer), _| (peer, StreamMuxerBox::new(Ending::new(muxer))))
-        .boxed())
+        .map(|(peer, muxer), _| (peer, StreamMuxerBox::new(Ending::new(muxer))));
+    Ok(Doorstep::new(gated.boxed()).boxed())
 }
 
 /// A connection that ends when it is closed, whether or not the other side takes what is still to be sent.

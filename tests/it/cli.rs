@@ -383,3 +383,23 @@ fn serving(user: &User, line: &str) -> Process {
     serving.complaint(|line| line.starts_with("serving"));
     serving
 }
+
+#[test]
+fn an_id_is_that_of_the_running_node_and_takes_nothing_from_it() {
+    let user = User::new();
+    let id = |flags: &str| user.run(&format!("id --json {flags}")).expect(0).json()["peer"].clone();
+    // Before there is one: of the next that starts.
+    let (first, key) = (id(""), id("--key spare"));
+    assert_eq!(id(""), first);
+    let (one, started) = user.node("");
+    assert_eq!(started["peer"], first);
+    let (_two, second) = user.node("--name shop");
+    let (_three, by_key) = user.node("--key spare");
+    assert_ne!(second["peer"], first);
+    assert_eq!((id(""), id("--name shop"), id("--key spare")), (first.clone(), second["peer"].clone(), key.clone()));
+    assert_eq!(by_key["peer"], key);
+    one.signal("TERM");
+    one.finish().expect(0);
+    assert_eq!(id(""), second["peer"], "of those that run");
+    assert_eq!(user.node("").1["peer"], first, "its place was not taken");
+}

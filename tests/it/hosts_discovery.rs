@@ -1,9 +1,9 @@
 //! How hosts find each other: by name, over IPv6, and whatever else is on their network. See [`network`](crate::support::network).
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use crate::support::network::{Family, Host, Network, OPEN};
-use crate::support::process::Process;
+use crate::support::network::{Family, Host, Network, OPEN, ip};
+use crate::support::process::{Process, SOON};
 
 const TCP: &str = "--listen /ip4/0.0.0.0/tcp/7662";
 
@@ -83,4 +83,88 @@ fn a_host_with_both_families_passes_on_between_those_with_one() {
     families.sort_unstable();
     families.dedup();
     assert_eq!(families, ["/ip4/", "/ip6/"]);
+}
+
+/// Over QUIC alone, and at addresses that a node shares with every other host.
+#[cfg(feature = "quic")]
+#[test]
+fn hosts_with_ipv6_only_talk_over_quic() {
+    let Some(mut network) = Network::new("hosts_with_ipv6_only_talk_over_quic") else { return };
+    let [one, two] = [1, 2].map(|number| network.host_of(Family::Ip6, number, &[0]));
+    let flags = format!("{OPEN} --listen /ip6/::/udp/7662/quic-v1");
+    let nodes = [one.node(&flags), two.node(&flags)];
+    for node in &nodes {
+        let at = linked(node, 1).remove(0);
+        assert!(at.starts_with("/ip6/") && at.contains("/quic-v1"), "{at}");
+    }
+    // Found by mDNS, and by an address.
+    let quic = "--listen /ip6/::/udp/0/quic-v1";
+    let sub = two.user.sub(&format!("demo.a --raw -n 2 {OPEN} {quic}"));
+    let by_mdns = format!("pub demo.a one --min-peers 1 --timeout 10s {OPEN} {quic}");
+    let by_address = format!("{} --no-mdns --peer /ip6/fd77::2/udp/7662/quic-v1", by_mdns.replace("one", "two"));
+    one.user.run(&by_mdns).expect(0);
+    one.user.run(&by_address).expect(0);
+    assert_eq!(sub.finish().expect(0).text(), "one\ntwo\n");
+}
+
+/// The addresses of the other node, as a verb on this host lists them once they are as wanted.
+fn lists(host: &Host, flags: &str, wanted: &[&str]) {
+    let until = Instant::now() + SOON;
+    loop {
+        let listing = host.user.run(&format!("peers --json {flags}")).expect(0).json();
+        let addresses = listing["items"].as_array().unwrap().iter().find(|peer| peer["name"] == "h1");
+        let addresses: Vec<_> = addresses.map_or(Vec::new(), |peer| {
+            let all = peer["addresses"].as_array().unwrap().iter();
+            all.map(|address| address.as_str().unwrap().to_owned()).collect()
+        });
+        if addresses == wanted {
+            return;
+        }
+        assert!(Instant::now() < until, "{addresses:?} instead of {wanted:?}");
+    }
+}
+
+#[test]
+fn others_are_told_of_the_addresses_that_they_can_dial_as_these_come_and_go() {
+    let Some(mut network) = Network::new("others_are_told_of_the_addresses_that_they_can_dial_as_these_come_and_go")
+    else {
+        return;
+    };
+    let [one, two] = network.hosts();
+    let here = &one.namespace;
+    // As a container engine does it: a bridge, and a container on it.
+    for command in [
+        "link add docker0 type bridge",
+        "link add cable type veth peer name container",
+        "link set cable master docker0 up",
+        "link set container up",
+        "link set docker0 up",
+        "addr add 172.17.0.1/16 dev docker0",
+        "addr add fd17::1/64 dev docker0 nodad",
+        "addr add fd77::1/64 dev eth0 nodad",
+    ] {
+        ip(&format!("-n {here} {command}")).unwrap();
+    }
+    let node = one.node(&format!("{OPEN} --listen /ip4/0.0.0.0/tcp/7662 --listen /ip6/::/tcp/7663"));
+    let flags = format!("{OPEN} --no-mdns --peer /ip4/10.77.0.1/tcp/7662");
+    let (ip4, ip6) = ("/ip4/10.77.0.1/tcp/7662", "/ip6/fd77::1/tcp/7663");
+    lists(&two, &flags, &[ip4, ip6]);
+    ip(&format!("-n {here} addr add 10.77.0.101/24 dev eth0")).unwrap();
+    lists(&two, &flags, &[ip4, ip6, "/ip4/10.77.0.101/tcp/7662"]);
+    ip(&format!("-n {here} addr del 10.77.0.101/24 dev eth0")).unwrap();
+    ip(&format!("-n {here} addr del fd77::1/64 dev eth0")).unwrap();
+    lists(&two, &flags, &[ip4]);
+    drop(node);
+}
+
+#[test]
+fn a_node_that_listens_to_its_own_host_only_tells_others_of_no_address() {
+    let Some(mut network) = Network::new("a_node_that_listens_to_its_own_host_only_tells_others_of_no_address") else {
+        return;
+    };
+    let [one, two] = network.hosts();
+    let _two = two.node(&format!("{OPEN} --no-mdns {TCP}"));
+    let node = one.node(&format!("{OPEN} --no-mdns --listen /ip4/127.0.0.1/tcp/7662 --peer {}", two.address(0, 7662)));
+    linked(&node, 1);
+    lists(&two, &format!("{OPEN} --no-mdns --peer {}", two.address(0, 7662)), &[]);
 }

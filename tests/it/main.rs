@@ -27,6 +27,8 @@ mod draining;
 #[cfg(feature = "cli")]
 mod endings;
 #[cfg(feature = "cli")]
+mod errands;
+#[cfg(feature = "cli")]
 mod hosts;
 #[cfg(feature = "cli")]
 mod hosts_discovery;
@@ -52,6 +54,8 @@ mod snapshots;
 mod soak;
 #[cfg(feature = "cli")]
 mod stalled;
+#[cfg(feature = "cli")]
+mod strangers;
 #[cfg(feature = "net")]
 mod support;
 #[cfg(feature = "net")]

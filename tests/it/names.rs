@@ -66,3 +66,28 @@ async fn the_library_refuses_what_cannot_be_looked_up() {
         assert!(reason.contains(address) && reason.contains("/dns/"), "{reason}");
     }
 }
+
+#[test]
+fn of_two_nodes_with_one_name_neither_is_asked_and_both_are_listed() {
+    let (user, other) = (User::new(), User::at(Vec::new()));
+    let (node, started) = user.node("--open --no-local --no-mdns --listen /ip4/127.0.0.1/tcp/0");
+    let flags = format!("--open --no-local --no-mdns --peer {}", started["addresses"][0].as_str().unwrap());
+    // Each in a data directory of its own, as on two hosts.
+    let serve = |user: &User, service: &str| {
+        let serve = user.start(&format!("serve {service} --echo --name twin {flags}"));
+        serve.complaint(|line| line.starts_with("serving"));
+        serve
+    };
+    let _twins = [serve(&user, "demo.both"), serve(&other, "demo.both")];
+    let peers = user.wait_for_peers(3, &flags);
+    let ids: Vec<_> = peers.iter().filter(|peer| peer["name"] == "twin").map(|peer| &peer["peer"]).collect();
+    assert_eq!(ids.len(), 2, "each is listed: {peers:?}");
+
+    let ambiguous = user.run(&format!("request demo.both hi --to twin {flags}")).expect(7);
+    for id in &ids {
+        assert!(ambiguous.stderr.contains(id.as_str().unwrap()), "{ambiguous}");
+        let answered = user.run(&format!("request demo.both hi --to {} {flags}", id.as_str().unwrap())).expect(0);
+        assert_eq!(answered.text(), "hi");
+    }
+    drop(node);
+}

@@ -22,9 +22,13 @@ struct Rig {
     inject: Inject,
     fx: Effects,
     linked: Vec<PeerId>,
+    /// Neighbours on errands of their own.
+    passing: Vec<PeerId>,
+    /// Whether others are being dialled.
+    more: bool,
     now: Mono,
     /// What was asked and is not answered.
-    asked: Vec<(RpcId, u64, u32)>,
+    asked: Vec<(RpcId, u64, u32, PeerId)>,
     answers: Vec<(Ticket, Confirmation)>,
     allowed: u64,
 }
@@ -40,6 +44,8 @@ impl Rig {
             inject: Inject::default(),
             fx: Effects::new(7),
             linked,
+            passing: Vec::new(),
+            more: false,
             now: Mono(1_000_000),
             asked: Vec::new(),
             answers: Vec::new(),
@@ -68,12 +74,13 @@ impl Rig {
     }
 
     fn settle(&mut self) {
-        self.inject.flush(&self.linked, true, self.now, &mut self.fx);
+        let neighbours = self.neighbours();
+        self.inject.flush(&neighbours, true, self.now, &mut self.fx);
         while let Some(output) = self.fx.pop() {
             match output {
-                Output::Send { id, request: Request::Inject { frames, .. }, .. } => {
+                Output::Send { id, to, request: Request::Inject { frames, .. } } => {
                     let Some(Asked::Inject { batch }) = self.fx.answered(id) else { panic!("no batch") };
-                    self.asked.push((id, batch, u32::try_from(frames.len()).expect("few")));
+                    self.asked.push((id, batch, u32::try_from(frames.len()).expect("few"), to));
                 }
                 Output::Answer { ticket, answer: Answer::Confirmed(confirmation) } => {
                     self.answers.push((ticket, confirmation));
@@ -84,13 +91,25 @@ impl Rig {
         }
     }
 
+    fn neighbours(&self) -> Neighbours {
+        Neighbours { lasting: self.linked.clone(), others: self.passing.clone(), more: self.more }
+    }
+
     /// A neighbour that was asked for this batch answers that it took all but so many frames, or fails.
     fn answer(&mut self, batch: u64, all_but: Option<u32>) {
-        let at = self.asked.iter().position(|(_, asked, _)| *asked == batch).expect("asked");
-        let (_, _, frames) = self.asked.remove(at);
-        let taken = all_but.map(|refused| (frames - refused, 5));
-        self.inject.answered(batch, taken, &self.linked, &mut self.fx);
+        let frames = self.asked.iter().find(|(_, asked, ..)| *asked == batch).expect("asked").2;
+        let took = |refused| Word::Took { frames: frames - refused, listeners: 5 };
+        self.say(batch, all_but.map_or(Word::Silent, took));
+    }
+
+    /// ... or says this. Returns who it was.
+    fn say(&mut self, batch: u64, word: Word) -> PeerId {
+        let at = self.asked.iter().position(|(_, asked, ..)| *asked == batch).expect("asked");
+        let (.., peer) = self.asked.remove(at);
+        let neighbours = self.neighbours();
+        self.inject.answered(batch, word, &neighbours, &mut self.fx);
         self.settle();
+        peer
     }
 
     fn pass(&mut self, span: Span) {
@@ -198,9 +217,58 @@ fn publishers_go_a_bounded_way_beyond_what_was_handed_over() {
     assert_eq!(rig.allowed, 2 + WINDOW);
     for _ in 0..2 * KEPT {
         rig.publish(10);
-        let (_, batch, _) = rig.asked[0];
+        let (_, batch, ..) = rig.asked[0];
         rig.answer(batch, Some(0));
     }
     assert_eq!(rig.inject.shards[&shard_of(TOPIC)].frames.len(), KEPT);
     assert!(rig.inject.batches.is_empty() && rig.inject.waiting.is_empty());
+}
+
+#[test]
+fn those_who_last_are_asked_and_others_only_without_them() {
+    let mut rig = Rig::new(2);
+    rig.passing = (11..=19).map(peer).collect();
+    let one = rig.publish(10);
+    rig.confirm(1, one);
+    assert_eq!(rig.asked.iter().filter(|(.., peer)| rig.linked.contains(peer)).count(), 2);
+    assert_eq!(rig.asked.len(), 2);
+    rig.say(0, Word::HasNot);
+    rig.say(0, Word::HasNot);
+    assert_eq!(rig.asked.len(), COPIES, "somebody whose record has not come yet may take it");
+    rig.answer(0, Some(0));
+    rig.pass(GRACE);
+    assert_eq!(rig.answers(), [(1, 1, false)]);
+}
+
+#[test]
+fn what_nobody_has_taken_waits_for_the_next_neighbour() {
+    let mut rig = Rig::new(1);
+    rig.more = true;
+    let one = rig.publish(10);
+    rig.confirm(1, one);
+    rig.say(0, Word::Silent);
+    assert!(rig.answers().is_empty() && rig.inject.is_stranded());
+    // The same one, linked anew: if it has the frames, it has them once.
+    let again = rig.linked[0];
+    rig.settle();
+    assert!(rig.asked.is_empty(), "it was asked over this link");
+    rig.inject.unlinked(&again);
+    rig.settle();
+    assert_eq!(rig.say(0, Word::Took { frames: 1, listeners: 3 }), again);
+    assert_eq!(rig.answers(), [(1, 1, true)]);
+}
+
+#[test]
+fn with_nobody_more_to_ask_the_answer_comes_at_once() {
+    for (word, failed) in [(Word::Silent, true), (Word::HasNot, false)] {
+        let mut rig = Rig::new(1);
+        rig.more = true;
+        let one = rig.publish(10);
+        rig.confirm(1, one);
+        rig.say(0, word);
+        assert_eq!(rig.answers(), []);
+        rig.more = false;
+        rig.settle();
+        assert_eq!(rig.answers(), [(1, 0, failed)], "{word:?}");
+    }
 }

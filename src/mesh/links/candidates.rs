@@ -59,6 +59,8 @@ pub(super) struct Candidate {
     pub(super) departed: bool,
     /// Who was found there. While that one is linked there is no need to dial.
     pub(super) resident: Option<PeerId>,
+    /// Somebody was found there once.
+    met: bool,
 }
 
 impl Candidate {
@@ -74,6 +76,7 @@ impl Candidate {
             dialling: None,
             departed: false,
             resident: None,
+            met: false,
         }
     }
 
@@ -120,7 +123,7 @@ impl Candidate {
     }
 
     /// Whether the user wants it to be tried for ever.
-    fn is_kept(&self) -> bool {
+    pub(super) fn is_kept(&self) -> bool {
         self.given || self.listed
     }
 
@@ -157,6 +160,12 @@ impl Candidate {
     pub(super) fn arrived(&mut self, peer: PeerId) {
         self.dialling = None;
         self.resident = Some(peer);
+        self.meet();
+    }
+
+    /// It is there: it was linked once.
+    pub(super) fn meet(&mut self) {
+        self.met = true;
     }
 
     pub(super) fn failed(&mut self, now: Now, fx: &mut Effects) {
@@ -177,6 +186,11 @@ impl Candidate {
             self.astray.push((address.clone(), now.mono + ASTRAY));
             self.astray.truncate(ADDRESSES);
         }
+    }
+
+    /// Whether nothing but multicast DNS tells of it, and it was never met. What was said of one that left is no rumour.
+    fn is_rumour(&self) -> bool {
+        self.addresses.iter().all(|(_, by)| *by == FoundBy::Mdns) && !self.met && !self.departed
     }
 
     fn is_evictable(&self) -> bool {
@@ -231,6 +245,10 @@ impl Candidates {
         }
     }
 
+    pub(super) fn forget_rumours(&mut self) {
+        self.0.retain(|_, candidate| !candidate.is_rumour());
+    }
+
     pub(super) fn depart(&mut self, target: &Target, now: Now) {
         if let Some(candidate) = self.enter(target, now) {
             candidate.departed = true;
@@ -272,12 +290,13 @@ impl Candidates {
         }
     }
 
-    /// The candidate, made if there is room: over the cap the one not seen for longest goes.
+    /// The candidate, made if there is room: over the cap the one not seen for longest goes, rumours before all others.
     fn enter(&mut self, target: &Target, now: Now) -> Option<&mut Candidate> {
         if !self.0.contains_key(target) && self.0.len() >= MOST {
             let evictable = self.0.iter().filter(|(_, candidate)| candidate.is_evictable());
-            let oldest = evictable.min_by_key(|(_, candidate)| candidate.seen).map(|(target, _)| target.clone())?;
-            self.0.remove(&oldest);
+            let first = evictable.min_by_key(|(_, candidate)| (!candidate.is_rumour(), candidate.seen));
+            let first = first.map(|(target, _)| target.clone())?;
+            self.0.remove(&first);
         }
         Some(self.0.entry(target.clone()).or_insert_with(|| Candidate::new(now)))
     }

@@ -11,7 +11,7 @@ use multiaddr::Multiaddr;
 use self::candidates::{Candidate, Candidates, Target, normalize};
 pub(crate) use self::names::Name;
 use self::names::Names;
-use self::strangers::Strangers;
+use self::strangers::{EXPECTED, SHUNNED, Strangers};
 use super::effects::Effects;
 use super::event::{DialFailure, Event, FoundBy, NameId, Output};
 use super::time::{Mono, Now, Span};
@@ -87,7 +87,18 @@ impl Links {
         found.remove(&Target::Peer(self.me));
         for (target, addresses) in found {
             self.candidates.see(&target, addresses, by, now);
+            if target.peer().is_some_and(|peer| self.is_linked(&peer))
+                && let Some(candidate) = self.candidates.get_mut(&target)
+            {
+                candidate.meet();
+            }
         }
+        self.stale = Some(now);
+    }
+
+    /// Much of what multicast DNS told is not there: only who was met, or is known otherwise as well, is still looked for.
+    pub(crate) fn flooded(&mut self, now: Now) {
+        self.candidates.forget_rumours();
         self.stale = Some(now);
     }
 
@@ -227,16 +238,22 @@ impl Links {
         let candidate = peer.and_then(|peer| self.candidates.get(&Target::Peer(peer)));
         let unreachable = matches!(why, DialFailure::Unreachable(_) | DialFailure::SomebodyElse);
         let nowhere = unreachable && candidate.is_some_and(|candidate| candidate.is_only_at(&plain));
+        let mut expected = Vec::new();
         for target in &targets {
-            if let Some(candidate) = self.candidates.get_mut(target) {
-                candidate.failed(now, fx);
-            }
+            // Who dialled us and is not looked for is not remembered: there may be any number of those.
+            let Some(candidate) = self.candidates.get_mut(target) else { continue };
+            candidate.failed(now, fx);
+            let is_kept = candidate.is_kept();
+            expected.extend(is_kept.then(|| target.clone()));
+            let span = if is_kept { EXPECTED } else { SHUNNED };
             match why {
-                DialFailure::OtherMesh { .. } | DialFailure::NotPombo => self.strangers.shun(target.clone(), now),
+                DialFailure::OtherMesh { .. } | DialFailure::NotPombo => {
+                    self.strangers.shun(target.clone(), span, now);
+                }
                 DialFailure::Ourselves => {
                     self.candidates.forget_address(target, &plain);
                     if target.peer().is_none() {
-                        self.strangers.shun(target.clone(), now);
+                        self.strangers.shun(target.clone(), SHUNNED, now);
                     }
                 }
                 DialFailure::SomebodyElse => self.candidates.mislay(target, &plain, now),
@@ -245,8 +262,14 @@ impl Links {
         }
         match why {
             DialFailure::OtherMesh { open } => self.tell(peer, addresses, open, fx),
+            // Whatever else is on the network is of no interest, unless the user takes it for one of ours.
+            DialFailure::NotPombo => {
+                if expected.into_iter().filter(|target| self.strangers.tell(target.clone())).count() > 0 {
+                    fx.push(Output::Announce(Event::NotPombo { peer, addresses }));
+                }
+            }
             DialFailure::Ourselves => self.own_addresses(plain, now),
-            DialFailure::NotPombo | DialFailure::SomebodyElse | DialFailure::Unreachable(_) => {}
+            DialFailure::SomebodyElse | DialFailure::Unreachable(_) => {}
         }
         self.stale = Some(now);
         nowhere
@@ -269,13 +292,13 @@ impl Links {
     /// These lead here: whoever names them without a peer id is not followed for a while.
     fn own_addresses(&mut self, addresses: Vec<Multiaddr>, now: Now) {
         for address in addresses {
-            self.strangers.shun(Target::Address(address), now);
+            self.strangers.shun(Target::Address(address), SHUNNED, now);
         }
     }
 
     /// That peer is not dialled for a while.
     pub(crate) fn shun(&mut self, peer: PeerId, now: Now) {
-        self.strangers.shun(Target::Peer(peer), now);
+        self.strangers.shun(Target::Peer(peer), SHUNNED, now);
         self.stale = Some(now);
     }
 

@@ -6,7 +6,9 @@ use super::candidates::Target;
 use crate::mesh::time::{Mono, Now, Span};
 
 /// How long a stranger is left alone.
-const SHUNNED: Span = Span::secs(10 * 60);
+pub(super) const SHUNNED: Span = Span::secs(10 * 60);
+/// ... where the user says that one of ours should be: somebody may be about to put that right.
+pub(super) const EXPECTED: Span = Span::secs(60);
 /// Strangers remembered, and those told of.
 const MOST: usize = 1_024;
 
@@ -17,8 +19,8 @@ pub(super) struct Strangers {
 }
 
 impl Strangers {
-    pub(super) fn shun(&mut self, target: Target, now: Now) {
-        self.until.insert(target, now.mono + SHUNNED);
+    pub(super) fn shun(&mut self, target: Target, span: Span, now: Now) {
+        self.until.insert(target, now.mono + span);
         if self.until.len() > MOST {
             self.until.retain(|_, until| *until > now.mono);
         }

@@ -204,6 +204,55 @@ fn a_stranger_without_an_id_is_remembered_by_address() {
 }
 
 #[test]
+fn a_stranger_where_one_of_ours_should_be_is_told_of_once_and_tried_again_each_minute() {
+    let mut bench = Bench::new();
+    let told = |outputs: Vec<Output>| {
+        outputs.iter().filter(|output| matches!(output, Output::Announce(Event::NotPombo { .. }))).count()
+    };
+    bench.links.seen(None, vec![address(1)], FoundBy::Given, at(0));
+    assert_eq!(bench.dials(), [None]);
+    bench.links.dial_failed(Some(peer(1)), vec![address(1)], DialFailure::NotPombo, at(1), &mut bench.fx);
+    assert_eq!(told(bench.outputs()), 1);
+    assert_eq!(bench.next_dial(), Some(60_001));
+    bench.links.dial_failed(Some(peer(1)), vec![address(1)], DialFailure::NotPombo, at(60_002), &mut bench.fx);
+    assert_eq!(told(bench.outputs()), 0, "said before");
+    // Of what multicast DNS finds nobody has to hear.
+    bench.see(2, FoundBy::Mdns, 60_003);
+    bench.fail(2, DialFailure::NotPombo, 60_004);
+    assert_eq!(told(bench.outputs()), 0);
+}
+
+#[test]
+fn strangers_that_dial_us_do_not_make_us_forget_those_that_we_dial() {
+    let mut bench = Bench::new();
+    bench.see(1, FoundBy::Given, 0);
+    bench.outputs();
+    bench.fail(1, DialFailure::NotPombo, 1);
+    (100..3_000).for_each(|who| bench.fail(who, DialFailure::NotPombo, 2));
+    bench.links.on_timeout(at(59_000), &mut bench.fx);
+    assert_eq!(bench.dials(), []);
+}
+
+#[test]
+fn a_flood_is_forgotten_but_for_those_who_were_met_or_are_known_otherwise() {
+    let mut bench = Bench::new();
+    bench.connect(1, 1, 0);
+    for (who, by) in [(1, FoundBy::Mdns), (2, FoundBy::Local), (3, FoundBy::Roster), (4, FoundBy::Given)] {
+        bench.see(who, by, 0);
+    }
+    bench.see(5, FoundBy::Mdns, 0);
+    bench.connect(5, 1, 1);
+    bench.disconnect(5, 2);
+    (100..2_000).for_each(|who| bench.see(who, FoundBy::Mdns, 3));
+    assert!(bench.dials().len() <= DIALS + 4, "however many there are");
+    bench.links.flooded(at(4));
+    let left: Vec<_> = bench.links.candidates.iter().filter_map(|(target, _)| target.peer()).collect();
+    let mut kept: Vec<_> = (1..=5).map(peer).collect();
+    kept.sort_unstable();
+    assert_eq!(left, kept);
+}
+
+#[test]
 fn our_own_address_is_forgotten() {
     let mut bench = Bench::new();
     bench.links.seen(None, vec![address(1)], FoundBy::Given, at(0));

@@ -242,3 +242,16 @@ fn what_contradicts_an_earlier_frame_or_is_of_an_earlier_start_is_not_passed_on(
     bench.push(1, vec![record(1, 6, vec![address(1)])]);
     assert_eq!(verdict(&gossip(&mut bench, 3, "three")), (Verdict::Ignore, false));
 }
+
+#[test]
+fn others_are_told_only_of_addresses_that_lead_here_from_elsewhere() {
+    let told = |addresses: &[&str]| {
+        let parse = |text: &&str| text.parse().expect("an address");
+        announced(addresses.iter().map(parse).collect()).iter().map(ToString::to_string).collect::<Vec<_>>()
+    };
+    let here = ["/ip4/127.0.0.1/tcp/1", "/ip6/::1/tcp/1", "/ip4/0.0.0.0/tcp/1", "/ip6/fe80::1/udp/1/quic-v1"];
+    assert!(told(&here).is_empty());
+    let own_choice = "/ip4/169.254.7.7/tcp/1";
+    assert_eq!(told(&[here[0], own_choice]), [own_choice]);
+    assert_eq!(told(&[here[1], own_choice, "/ip6/fd77::1/tcp/1"]), ["/ip6/fd77::1/tcp/1"]);
+}

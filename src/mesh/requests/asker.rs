@@ -241,6 +241,10 @@ impl Asker {
     fn place(&mut self, ticket: Ticket, directory: &dyn Directory, now: Mono, fx: &mut Effects) {
         self.enter(ticket, Stage::Waiting);
         let Some(request) = self.open.get(&ticket) else { return };
+        let nodes = namesakes(request, directory);
+        if nodes.len() > 1 {
+            return self.answer(ticket, Answer::Failed(AskFailure::Ambiguous { nodes }), fx);
+        }
         match self.choose(request, directory, fx) {
             Some(peer) if directory.is_linked(peer) => self.send(ticket, peer, now, fx),
             Some(peer) => self.enter(ticket, Stage::Parked(peer)),
@@ -262,7 +266,7 @@ impl Asker {
     fn choose(&self, request: &OpenRequest, directory: &dyn Directory, fx: &mut Effects) -> Option<PeerId> {
         let service = &*request.ask.service;
         let candidates = match &request.ask.to {
-            Some(name) => directory.find(name).filter(|peer| directory.serves(*peer, service)).into_iter().collect(),
+            Some(_) => namesakes(request, directory),
             None => directory.providers(service),
         };
         let mut best = None;
@@ -470,6 +474,13 @@ impl OpenRequest {
             Some(Setback::NoService) | None => AskFailure::Nobody,
         }
     }
+}
+
+/// The nodes that may be meant, if one is: of those with that name, those that serve it.
+fn namesakes(request: &OpenRequest, directory: &dyn Directory) -> Vec<PeerId> {
+    let mut nodes = request.ask.to.as_ref().map(|name| directory.find(name)).unwrap_or_default();
+    nodes.retain(|peer| directory.serves(*peer, &request.ask.service));
+    nodes
 }
 
 fn judge(result: Result<Response, RpcFailure>) -> Heard {

@@ -44,8 +44,8 @@ pub(crate) const MAX_TIMEOUT: Span = Span::secs(24 * 60 * 60);
 pub(crate) trait Directory {
     /// The live nodes that serve it, without this one.
     fn providers(&self, service: &str) -> Vec<PeerId>;
-    /// The live node of that name or id.
-    fn find(&self, name: &NodeName) -> Option<PeerId>;
+    /// The live nodes of that name, or of that id.
+    fn find(&self, name: &NodeName) -> Vec<PeerId>;
     /// Whether a live node serves it.
     fn serves(&self, peer: PeerId, service: &str) -> bool;
     fn is_linked(&self, peer: PeerId) -> bool;
@@ -70,9 +70,9 @@ impl Directory for WithMe<'_> {
         providers
     }
 
-    fn find(&self, name: &NodeName) -> Option<PeerId> {
+    fn find(&self, name: &NodeName) -> Vec<PeerId> {
         match name {
-            NodeName::Peer(peer) if *peer == self.me => Some(self.me),
+            NodeName::Peer(peer) if *peer == self.me => vec![self.me],
             NodeName::Peer(_) | NodeName::Name(_) => self.others.find(name),
         }
     }

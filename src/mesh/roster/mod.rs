@@ -151,6 +151,11 @@ impl Roster {
         self.settle(now, fx);
     }
 
+    /// Whether this node is, or wants to be, in the rosters of others.
+    pub(crate) fn speaks(&self) -> bool {
+        self.own.speaks()
+    }
+
     /// The latest version of our own record, signed or about to be.
     pub(crate) fn version(&self) -> u64 {
         self.own.version()
@@ -285,11 +290,11 @@ impl Roster {
         self.table.iter().filter(|known| known.is_live())
     }
 
-    /// The node that is meant, if it is there. Of several with that name, the one with the lowest id.
-    pub(crate) fn find(&self, name: &NodeName) -> Option<&Known> {
+    /// The nodes that may be meant, of those that are there. Several may have a name.
+    pub(crate) fn find(&self, name: &NodeName) -> Vec<&Known> {
         match name {
-            NodeName::Peer(peer) => self.get(peer).filter(|known| known.is_live()),
-            NodeName::Name(name) => self.by_name(name).next(),
+            NodeName::Peer(peer) => self.get(peer).filter(|known| known.is_live()).into_iter().collect(),
+            NodeName::Name(name) => self.by_name(name).collect(),
         }
     }
 

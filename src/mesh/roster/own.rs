@@ -118,7 +118,8 @@ impl Own {
     }
 
     pub(super) fn set_addresses(&mut self, addresses: Vec<Multiaddr>, now: Now, fx: &mut Effects) -> Fit {
-        if !self.left && self.addresses != addresses {
+        // One that has none to tell is there all the same.
+        if !self.left && (self.addresses != addresses || self.version == 0) {
             self.addresses = addresses;
             self.fit();
             self.say(now, fx);

@@ -5,6 +5,7 @@
 //! duplicates and reorders. Everything that travels is encoded and decoded.
 
 mod calls;
+mod errands;
 mod faults;
 mod node;
 mod scenarios;

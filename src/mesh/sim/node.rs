@@ -55,6 +55,15 @@ impl Subscriber {
     }
 }
 
+/// What a node is there for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Role {
+    Plain,
+    Relay,
+    /// One errand, and then it leaves.
+    ShortLived,
+}
+
 /// A simulated node.
 #[derive(Debug)]
 pub(crate) struct SimNode {
@@ -88,7 +97,7 @@ pub(crate) struct SimNode {
 }
 
 impl SimNode {
-    pub(crate) fn new(index: usize, incarnation: u64, relay: bool, limits: &Limits, seed: u64, now: Now) -> Self {
+    pub(crate) fn new(index: usize, incarnation: u64, role: Role, limits: &Limits, seed: u64, now: Now) -> Self {
         let mut secret = [0; 32];
         secret[..8].copy_from_slice(&u64::try_from(index + 1).expect("small").to_be_bytes());
         let key = Keypair::ed25519_from_bytes(secret).expect("a key");
@@ -97,8 +106,8 @@ impl SimNode {
             me: peer,
             incarnation,
             name: format!("node-{index}"),
-            relay,
-            short_lived: false,
+            relay: role == Role::Relay,
+            short_lived: role == Role::ShortLived,
             looks_local: false,
             looks_further: true,
             limits: limits.clone(),

@@ -8,7 +8,7 @@ use libp2p_identity::PeerId;
 use multiaddr::{Multiaddr, Protocol};
 
 use super::Random;
-use super::node::{Read, SimNode, Subscriber};
+use super::node::{Read, Role, SimNode, Subscriber};
 use crate::mesh::checked;
 use crate::mesh::event::{
     CallId, Command, Delivery, DialFailure, FoundBy, GossipId, InboundId, Input, NodeName, Output, RpcFailure, RpcId,
@@ -139,9 +139,13 @@ impl World {
 
     /// Starts a node. It is told of nobody.
     pub(crate) fn start(&mut self, relay: bool) -> usize {
+        self.start_as(if relay { Role::Relay } else { Role::Plain })
+    }
+
+    pub(crate) fn start_as(&mut self, role: Role) -> usize {
         let index = self.nodes.len();
         let seed = self.random.next();
-        let node = SimNode::new(index, 1, relay, &self.limits, seed, self.clock(0));
+        let node = SimNode::new(index, 1, role, &self.limits, seed, self.clock(0));
         self.nodes.push(node);
         self.tell(index, Input::Listening(vec![address_of(index)]));
         index
@@ -156,7 +160,7 @@ impl World {
     pub(crate) fn restart_late(&mut self, index: usize, slow: u64) {
         let seed = self.random.next();
         let (incarnation, side) = (self.nodes[index].incarnation + 1, self.nodes[index].side);
-        let mut node = SimNode::new(index, incarnation, false, &self.limits, seed, self.clock(slow));
+        let mut node = SimNode::new(index, incarnation, Role::Plain, &self.limits, seed, self.clock(slow));
         (node.side, node.slow) = (side, slow);
         self.nodes[index] = node;
         self.tell(index, Input::Listening(vec![address_of(index)]));
@@ -209,7 +213,8 @@ impl World {
         self.command(node, Command::Reply { call, reply });
     }
 
-    pub(crate) fn publish(&mut self, by: usize, topic: &str, payload: &[u8]) {
+    /// Returns where it stands in its stream.
+    pub(crate) fn publish(&mut self, by: usize, topic: &str, payload: &[u8]) -> u64 {
         let wall = self.clock_of(by).wall;
         let node = &self.nodes[by];
         let reach = node.routes.reach(topic, node.peer);
@@ -229,6 +234,7 @@ impl World {
         };
         let appended = node.outgoing.append(&draft, wall).expect("room");
         self.published.push(Publication { by, id: appended.id, topic: topic.to_owned(), listeners, subscribers });
+        appended.sequence
     }
 
     /// What a publisher has appended goes out.

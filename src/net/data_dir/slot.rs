@@ -6,6 +6,7 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::time::{SystemTime, UNIX_EPOCH};
 
+use libp2p::PeerId;
 use libp2p::identity::Keypair;
 use tracing::warn;
 
@@ -31,6 +32,20 @@ pub(crate) struct Slot {
     pub(crate) incarnation: u64,
     /// `None` for a key that only this process has.
     lock: Option<Lock>,
+}
+
+/// Who belongs to a place, as its key says.
+#[derive(Debug)]
+pub(crate) struct Resident {
+    /// What people call the node.
+    pub(crate) name: String,
+    pub(crate) peer: PeerId,
+}
+
+impl Resident {
+    fn new(name: String, keypair: &Keypair) -> Self {
+        Self { name, peer: keypair.public().to_peer_id() }
+    }
 }
 
 /// What came of trying to take a place.
@@ -67,6 +82,36 @@ impl Slot {
             Claim::Taken(slot) => Ok(*slot),
             Claim::Held(by) => Err(DataDirError::Held { path: path.to_owned(), by }),
         }
+    }
+
+    /// Whose the key in this file is, which is made if it is not there. It is not taken.
+    ///
+    /// # Errors
+    ///
+    /// If others may read the key, or it is none.
+    pub(crate) fn look_at_key(path: &Path) -> Result<Resident, DataDirError> {
+        make_key(path)?;
+        let keypair = read_key(path)?;
+        Ok(Resident::new(name_of_key(&keypair), &keypair))
+    }
+
+    pub(super) fn look(nodes: &Path, name: &str) -> Result<Resident, DataDirError> {
+        let dir = nodes.join(name);
+        files::private_dir(&dir).map_err(failed("make", &dir))?;
+        Ok(Resident { name: name.to_owned(), ..Self::look_at_key(&dir.join("key"))? })
+    }
+
+    /// The first place that a running node holds, or else the one that the next node takes. To see that nobody holds a place
+    /// is to hold it for a moment: a node that starts just then takes another.
+    pub(super) fn look_any(nodes: &Path) -> Result<Resident, DataDirError> {
+        files::private_dir(nodes).map_err(failed("make", nodes))?;
+        let places = existing(nodes).map_err(failed("list", nodes))?;
+        let is_held = |name: &&String| matches!(Lock::attempt(&nodes.join(name).join("key")), Ok(Attempt::Held(_)));
+        if let Some(name) = places.iter().find(is_held) {
+            return Self::look(nodes, name);
+        }
+        let slot = Self::claim_any(nodes)?;
+        Ok(Resident::new(slot.name.clone(), &slot.keypair))
     }
 
     /// Whether there is something of it on the disk.

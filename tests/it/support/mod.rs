@@ -10,6 +10,8 @@ pub(crate) mod process;
 #[cfg(feature = "cli")]
 pub(crate) mod sessions;
 #[cfg(feature = "cli")]
+pub(crate) mod stranger;
+#[cfg(feature = "cli")]
 pub(crate) mod terminal;
 #[cfg(feature = "cli")]
 pub(crate) mod tree;

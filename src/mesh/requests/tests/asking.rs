@@ -242,6 +242,27 @@ fn a_named_node_is_asked_and_no_other() {
 }
 
 #[test]
+fn of_several_with_the_name_none_is_asked_unless_only_one_serves_it() {
+    let mut rig = Rig::new();
+    let nodes = vec![rig.provider(1, true), rig.provider(2, true)];
+    for node in &nodes {
+        rig.book.nodes.get_mut(node).expect("known").name = "twin".to_owned();
+    }
+    let twin = Ask { to: Some(NodeName::Name("twin".into())), ..ask("svc", Span::secs(2)) };
+    rig.ask_with(twin.clone());
+    let AskFailure::Ambiguous { nodes: mut named } = rig.failed() else { panic!("asked one of them") };
+    named.sort_unstable();
+    let mut both = nodes.clone();
+    both.sort_unstable();
+    assert_eq!(named, both);
+    rig.ask_with(Ask { to: Some(NodeName::Peer(nodes[1])), ..twin.clone() });
+    assert_eq!(rig.sent().1, nodes[1], "an id says who is meant");
+    rig.book.nodes.get_mut(&nodes[0]).expect("known").services.clear();
+    rig.ask_with(twin);
+    assert_eq!(rig.sent().1, nodes[1]);
+}
+
+#[test]
 fn the_deadline_before_sending_and_after() {
     let mut rig = Rig::new();
     let one = rig.provider(1, false);

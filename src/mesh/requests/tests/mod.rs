@@ -72,12 +72,12 @@ impl Directory for Book {
         self.nodes.keys().copied().filter(|peer| self.serves(*peer, service)).collect()
     }
 
-    fn find(&self, name: &NodeName) -> Option<PeerId> {
+    fn find(&self, name: &NodeName) -> Vec<PeerId> {
         let fits = |(peer, known): &(&PeerId, &Known)| match name {
             NodeName::Peer(wanted) => wanted == *peer,
             NodeName::Name(wanted) => *wanted == known.name,
         };
-        self.nodes.iter().find(fits).map(|(peer, _)| *peer)
+        self.nodes.iter().filter(fits).map(|(peer, _)| *peer).collect()
     }
 
     fn serves(&self, peer: PeerId, service: &str) -> bool {
