@@ -20,6 +20,7 @@
 
 use std::future::poll_fn;
 use std::io;
+use std::mem;
 use std::pin::pin;
 use std::task::{Context, Poll};
 use std::time::Duration;
@@ -135,7 +136,7 @@ impl Gate {
     ///
     /// Says why not. The connection is dropped, but not before the other side has read our verdict or the budget is spent.
     pub(crate) async fn pass(self, peer: PeerId, muxer: StreamMuxerBox) -> Result<(PeerId, StreamMuxerBox), GateError> {
-        let mut link = Link { muxer, deadline: Instant::now() + BUDGET };
+        let mut link = Link::new(muxer, BUDGET);
         match self.shake_hands(peer, &mut link).await {
             Ok(()) => Ok((peer, link.muxer)),
             Err(reason) => Err(GateError { peer, reason }),
@@ -154,7 +155,10 @@ impl Gate {
         let mut theirs = link.accept().await?;
         let judged = self.judge(peer, link, &mut theirs).await;
         let verdict = match &judged {
-            Ok(()) => ACCEPTED,
+            Ok(()) => {
+                link.inbound = Inbound::Kept;
+                ACCEPTED
+            }
             Err(TurnedAway::OtherMesh { .. } | TurnedAway::OtherVersion { .. }) => REFUSED,
             // Nobody there who would read a verdict.
             Err(TurnedAway::NotPombo | TurnedAway::TimedOut | TurnedAway::ByThem | TurnedAway::Broken(_)) => {
@@ -229,17 +233,42 @@ async fn swap_verdicts(theirs: &mut SubstreamBox, verdict: u8, ours: &mut Substr
 /// A connection that nobody else drives yet, and the time by which the gate must be done with it.
 struct Link {
     muxer: StreamMuxerBox,
+    inbound: Inbound,
     deadline: Instant,
 }
 
+/// What becomes of the streams that the other side opens.
+enum Inbound {
+    /// The first is for its hello.
+    Awaited,
+    /// That has come.
+    Here(SubstreamBox),
+    /// Members open no other before they have our verdict. To keep those of a stranger, each with its window full, would
+    /// let it fill our memory.
+    Refused,
+    /// A member may be through before we are, and use the connection.
+    Kept,
+}
+
 impl Link {
+    fn new(muxer: StreamMuxerBox, budget: Duration) -> Self {
+        Self { muxer, inbound: Inbound::Awaited, deadline: Instant::now() + budget }
+    }
+
     async fn open(&mut self) -> io::Result<SubstreamBox> {
-        self.by_deadline(StreamMuxerExt::poll_outbound_unpin).await
+        self.by_deadline(|link, cx| link.muxer.poll_outbound_unpin(cx)).await
     }
 
     /// Takes the first stream that the other side opens. The gate never takes a second one.
     async fn accept(&mut self) -> io::Result<SubstreamBox> {
-        self.by_deadline(StreamMuxerExt::poll_inbound_unpin).await
+        self.by_deadline(|link, _| match mem::replace(&mut link.inbound, Inbound::Refused) {
+            Inbound::Here(stream) => Poll::Ready(Ok(stream)),
+            other @ (Inbound::Awaited | Inbound::Refused | Inbound::Kept) => {
+                link.inbound = other;
+                Poll::Pending
+            }
+        })
+        .await
     }
 
     async fn drive<T>(&mut self, work: impl Future<Output = io::Result<T>>) -> io::Result<T> {
@@ -250,31 +279,46 @@ impl Link {
     /// Waits while the connection makes progress: yamux moves no byte unless somebody polls it.
     async fn by_deadline<T>(
         &mut self,
-        mut poll: impl FnMut(&mut StreamMuxerBox, &mut Context<'_>) -> Poll<io::Result<T>>,
+        mut poll: impl FnMut(&mut Self, &mut Context<'_>) -> Poll<io::Result<T>>,
     ) -> io::Result<T> {
+        let deadline = self.deadline;
         let waiting = poll_fn(|cx| {
-            if let Poll::Ready(done) = poll(&mut self.muxer, cx) {
+            if let Poll::Ready(done) = poll(self, cx) {
                 return Poll::Ready(done);
             }
-            let Poll::Ready(error) = progress(&mut self.muxer, cx) else { return Poll::Pending };
+            let Poll::Ready(error) = self.progress(cx) else { return Poll::Pending };
             // What arrived before the end is still to be read.
-            match poll(&mut self.muxer, cx) {
+            match poll(self, cx) {
                 Poll::Ready(done) => Poll::Ready(done),
                 Poll::Pending => Poll::Ready(Err(error)),
             }
         });
-        timeout_at(self.deadline, waiting).await.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()))
+        timeout_at(deadline, waiting).await.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()))
     }
-}
 
-/// Lets the connection make progress; ready only when it has ended.
-fn progress(muxer: &mut StreamMuxerBox, cx: &mut Context<'_>) -> Poll<io::Error> {
-    loop {
-        match muxer.poll_unpin(cx) {
-            Poll::Ready(Err(error)) => return Poll::Ready(error),
-            // The address of the other side changed: of no interest here.
-            Poll::Ready(Ok(_)) => {}
-            Poll::Pending => return Poll::Pending,
+    /// Lets the connection make progress; ready only when it has ended.
+    fn progress(&mut self, cx: &mut Context<'_>) -> Poll<io::Error> {
+        if !matches!(self.inbound, Inbound::Kept)
+            && let Poll::Ready(opened) = self.muxer.poll_inbound_unpin(cx)
+        {
+            let stream = match opened {
+                Ok(stream) => stream,
+                Err(error) => return Poll::Ready(error),
+            };
+            if matches!(self.inbound, Inbound::Awaited) {
+                self.inbound = Inbound::Here(stream);
+            }
+            // One at a time: whoever opens them without end must not keep the deadline from being seen.
+            cx.waker().wake_by_ref();
+            return Poll::Pending;
+        }
+        loop {
+            match self.muxer.poll_unpin(cx) {
+                Poll::Ready(Err(error)) => return Poll::Ready(error),
+                // The address of the other side changed: of no interest here.
+                Poll::Ready(Ok(_)) => {}
+                Poll::Pending => return Poll::Pending,
+            }
         }
     }
 }

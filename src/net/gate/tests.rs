@@ -44,7 +44,7 @@ impl Stranger {
         let opts = DialOpts { role: Endpoint::Dialer, port_use: PortUse::New };
         let (host, muxer): (PeerId, StreamMuxerBox) = transport.dial(address, opts).unwrap().await.unwrap();
         let gate = Gate::new(keypair.public().to_peer_id(), &mesh());
-        Self { gate, host, link: Link { muxer, deadline: Instant::now() + PATIENCE } }
+        Self { gate, host, link: Link::new(muxer, PATIENCE) }
     }
 
     /// Writes the same byte after `first` until the other side has enough, and says how many bytes were taken.
@@ -95,6 +95,30 @@ impl Stranger {
         assert!(ended.is_err(), "the host did not wait until its verdict was read: {ended:?}");
         let [verdict] = this.link.drive(read_array(&mut ours)).await?;
         Ok(verdict)
+    }
+
+    /// Is of another version, and opens more streams before it says so. Says whether it kept them, and the host's verdict.
+    async fn crowd(address: Multiaddr) -> (bool, io::Result<u8>) {
+        let mut this = Self::dial(address).await;
+        let mut ours = this.link.open().await.unwrap();
+        let hello = this.later_hello();
+        let (first, rest) = hello.split_at(1);
+        this.link.drive(async { ours.write_all(first).await }).await.unwrap();
+        let mut kept = false;
+        for _ in 0..20 {
+            let mut beside = this.link.open().await.unwrap();
+            // The host may have refused the stream before all of this is written.
+            let _ = this.link.drive(async { beside.write_all(&[0; 16 * 1024]).await }).await;
+            let refused = this.link.drive(async { beside.read(&mut [0]).await });
+            kept |= timeout(BUDGET / 2, refused).await.is_err();
+        }
+        let verdict = async {
+            this.link.drive(async { ours.write_all(rest).await }).await?;
+            let mut theirs = this.link.accept().await?;
+            let _: [u8; HELLO_REST + 1] = this.link.drive(read_array(&mut theirs)).await?;
+            this.link.drive(swap_verdicts(&mut theirs, REFUSED, &mut ours)).await
+        };
+        (kept, verdict.await)
     }
 
     fn later_hello(&self) -> Vec<u8> {
@@ -174,6 +198,19 @@ async fn a_refused_peer_reads_the_verdict_in_its_own_time() {
         assert!(matches!(reason, TurnedAway::OtherVersion { .. }), "{address}: {reason}");
         assert_eq!(verdict.unwrap(), REFUSED, "{address}");
         assert!(started.elapsed() < BUDGET, "{address}: the host waited for nobody");
+    }
+}
+
+#[tokio::test]
+async fn streams_beside_the_hello_are_refused() {
+    let mut addresses = vec!["/memory/0", "/ip4/127.0.0.1/tcp/0"];
+    addresses.extend(cfg!(feature = "quic").then_some("/ip4/127.0.0.1/udp/0/quic-v1"));
+    for address in addresses {
+        let (mut host, address) = host(address).await;
+        let (reason, (kept, verdict)) = tokio::join!(refused(&mut host), Stranger::crowd(address.clone()));
+        assert!(!kept, "{address}");
+        assert!(matches!(reason, TurnedAway::OtherVersion { .. }), "{address}: {reason}");
+        assert_eq!(verdict.unwrap(), REFUSED, "{address}");
     }
 }
 
