@@ -26,7 +26,7 @@ const PING_TIMEOUT: Duration = Duration::from_millis(2500);
 
 /// The most connections.
 pub(crate) const CONNECTIONS: u32 = 256;
-/// The most that are being made, each way.
+/// The most that are being made by this node. Those that come in wait at the [`doorstep`](super::doorstep).
 pub(crate) const PENDING: u32 = 32;
 
 /// A connection on which no ping has succeeded for this long may lead nowhere: the next ping after the last one that did has

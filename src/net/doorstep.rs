@@ -23,7 +23,7 @@ use libp2p::{Multiaddr, Transport, TransportError};
 use crate::net::inner;
 
 /// Places for connections over TCP. Each costs a file descriptor and some kilobytes.
-const STREAMS: usize = 128;
+pub(crate) const STREAMS: usize = 128;
 /// Places for connections over QUIC. Fewer, since each may hold what its window admits.
 const QUIC: usize = 32;
 

@@ -132,7 +132,7 @@ fn number(text: &str) -> u64 {
 }
 
 /// A limit that is a constant: what the page calls it, the number there, and what the code says.
-const FIXED: [(&str, &str, &str, &str); 35] = [
+const FIXED: [(&str, &str, &str, &str); 40] = [
     ("Largest frame", "60 KiB", "wire/frame.rs", "MAX_FRAME: usize = 60 * 1024;"),
     ("Content types in a frame", "64", "wire/frame.rs", "MAX_CONTENT_TYPES: usize = 64;"),
     ("Content type", "256 B", "wire/frame.rs", "MAX_TEXT: usize = topic::MAX_NAME;"),
@@ -150,9 +150,14 @@ const FIXED: [(&str, &str, &str, &str); 35] = [
     ("Requests under way to one provider", "1,024", "mesh/requests/asker.rs", "IN_FLIGHT: usize = 1024;"),
     ("Calls that a node answers at once", "10,000", "mesh/requests/provider.rs", "MAX_CALLS: usize = 10_000;"),
     ("Requests that a handle takes at once, unless told", "64", "api/serve.rs", "ROOM: u32 = 64;"),
-    ("Exchanges over one connection", "2,048", "net/rpc.rs", "MAX_STREAMS: usize = 2048;"),
+    ("Exchanges over one connection", "2,560", "net/rpc.rs", "MAX_STREAMS: usize = 2 * IN_FLIGHT + 512;"),
     ("Time to send or read one", "30 s", "net/rpc.rs", "TRANSFER: Duration = Duration::from_secs(30);"),
     ("Nodes that are linked, those that called included", "256", "mesh/links/mod.rs", "MOST_LINKED: usize = 256;"),
+    ("Connections that a node is making", "32", "net/behaviour.rs", "PENDING: u32 = 32;"),
+    ("Connections over TCP that have not proved membership", "128", "net/doorstep.rs", "STREAMS: usize = 128;"),
+    ("Connections over QUIC that have not", "32", "net/doorstep.rs", "QUIC: usize = 32;"),
+    ("Addresses that mDNS finds at once", "2,048", "net/mdns.rs", "BURST: u32 = 2_048;"),
+    ("Addresses that mDNS finds in a second, after that", "32", "net/mdns.rs", "STEADY: u32 = 32;"),
     ("Dials at once", "16", "mesh/links/mod.rs", "DIALS: usize = 16;"),
     ("Nodes and addresses that may be dialled", "1,024", "mesh/links/candidates.rs", "MOST: usize = 1_024;"),
     ("Addresses of one that are tried", "16", "mesh/links/candidates.rs", "ADDRESSES: usize = 16;"),

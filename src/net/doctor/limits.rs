@@ -9,10 +9,11 @@ use nix::sys::statvfs::statvfs;
 
 use super::{Finding, Probe};
 use crate::net::behaviour::{CONNECTIONS, PENDING};
+use crate::net::doorstep;
 use crate::net::remembered::LIMIT;
 
-/// All connections, those that are being made, and some for listeners, mDNS, files and the runtime.
-const FILES: u64 = CONNECTIONS as u64 + 2 * PENDING as u64 + 64;
+/// All connections, those that are being made, those at the door, and some for listeners, mDNS, files and the runtime.
+const FILES: u64 = CONNECTIONS as u64 + PENDING as u64 + doorstep::STREAMS as u64 + 64;
 /// With so few a node links to a handful.
 const FEW_FILES: u64 = 64;
 /// What a node may write down of the roster, in the old and the new file.
