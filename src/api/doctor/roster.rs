@@ -109,8 +109,8 @@ fn clashes(peer: PeerId, name: &str, answers: bool, addresses: &[Multiaddr]) -> 
         let remedy = "stop that one, or give one of the two a key or --data-dir of its own";
         return Finding::fails(Probe::Key, subject, detail).vital().remedy(remedy);
     }
-    let detail =
-        format!("others heard of this very node within the last minute, as {name}{at}, where it does not answer");
+    let then = if addresses.is_empty() { "which tells nobody where" } else { "where it does not answer" };
+    let detail = format!("others heard of this very node within the last minute, as {name}{at}, {then}");
     let remedy =
         "if another host has a copy of this key, give it one of its own; a node that was killed is forgotten soon";
     Finding::fails(Probe::Key, subject, detail).remedy(remedy)
@@ -127,7 +127,10 @@ mod tests {
         let at = ["/ip4/10.0.0.1/tcp/1".parse().unwrap()];
         let found = clashes(peer, "shop", true, &at);
         assert!(found.vital && found.detail.contains("as shop at /ip4/10.0.0.1/tcp/1"), "{found:?}");
-        assert!(!clashes(peer, "shop", false, &[]).vital);
+        let silent = clashes(peer, "shop", false, &at);
+        assert!(!silent.vital && silent.detail.ends_with("where it does not answer"), "{silent:?}");
+        let hidden = clashes(peer, "shop", false, &[]);
+        assert!(!hidden.vital && hidden.detail.ends_with("as shop, which tells nobody where"), "{hidden:?}");
         assert_eq!(told(&[]).verdict, Verdict::NotTried);
     }
 }
