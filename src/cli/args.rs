@@ -56,7 +56,7 @@ pub(super) enum Verb {
     /// List the services of the mesh
     #[command(after_help = "Examples:\n  pombo services\n  pombo services --watch\n  pombo services --json")]
     Services(listing::Args),
-    /// Print who a node started now with these flags is, and keep that for it
+    /// Print who the node that these flags mean is, running or not
     #[command(after_help = id::EXAMPLES)]
     Id,
     /// Try each way in which nodes find and reach each other, and say what works here
