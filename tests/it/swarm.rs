@@ -10,7 +10,7 @@ use bytes::Bytes;
 use futures::future::join_all;
 use futures::{Stream, StreamExt};
 use pombo::{
-    Builder, Config, Event, Incoming, Json, Limits, MeshChoice, Message, Multiaddr, Node, Pattern, PublishError, Raw,
+    Builder, Event, Incoming, Json, Limits, MeshChoice, Message, Multiaddr, Node, Pattern, PublishError, Raw,
     RawPattern, RawService, RawTopic, RecvError, Refusal, RequestError, Service, Subscriber, Topic,
 };
 use serde::{Deserialize, Serialize};
@@ -654,7 +654,7 @@ async fn everything_works_over_quic() {
         let listen = vec!["/ip4/127.0.0.1/udp/0/quic-v1".parse().unwrap()];
         let data_dir = Some(world.data.path().to_owned());
         let name = Some(name.to_owned());
-        Config { name, mesh: private(), data_dir, listen, mdns: false, local: false, ..Config::default() }
+        pombo::Config { name, mesh: private(), data_dir, listen, mdns: false, local: false, ..pombo::Config::default() }
     };
     let a = Node::builder().config(quic("a")).start().await.unwrap();
     let mut events = a.events();

@@ -29,6 +29,7 @@ impl Place {
     }
 
     /// One of several in a test that has its turn.
+    #[cfg(feature = "cli")]
     pub(crate) fn another() -> Self {
         Self { data: tempfile::tempdir().unwrap(), _turn: None }
     }
