@@ -11,7 +11,7 @@ mod checker;
 mod clock;
 pub(crate) mod data_dir;
 pub(crate) mod doctor;
-pub(crate) mod doorstep;
+mod doorstep;
 mod driver;
 mod files;
 pub(crate) mod gate;
