@@ -1,0 +1,118 @@
+//! pombo and other ways to send messages, side by side: the same load on each in turn, round after round, and a table of
+//! medians and ratios. Every publisher, subscriber, server and broker is a process of its own.
+
+mod bench;
+mod brokers;
+mod clock;
+mod endpoint;
+mod load;
+mod process;
+mod systems;
+mod table;
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand, ValueEnum};
+use serde::{Deserialize, Serialize};
+
+/// Compare pombo with other ways to send messages, on this machine
+#[derive(Debug, Parser)]
+#[command(name = "versus")]
+struct Cli {
+    /// One short round of the most telling measures
+    #[arg(long)]
+    quick: bool,
+    /// How many rounds
+    #[arg(long, value_name = "N", default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..=100))]
+    rounds: u32,
+    /// Only these beside pombo, separated by commas
+    #[arg(long, value_name = "SYSTEMS", value_enum, value_delimiter = ',')]
+    only: Vec<System>,
+    #[command(subcommand)]
+    endpoint: Option<Endpoint>,
+}
+
+#[derive(Debug, Subcommand)]
+enum Endpoint {
+    /// Be one of the processes under measurement
+    #[command(hide = true)]
+    Endpoint { spec: String },
+}
+
+/// What is compared. A way of pombo's that a setting forces would be one more.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, ValueEnum, Serialize, Deserialize)]
+enum System {
+    Pombo,
+    Nats,
+    ZenohTcp,
+    ZenohTls,
+    Grpc,
+    GrpcTls,
+    Http1,
+    Zeromq,
+    Mosquitto,
+    Rabbitmq,
+}
+
+impl System {
+    fn name(self) -> &'static str {
+        match self {
+            Self::Pombo => "pombo",
+            Self::Nats => "NATS core",
+            Self::ZenohTcp => "Zenoh, TCP",
+            Self::ZenohTls => "Zenoh, TLS",
+            Self::Grpc => "gRPC (tonic)",
+            Self::GrpcTls => "gRPC (tonic), TLS",
+            Self::Http1 => "HTTP/1.1 (hyper)",
+            Self::Zeromq => "ZeroMQ",
+            Self::Mosquitto => "Mosquitto, QoS 0",
+            Self::Rabbitmq => "RabbitMQ",
+        }
+    }
+
+    fn is_encrypted(self) -> bool {
+        matches!(self, Self::Pombo | Self::ZenohTls | Self::GrpcTls)
+    }
+
+    /// Whether it is compiled in.
+    fn is_built(self) -> bool {
+        match self {
+            Self::Pombo => true,
+            Self::Nats => cfg!(feature = "nats"),
+            Self::ZenohTcp | Self::ZenohTls => cfg!(feature = "zenoh"),
+            Self::Grpc | Self::GrpcTls => cfg!(feature = "grpc"),
+            Self::Http1 => cfg!(feature = "http"),
+            Self::Zeromq => cfg!(feature = "zeromq"),
+            Self::Mosquitto => cfg!(feature = "mosquitto"),
+            Self::Rabbitmq => cfg!(feature = "rabbitmq"),
+        }
+    }
+
+    fn publishes(self) -> bool {
+        !matches!(self, Self::Grpc | Self::GrpcTls | Self::Http1)
+    }
+
+    fn asks(self) -> bool {
+        matches!(self, Self::Pombo | Self::Nats | Self::Grpc | Self::GrpcTls | Self::Http1)
+    }
+
+    /// Whether subscribers connect to the publisher.
+    fn publisher_listens(self) -> bool {
+        matches!(self, Self::ZenohTcp | Self::ZenohTls | Self::Zeromq)
+    }
+}
+
+fn main() -> ExitCode {
+    let cli = Cli::parse();
+    let done = match &cli.endpoint {
+        Some(Endpoint::Endpoint { spec }) => endpoint::run(spec),
+        None => bench::run(&bench::Plan::new(cli.quick, cli.rounds, &cli.only)),
+    };
+    match done {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("error: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}

@@ -1,0 +1,97 @@
+//! The systems. Each publishes and subscribes, or serves and asks, as its own documentation has it for many small messages,
+//! with flow control that blocks wherever it has one.
+
+#[cfg(feature = "grpc")]
+mod grpc;
+#[cfg(feature = "http")]
+mod http;
+#[cfg(feature = "mosquitto")]
+mod mosquitto;
+#[cfg(feature = "nats")]
+mod nats;
+mod pombo;
+#[cfg(feature = "rabbitmq")]
+mod rabbitmq;
+#[cfg(feature = "zenoh")]
+mod zenoh;
+#[cfg(feature = "zeromq")]
+mod zeromq;
+
+use std::time::Duration;
+
+use crate::System;
+use crate::endpoint::{Gate, Result, Spec, say};
+use crate::load::{Called, Sink, Source};
+
+/// What is published to and asked for where a system has names.
+const NAME: &str = "versus.parcels";
+
+/// How often the end is told, where a message may be lost, and the pause after each time.
+const ENDS: usize = 3;
+const PAUSE: Duration = Duration::from_millis(50);
+
+pub(crate) async fn publish(spec: &Spec, subscribers: usize, gate: &Gate) -> Result<()> {
+    match spec.system {
+        System::Pombo => pombo::publish(spec, subscribers, gate).await,
+        #[cfg(feature = "nats")]
+        System::Nats => nats::publish(spec, gate).await,
+        #[cfg(feature = "zenoh")]
+        System::ZenohTcp | System::ZenohTls => zenoh::publish(spec, subscribers, gate).await,
+        #[cfg(feature = "zeromq")]
+        System::Zeromq => zeromq::publish(spec, subscribers, gate),
+        #[cfg(feature = "mosquitto")]
+        System::Mosquitto => mosquitto::publish(spec, gate).await,
+        #[cfg(feature = "rabbitmq")]
+        System::Rabbitmq => rabbitmq::publish(spec, gate).await,
+        other => Err(format!("{} does not publish", other.name()).into()),
+    }
+}
+
+/// Returns when the end has come.
+pub(crate) async fn subscribe(spec: &Spec, sink: Sink) -> Result<()> {
+    match spec.system {
+        System::Pombo => pombo::subscribe(spec, &sink).await,
+        #[cfg(feature = "nats")]
+        System::Nats => nats::subscribe(spec, &sink).await,
+        #[cfg(feature = "zenoh")]
+        System::ZenohTcp | System::ZenohTls => zenoh::subscribe(spec, sink).await,
+        #[cfg(feature = "zeromq")]
+        System::Zeromq => zeromq::subscribe(spec, &sink),
+        #[cfg(feature = "mosquitto")]
+        System::Mosquitto => mosquitto::subscribe(spec, &sink).await,
+        #[cfg(feature = "rabbitmq")]
+        System::Rabbitmq => rabbitmq::subscribe(spec, &sink).await,
+        other => Err(format!("{} does not subscribe", other.name()).into()),
+    }
+}
+
+pub(crate) async fn serve(spec: &Spec) -> Result<()> {
+    match spec.system {
+        System::Pombo => pombo::serve(spec).await,
+        #[cfg(feature = "nats")]
+        System::Nats => nats::serve(spec).await,
+        #[cfg(feature = "grpc")]
+        System::Grpc | System::GrpcTls => grpc::serve(spec).await,
+        #[cfg(feature = "http")]
+        System::Http1 => http::serve(spec).await,
+        other => Err(format!("{} does not serve", other.name()).into()),
+    }
+}
+
+pub(crate) async fn call(spec: &Spec, gate: &Gate) -> Result<Called> {
+    match spec.system {
+        System::Pombo => pombo::call(spec, gate).await,
+        #[cfg(feature = "nats")]
+        System::Nats => nats::call(spec, gate).await,
+        #[cfg(feature = "grpc")]
+        System::Grpc | System::GrpcTls => grpc::call(spec, gate).await,
+        #[cfg(feature = "http")]
+        System::Http1 => http::call(spec, gate).await,
+        other => Err(format!("{} does not ask", other.name()).into()),
+    }
+}
+
+/// Says how many were sent, when that was all.
+fn done(source: &Source) {
+    say(&crate::endpoint::Said::Sent(source.sent()));
+}

@@ -1,0 +1,93 @@
+//! pombo, through its public API: TCP, encrypted and authenticated, as it is by default.
+
+use futures::StreamExt;
+use pombo::{Config, MeshChoice, Multiaddr, Node, RecvError, Reply, Service, Topic};
+
+use super::{ENDS, NAME, PAUSE};
+use crate::endpoint::{Gate, Result, Said, Spec, heard, say};
+use crate::load::{Called, Parcel, Sink, Source, call as ask};
+
+/// A node of a mesh that only these processes are in, which dials those that listen.
+///
+/// A way of pombo's that has a setting, such as all messages by gossip, is a system of its own: a line in `System`, and
+/// here its setting.
+async fn node(spec: &Spec, name: &str, listens: bool) -> Result<Node> {
+    let address = |port: &u16| format!("/ip4/127.0.0.1/tcp/{port}").parse::<Multiaddr>();
+    let (listen, peers) = if listens {
+        (spec.ports.get(spec.index).into_iter().map(address).collect::<std::result::Result<_, _>>()?, Vec::new())
+    } else {
+        (vec![address(&0)?], spec.ports.iter().map(address).collect::<std::result::Result<_, _>>()?)
+    };
+    // A directory for each run: nodes remember whom they knew.
+    let directory = spec.scratch.join(format!("pombo-{}", spec.port()));
+    std::fs::create_dir_all(&directory)?;
+    let config = Config {
+        name: Some(name.to_owned()),
+        mesh: MeshChoice::Named("versus".to_owned()),
+        listen,
+        peers,
+        mdns: false,
+        local: false,
+        key: Some(directory.join(format!("{name}.key"))),
+        data_dir: Some(directory.join("data")),
+        ..Config::default()
+    };
+    Ok(Node::builder().config(config).start().await?)
+}
+
+pub(super) async fn publish(spec: &Spec, subscribers: usize, gate: &Gate) -> Result<()> {
+    let node = node(spec, "publisher", false).await?;
+    let publisher = node.publisher(Topic::<Parcel>::parse(NAME)?);
+    publisher.ready(subscribers).await?;
+    gate.pass()?;
+    let mut source = Source::new(spec.load);
+    while let Some(parcel) = source.next() {
+        publisher.publish(parcel).await?;
+    }
+    super::done(&source);
+    for _ in 0..ENDS {
+        publisher.publish(&source.end()).await?;
+        tokio::time::sleep(PAUSE).await;
+    }
+    std::future::pending().await
+}
+
+pub(super) async fn subscribe(spec: &Spec, sink: &Sink) -> Result<()> {
+    let node = node(spec, &format!("subscriber-{}", spec.index), true).await?;
+    let mut subscriber = node.subscribe(Topic::<Parcel>::parse(NAME)?).await?;
+    say(&Said::Ready);
+    while let Some(came) = subscriber.next().await {
+        match came {
+            Ok(parcel) if sink.note_parcel(&parcel) => break,
+            // What was missed shows in the numbers.
+            Ok(_) | Err(RecvError::Lagged { .. }) => {}
+            Err(error) => return Err(error.into()),
+        }
+    }
+    heard(sink);
+    // It stays in the mesh until all have what they need.
+    std::future::pending().await
+}
+
+pub(super) async fn serve(spec: &Spec) -> Result<()> {
+    let node = node(spec, "server", true).await?;
+    let service = Service::<Parcel, Parcel>::parse(NAME)?;
+    let _serving = node.serve(service).concurrency(4096).with(|question| async move { Ok(question) }).await?;
+    say(&Said::Ready);
+    std::future::pending().await
+}
+
+pub(super) async fn call(spec: &Spec, gate: &Gate) -> Result<Called> {
+    let node = node(spec, "client", false).await?;
+    let service = Service::<Parcel, Parcel>::parse(NAME)?;
+    let serves = |peer: &pombo::PeerStatus| peer.services.iter().any(|name| name == NAME);
+    while !node.status().await?.peers.iter().any(serves) {
+        tokio::time::sleep(PAUSE).await;
+    }
+    gate.pass()?;
+    let once = move |question: Parcel| {
+        let (node, service) = (node.clone(), service.clone());
+        async move { node.request(service, &question).await.ok().map(Reply::into_payload) }
+    };
+    Ok(ask(spec.load, spec.in_flight, once).await)
+}
