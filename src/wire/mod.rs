@@ -9,6 +9,7 @@ mod costs;
 pub(crate) mod frame;
 mod guard;
 mod id;
+pub(crate) mod lane;
 pub(crate) mod node_key;
 #[cfg(test)]
 mod properties;

@@ -36,7 +36,7 @@ impl StreamRef {
         Some(Stream { node: node.peer()?, incarnation, channel })
     }
 
-    fn check(&self) -> Result<(), CodecError> {
+    pub(super) fn check(&self) -> Result<(), CodecError> {
         let Channel::Shard(shard) = self.channel;
         if shard >= SHARDS {
             return Err(CodecError::malformed(format!("shard {shard} does not exist")));
@@ -203,6 +203,20 @@ impl Request {
         }
     }
 
+    /// Its bytes on the wire, near enough: what it takes beside this is less than a kilobyte.
+    pub(crate) fn bulk(&self) -> usize {
+        match self {
+            Self::Call(call) => call.body.len() + described(&call.content_type, &call.headers),
+            Self::Cancel { .. } | Self::Repair { .. } => 0,
+            Self::Inject { frames: list, .. } | Self::Push { records: list, .. } => bulk(list),
+            Self::Acknowledge { positions, .. } | Self::Heads { positions, .. } => {
+                size_of::<Position>() * positions.len()
+            }
+            Self::Digest { buckets, .. } => size_of::<u64>() * buckets.len(),
+            Self::Fetch { nodes, .. } => size_of::<NodeKey>() * nodes.len(),
+        }
+    }
+
     fn extensions(&self) -> &Extensions {
         match self {
             Self::Call(call) => &call.extensions,
@@ -255,6 +269,16 @@ impl Response {
         }
     }
 
+    /// As a request's.
+    pub(crate) fn bulk(&self) -> usize {
+        match self {
+            Self::Reply(reply) => reply.body.len() + described(&reply.content_type, &reply.headers),
+            Self::Done { .. } | Self::Injected { .. } => 0,
+            Self::Frames { frames: list, .. } | Self::Records { records: list, .. } => bulk(list),
+            Self::Differ { buckets, summaries, .. } => buckets.len() + size_of::<Summary>() * summaries.len(),
+        }
+    }
+
     fn extensions(&self) -> &Extensions {
         match self {
             Self::Reply(reply) => &reply.extensions,
@@ -284,6 +308,14 @@ fn check_text(text: &str) -> Result<(), CodecError> {
 fn check_described(content_type: &str, headers: &Headers) -> Result<(), CodecError> {
     check_text(content_type)?;
     if headers.fit() { Ok(()) } else { Err(CodecError::malformed("too many headers")) }
+}
+
+fn bulk(list: &[Bytes]) -> usize {
+    list.iter().map(|bytes| bytes.len() + size_of::<u32>()).sum()
+}
+
+fn described(content_type: &str, headers: &Headers) -> usize {
+    content_type.len() + headers.bytes() + 2 * size_of::<u32>() * headers.len()
 }
 
 /// The decoder refuses longer ones already; this is for who writes.

@@ -7,13 +7,14 @@ pub(super) mod samples;
 
 use std::collections::BTreeMap;
 
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 
 use self::parts::{Parts, hex, varint};
 use self::samples::{MESH, key, node_key};
 use super::MessageId;
 use super::codec::CodecError;
 use super::frame::{self, Frame, FrameError, shard_of};
+use super::lane::{Mark, Record};
 use super::node_key::{Purpose, SIGNATURE, digest, sign};
 use super::roster::{RecordError, SignedRecord};
 use super::rpc::{Request, Response};
@@ -67,6 +68,7 @@ fn vectors() -> Vec<Vector> {
         let bytes = response.encode().expect("encodes");
         all.push(Vector::new(format!("response-{name}-1"), &bytes, Some(layout::response(name))));
     }
+    all.extend(lane());
     for (name, bytes) in hostile() {
         all.push(Vector::new(format!("hostile-{name}"), &bytes, None));
     }
@@ -79,6 +81,66 @@ fn vectors() -> Vec<Vector> {
     all.push(Vector::new("gossip-id-frame-messages-1", &frame::gossip_id(&topic, &messages.bytes), None));
     all.extend(texts(&messages));
     all
+}
+
+/// Records of a lane. That with a frame is cut off where the frame goes on.
+fn lane() -> Vec<Vector> {
+    let written = |record: Record| {
+        let mut bytes = BytesMut::new();
+        record.write(&mut bytes).expect("encodes");
+        bytes
+    };
+    let frame = samples::messages();
+    let stream = frame.stream;
+    let cancel = Request::Cancel { call: 5, extensions: Vec::new() }.encode().expect("encodes");
+    let mark = Mark::new(&stream, 7, (71, 900)).expect("an Ed25519 key");
+    let beginning = written(Record::Frame { since: 6, frame: frame.bytes.clone() }).split_to(45);
+    let lane_of = |kind: u8, name: &str, length: usize| {
+        let length = u32::try_from(length).expect("short");
+        Parts::default().raw("length", &length.to_be_bytes(), length.to_string()).raw("kind", &[kind], name)
+    };
+    let long = |number: u64| number.to_be_bytes();
+    vec![
+        Vector::new(
+            "lane-frame-1",
+            &beginning,
+            Some(lane_of(32, "32: frame", 9 + frame.bytes.len()).raw("since", &long(6), "6").raw(
+                "the frame",
+                &frame.bytes[..32],
+                "its first 32 bytes",
+            )),
+        ),
+        Vector::new(
+            "lane-mark-1",
+            &written(Record::Mark(mark)),
+            Some({
+                let body = |parts: Parts| {
+                    let parts = parts.stream(stream.node, stream.incarnation, stream.shard());
+                    parts.number("since", 7).number("up to", 71).number("messages up to there", 900).no_extensions()
+                };
+                body(lane_of(33, "33: mark", 1 + body(Parts::default()).concat().len()))
+            }),
+        ),
+        Vector::new(
+            "lane-grant-1",
+            &written(Record::Grant(1_000_000)),
+            Some(lane_of(39, "39: grant", 9).raw("granted", &long(1_000_000), "1,000,000")),
+        ),
+        Vector::new(
+            "lane-request-1",
+            &written(Record::Request { id: 3, request: cancel.clone().into() }),
+            Some(lane_of(42, "42: request", 9 + cancel.len()).raw("number", &long(3), "3").raw(
+                "the request",
+                &cancel,
+                "Cancel, as above",
+            )),
+        ),
+        Vector::new(
+            "lane-part-1",
+            &written(Record::Part { last: true, bytes: Bytes::from_static(b"end") }),
+            Some(lane_of(44, "44: part", 5).byte("last", 1).raw("bytes", b"end", "`end`")),
+        ),
+    ]
 }
 
 fn texts(messages: &Frame) -> Vec<Vector> {
