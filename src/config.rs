@@ -50,6 +50,8 @@ pub struct Config {
     /// roster unless it subscribes or serves, and a publication returns when neighbours have confirmed that they took
     /// it over.
     pub short_lived: bool,
+    /// Which way what it publishes goes to those who listen.
+    pub dissemination: Dissemination,
     /// The bounds that it keeps.
     pub limits: Limits,
 }
@@ -68,6 +70,7 @@ impl Default for Config {
             key: None,
             data_dir: None,
             short_lived: false,
+            dissemination: Dissemination::default(),
             limits: Limits::default(),
         }
     }
@@ -94,6 +97,27 @@ pub enum MeshChoice {
     Named(String),
     /// The well-known mesh that anybody on the network may join.
     Open,
+}
+
+/// Which way messages go from their publisher to those who listen.
+///
+/// Either way each subscriber gets each message once, and in order. [`Adaptive`](Self::Adaptive) is right but for measuring.
+///
+/// ```
+/// use pombo::{Config, Dissemination};
+/// let config = Config { dissemination: Dissemination::Gossip, ..Config::default() };
+/// assert_ne!(config.dissemination, Dissemination::default());
+/// ```
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Dissemination {
+    /// Straight to the listeners while they all are neighbours and at most 32, by gossip otherwise.
+    #[default]
+    Adaptive,
+    /// Straight to the listeners while they all are neighbours, however many they are.
+    Direct,
+    /// Always by gossip: from neighbour to neighbour, signed by the publisher.
+    Gossip,
 }
 
 /// The bounds that a node keeps. Sizes in bytes.

@@ -13,7 +13,7 @@ pub use api::{
 };
 /// Bytes that are cheap to clone: what [`RawTopic`] and its like carry.
 pub use bytes::Bytes;
-pub use config::{Config, LimitError, Limits, MeshChoice};
+pub use config::{Config, Dissemination, LimitError, Limits, MeshChoice};
 pub use dns::{DnsName, DnsNameError};
 pub use error::{Closed, Outcome, PublishError, RecvError, RequestError, StartError, SubscribeError};
 pub use libp2p_identity::PeerId;

@@ -6,7 +6,7 @@ use libp2p::{Multiaddr, PeerId};
 
 use super::{Doctor, MeshInfo, Node};
 use crate::DnsName;
-use crate::config::{Config, MeshChoice};
+use crate::config::{Config, Dissemination, MeshChoice};
 use crate::error::StartError;
 use crate::net;
 
@@ -134,6 +134,12 @@ impl Builder {
     /// The data directory, made if it is not there. `$XDG_DATA_HOME/pombo` or `~/.local/share/pombo` without this.
     pub fn data_dir(mut self, path: impl Into<PathBuf>) -> Self {
         self.config.data_dir = Some(path.into());
+        self
+    }
+
+    /// Which way what it publishes goes to those who listen. [`Dissemination::Adaptive`] without this.
+    pub fn dissemination(mut self, way: Dissemination) -> Self {
+        self.config.dissemination = way;
         self
     }
 

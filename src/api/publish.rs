@@ -239,7 +239,7 @@ impl<T, E: Encoding<T>> Publisher<T, E> {
     }
 
     /// Publishes a value. Returns when it is queued; a full queue is waited for. On a short-lived node, too, it does
-    /// not wait for the neighbours' word. Dropping the future before it is done publishes nothing.
+    /// not wait for the neighbours' word. Dropping the future while it waits for room publishes nothing.
     ///
     /// # Errors
     ///

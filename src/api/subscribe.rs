@@ -161,14 +161,20 @@ impl<T, E: Encoding<T>> Stream for Subscriber<T, E> {
     type Item = Result<Message<T>, RecvError>;
 
     fn poll_next(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Self::Item>> {
+        // A reader that always finds something must not keep the node's own tasks from running.
+        let turn = ready!(tokio::task::coop::poll_proceed(context));
         loop {
-            match self.unpacker.next() {
-                Some(Ok(packed)) => return Poll::Ready(Some(decode::<T, E>(packed))),
-                Some(Err(lag)) => return Poll::Ready(Some(Err(gap(lag)))),
-                None => {}
+            if let Some(next) = self.unpacker.next() {
+                turn.made_progress();
+                return Poll::Ready(Some(next.map_err(gap).and_then(decode::<T, E>)));
             }
             match ready!(self.mailbox.poll_take(context)) {
-                Some(Delivery::Frame(frame, routes)) => self.unpacker.unpack(&frame, &routes),
+                Some(Delivery::Frame(frame, routes)) => {
+                    self.unpacker.unpack(&frame, &routes);
+                    if self.mailbox.is_behind() {
+                        self.registered.handle.tell_progress(self.registered.id);
+                    }
+                }
                 Some(Delivery::Lagged(lag)) => return Poll::Ready(Some(Err(gap(lag)))),
                 None => return Poll::Ready(None),
             }

@@ -48,6 +48,10 @@ impl Effects {
         self.outputs.push_back(output);
     }
 
+    pub(crate) fn extend(&mut self, outputs: impl IntoIterator<Item = Output>) {
+        self.outputs.extend(outputs);
+    }
+
     pub(crate) fn pop(&mut self) -> Option<Output> {
         self.outputs.pop_front()
     }

@@ -8,11 +8,13 @@ use bytes::Bytes;
 use libp2p_identity::PeerId;
 use multiaddr::Multiaddr;
 
+pub use super::news::{Event, FoundBy};
 use super::routes::Routes;
 use super::status::Status;
 use super::time::Span;
 use crate::Headers;
 use crate::wire::frame::{Frame, Place};
+use crate::wire::lane::Mark;
 use crate::wire::roster::{RosterRecord, SignedRecord};
 use crate::wire::rpc::{Reply, Request, Response};
 
@@ -41,6 +43,8 @@ numbers! {
     GossipId,
     /// A name that is looked up.
     NameId,
+    /// A connection, for the lane that is bound to it.
+    LaneId,
 }
 
 /// What the mesh is told.
@@ -88,8 +92,18 @@ pub(crate) enum Input {
     Replied { id: InboundId },
     /// The answer to a request of ours, or why there is none.
     Response { id: RpcId, result: Result<Checked<Response>, RpcFailure> },
-    /// A mailbox had no room for this frame.
-    MailboxFull { subscriber: SubscriberId, frame: Arc<Frame> },
+    /// Our half of a lane stands: records can be written.
+    LaneUp { peer: PeerId, lane: LaneId },
+    /// The other side has opened its half.
+    LaneBegun { peer: PeerId, lane: LaneId },
+    /// A lane ended, or its half of ours could not be opened.
+    LaneDown { lane: LaneId },
+    /// Over a lane its author says that nothing of a stream between two places is for us.
+    Marked { from: PeerId, mark: Mark },
+    /// So much waits for a subscriber that whoever writes to it over a lane should wait.
+    Behind { subscriber: SubscriberId },
+    /// So much of that is out of the way, and whether that is most of it.
+    Progress { subscriber: SubscriberId, weight: u64, caught_up: bool },
     /// Time passed: see `Mesh::poll_timeout`.
     Timeout,
 }
@@ -97,10 +111,14 @@ pub(crate) enum Input {
 /// How a frame came here.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Via {
-    /// It was made here.
+    /// It was made here, and goes out by gossip.
     Own,
+    /// It was made here, and went out over lanes.
+    OwnOverLanes,
     /// By gossip. Gossipsub waits for a verdict.
     Gossip { from: PeerId, gossip: GossipId },
+    /// Over a lane, from its author. `since` is the last frame before it that concerned us, 0 where that is not known.
+    Lane { lane: LaneId, since: u64 },
 }
 
 /// A decoded record, with the frames and roster records in it opened and checked. Those that did not pass are left out.
@@ -118,24 +136,6 @@ impl<T> From<T> for Checked<T> {
     fn from(body: T) -> Self {
         Self { body, frames: Vec::new(), records: Vec::new(), forged: 0 }
     }
-}
-
-/// How somebody was found. [`Event`] has an example.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-#[non_exhaustive]
-pub enum FoundBy {
-    /// The registry of this host.
-    Local,
-    /// Multicast DNS.
-    Mdns,
-    /// An address that was given.
-    Given,
-    /// A DNS name that was given.
-    Dns,
-    /// The roster: another node knew.
-    Roster,
-    /// They dialled us.
-    Inbound,
 }
 
 /// Why a dial came to nothing.
@@ -251,6 +251,16 @@ pub(crate) enum Output {
     Gossip {
         frame: Arc<Frame>,
     },
+    /// Open our half of a lane: on that connection, or on any to that peer. [`Input::LaneUp`] follows.
+    OpenLane {
+        peer: PeerId,
+        lane: Option<LaneId>,
+    },
+    /// Tell the other side of a lane how much of what it sent is out of the way.
+    Grant {
+        lane: LaneId,
+        total: u64,
+    },
     Judge {
         from: PeerId,
         gossip: GossipId,
@@ -267,7 +277,8 @@ pub(crate) enum Output {
         to: InboundId,
         response: Response,
     },
-    /// Put into a subscriber's mailbox. A frame that finds no room comes back as [`Input::MailboxFull`]; a gap always fits.
+    /// Put into a subscriber's mailbox. In place of a frame that finds no room there goes the gap that
+    /// [`Mesh::gap`](super::Mesh::gap) names, which always fits.
     Deliver {
         subscriber: SubscriberId,
         delivery: Delivery,
@@ -404,85 +415,4 @@ pub(crate) enum AskFailure {
     NotSent,
     /// Too many requests of this node are open.
     TooMany { limit: usize },
-}
-
-/// Something that happened in the mesh, as [`Node::events`](crate::Node::events) tells it.
-///
-/// ```
-/// use pombo::{Event, FoundBy};
-/// fn tell(event: &Event) {
-///     match event {
-///         Event::Linked { peer, by: FoundBy::Mdns, .. } => println!("{peer} is on this network"),
-///         Event::Left { name, .. } => println!("{name} left"),
-///         _ => {}
-///     }
-/// }
-/// ```
-#[derive(Clone, Debug, PartialEq, Eq)]
-#[non_exhaustive]
-pub enum Event {
-    /// A link to this node was made.
-    Linked {
-        /// Who.
-        peer: PeerId,
-        /// Where.
-        address: Multiaddr,
-        /// How it was found.
-        by: FoundBy,
-    },
-    /// The last link to this node is gone.
-    Unlinked {
-        /// Who.
-        peer: PeerId,
-    },
-    /// The roster has a node that it did not have, or one that came back.
-    Joined {
-        /// Who.
-        peer: PeerId,
-        /// Its name.
-        name: String,
-    },
-    /// The roster has something new of this node: what it listens to or serves, or where it is; or it was started anew.
-    Changed {
-        /// Who.
-        peer: PeerId,
-        /// Its name.
-        name: String,
-    },
-    /// A node said goodbye.
-    Left {
-        /// Who.
-        peer: PeerId,
-        /// Its name.
-        name: String,
-    },
-    /// Nobody has heard of this node for a minute; nothing is routed to it.
-    Suspect {
-        /// Who.
-        peer: PeerId,
-        /// Its name.
-        name: String,
-    },
-    /// Somebody runs this very node, with a later start: others listen to that one. Two processes have the same key, or this
-    /// host's clock was set back and its data directory lost.
-    Outrun {
-        /// The incarnation of the other.
-        incarnation: u64,
-    },
-    /// What answers where this node was told to look is no pombo node. Said once for each.
-    NotPombo {
-        /// Who, if it said so.
-        peer: Option<PeerId>,
-        /// Where.
-        addresses: Vec<Multiaddr>,
-    },
-    /// A neighbour belongs to another mesh and was turned away. Said once for each.
-    OtherMesh {
-        /// Who.
-        peer: Option<PeerId>,
-        /// Where.
-        addresses: Vec<Multiaddr>,
-        /// Whether theirs is the open mesh.
-        open: bool,
-    },
 }

@@ -8,8 +8,11 @@ use std::sync::Arc;
 
 use libp2p_identity::PeerId;
 
+use self::stream::{Hearsay, InStream};
 use super::time::{Mono, Span};
-use crate::wire::frame::{Frame, Header, Kind, Stream};
+use crate::wire::frame::{Frame, Kind, Stream};
+
+mod stream;
 
 /// How long a gap may be mere reordering before somebody is asked.
 const REORDER: Span = Span::millis(10);
@@ -19,7 +22,7 @@ const HOLD: Span = Span::millis(250);
 const TAIL: Span = Span::secs(3);
 /// How long an answer to a request for repair is waited for before another node is asked.
 const ANSWER: Span = Span::millis(100);
-/// The pause after an answer that brought nothing.
+/// The pause when everybody was asked in vain.
 const AGAIN: Span = Span::millis(30);
 /// All streams together may hold back so many times what one may.
 const MOST_HELD: usize = 16;
@@ -42,15 +45,15 @@ pub(crate) enum Ready {
 }
 
 /// Somebody has to be asked for frames.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Wish {
     pub(crate) stream: Stream,
     pub(crate) from: u64,
     pub(crate) to: u64,
     /// Who sent the last frame of the stream.
     pub(crate) heard_from: Option<PeerId>,
-    /// How often was asked before, so that another one is picked.
-    pub(crate) attempt: u32,
+    /// Who was asked for it before, in vain.
+    pub(crate) asked: Vec<PeerId>,
 }
 
 /// All streams of others that this node follows.
@@ -71,42 +74,6 @@ pub(crate) struct Inbound {
     held: usize,
     max_streams: usize,
     max_held: usize,
-}
-
-#[derive(Debug, Default)]
-struct InStream {
-    /// The next sequence number to hand on. None while it is not known since when this node listens.
-    next: Option<u64>,
-    /// How many messages the stream had before `next`, if that is known.
-    count: Option<u64>,
-    held: BTreeMap<u64, Arc<Frame>>,
-    held_bytes: usize,
-    /// As much of it as stands in the sum of all streams.
-    counted: usize,
-    /// The highest sequence number and count that the author's signature vouches for.
-    proven: (u64, u64),
-    /// The highest sequence number that a neighbour claims.
-    claimed: u64,
-    missing_since: Option<Mono>,
-    asking: bool,
-    attempt: u32,
-    ask_at: Mono,
-    heard_from: Option<PeerId>,
-    /// `next` is what a neighbour says, and the author has not.
-    hearsay: Option<Hearsay>,
-    timer: Option<Mono>,
-    used: u64,
-    used_at: Mono,
-}
-
-/// What came since a neighbour said that nothing is owed to this node up to somewhere.
-#[derive(Debug)]
-struct Hearsay {
-    since: Mono,
-    /// The last frame that was taken for one of those not owed.
-    last: u64,
-    /// How many messages the stream had before the first of these.
-    before: Option<u64>,
 }
 
 impl Inbound {
@@ -203,6 +170,25 @@ impl Inbound {
         self.advance(stream, now, ready);
     }
 
+    /// Its author says that behind `since` nothing of the stream is for us, up to `up_to`, with so many messages in all. That
+    /// holds if what came before is here.
+    pub(crate) fn nothing_between(
+        &mut self,
+        stream: &Stream,
+        since: u64,
+        (up_to, count): (u64, u64),
+        now: Mono,
+        ready: &mut Vec<Ready>,
+    ) {
+        let Some(state) = self.streams.get_mut(stream) else { return };
+        if state.next.is_some_and(|next| since < next && next <= up_to) {
+            (state.next, state.count, state.hearsay) = (Some(up_to + 1), Some(count), None);
+            state.proven = state.proven.max((up_to, count));
+            state.drop_below_next();
+            self.advance(*stream, now, ready);
+        }
+    }
+
     /// Somebody answered a request for repair.
     pub(crate) fn repaired(
         &mut self,
@@ -223,12 +209,9 @@ impl Inbound {
         }
         let fresh: Vec<_> =
             frames.iter().filter(|frame| frame.stream == stream && state.hold(frame)).map(Arc::clone).collect();
-        if fresh.is_empty() {
-            state.attempt += 1;
-            state.ask_at = now + AGAIN;
-        } else {
-            state.attempt = 0;
-            state.ask_at = now;
+        state.ask_at = now;
+        if !fresh.is_empty() {
+            state.asked.clear();
             state.missing_since = Some(now);
             let last = fresh.iter().map(|frame| (frame.header.sequence, frame.header.count)).max();
             state.proven = state.proven.max(last.unwrap_or_default());
@@ -237,12 +220,28 @@ impl Inbound {
         fresh
     }
 
+    /// That one is asked for what is missing of a stream.
+    pub(crate) fn asks(&mut self, stream: &Stream, peer: PeerId) {
+        if let Some(state) = self.streams.get_mut(stream) {
+            state.asked.push(peer);
+        }
+    }
+
+    /// Everybody was asked. After a while they may have it.
+    pub(crate) fn asked_all(&mut self, stream: Stream, now: Mono) {
+        if let Some(state) = self.streams.get_mut(&stream) {
+            state.asked.clear();
+            state.asking = false;
+            state.ask_at = now + AGAIN;
+            self.set_timer(stream, now);
+        }
+    }
+
     /// Nobody answered a request for repair.
     pub(crate) fn not_repaired(&mut self, stream: Stream, now: Mono) {
         if let Some(state) = self.streams.get_mut(&stream) {
             state.asking = false;
-            state.attempt += 1;
-            state.ask_at = now + AGAIN;
+            state.ask_at = now;
             self.set_timer(stream, now);
         }
     }
@@ -291,8 +290,6 @@ impl Inbound {
                 continue;
             }
             if state.ask_at <= now {
-                // Who was asked last has not answered: the next one is asked.
-                state.attempt += u32::from(state.asking);
                 wishes.extend(state.wish(stream));
                 state.ask_at = now + ANSWER;
                 state.asking = true;
@@ -349,7 +346,7 @@ impl Inbound {
         }
         if !state.has_gap() {
             state.missing_since = None;
-            state.attempt = 0;
+            state.asked.clear();
         } else if state.missing_since.is_none() {
             state.missing_since = Some(now);
             // Behind a gap more may just be on its way; a start or a tail that is missing does not come by itself.
@@ -368,127 +365,6 @@ impl Inbound {
             let at = give_up.min(state.ask_at).max(now);
             state.timer = Some(at);
             self.timers.insert((at, stream));
-        }
-    }
-}
-
-impl InStream {
-    /// Takes a frame in, if it is new.
-    fn hold(&mut self, frame: &Arc<Frame>) -> bool {
-        let sequence = frame.header.sequence;
-        if self.next.is_some_and(|next| sequence < next) || self.held.contains_key(&sequence) {
-            return false;
-        }
-        if sequence == 1 && self.next.is_none() {
-            (self.next, self.count) = (Some(1), Some(0));
-        }
-        self.held_bytes += frame.bytes.len();
-        self.held.insert(sequence, Arc::clone(frame));
-        true
-    }
-
-    /// Compares what a neighbour said with what the author sends. Frames from before a subscription may still be on their
-    /// way for a moment; an author that goes on below the neighbour's word was talked over.
-    fn doubt(&mut self, frame: &Frame, now: Mono, ready: &mut Vec<Ready>) {
-        let (Some(hearsay), Some(next)) = (&mut self.hearsay, self.next) else { return };
-        let Header { sequence, .. } = frame.header;
-        if frame.kind == Kind::Head || sequence <= hearsay.last {
-            return;
-        }
-        if sequence >= next {
-            self.hearsay = None;
-            return;
-        }
-        hearsay.last = sequence;
-        let before = *hearsay.before.get_or_insert(frame.count_before());
-        if now - hearsay.since > TAIL {
-            (self.next, self.count, self.hearsay) = (Some(sequence), Some(frame.count_before()), None);
-            let missed = frame.count_before().saturating_sub(before);
-            if missed > 0 {
-                ready.push(Ready::Lost { stream: frame.stream, missed, exact: true });
-            }
-        }
-    }
-
-    fn start_at_first(&mut self) {
-        let after_head = (self.proven.0 + 1, Some(self.proven.1));
-        (self.next, self.count) = match self.held.first_key_value() {
-            Some((first, frame)) => (Some(*first), Some(frame.count_before())),
-            None => (Some(after_head.0), after_head.1),
-        };
-    }
-
-    fn drop_below_next(&mut self) {
-        let Some(next) = self.next else { return };
-        while let Some(entry) = self.held.first_entry().filter(|entry| *entry.key() < next) {
-            self.held_bytes -= entry.remove().bytes.len();
-        }
-    }
-
-    fn hand_on(&mut self, ready: &mut Vec<Ready>) {
-        let Some(mut next) = self.next else { return };
-        while let Some(frame) = self.held.remove(&next) {
-            self.held_bytes -= frame.bytes.len();
-            self.count = Some(frame.header.count);
-            ready.push(Ready::Frame(frame));
-            next += 1;
-        }
-        self.next = Some(next);
-    }
-
-    /// The highest sequence number that is known to exist.
-    fn target(&self) -> u64 {
-        let held = self.held.last_key_value().map_or(0, |(last, _)| *last);
-        self.proven.0.max(self.claimed).max(held)
-    }
-
-    fn has_gap(&self) -> bool {
-        self.next.is_none_or(|next| self.target() >= next)
-    }
-
-    fn given_up_at(&self) -> Option<Mono> {
-        let patience = if self.held.is_empty() { TAIL } else { HOLD };
-        self.missing_since.map(|since| since + patience)
-    }
-
-    fn wish(&self, stream: Stream) -> Option<Wish> {
-        let from = self.next.unwrap_or(1);
-        let to = self.held.first_key_value().map_or(self.target(), |(first, _)| first - 1);
-        let (heard_from, attempt) = (self.heard_from, self.attempt);
-        // Nothing before the first frame: it only has to be found out whether that is where to start.
-        Some(Wish { stream, from, to: to.max(from), heard_from, attempt })
-    }
-
-    /// What is missing will not come. Goes on behind it.
-    fn give_up(&mut self, stream: Stream, settled: bool, ready: &mut Vec<Ready>) {
-        self.missing_since = None;
-        self.attempt = 0;
-        let before = self.count;
-        if self.next.is_none() {
-            // Nobody could say where it begins for this node. To a newcomer the past is not owed; one that has listened for
-            // long would have had it, and is told.
-            self.start_at_first();
-            self.claimed = 0;
-            if let Some(missed) = self.count.filter(|missed| settled && *missed > 0) {
-                ready.push(Ready::Lost { stream, missed, exact: false });
-            }
-            return;
-        }
-        if self.held.is_empty() && self.proven.0 < self.next.unwrap_or(1) {
-            // Hearsay that nobody could prove.
-            self.claimed = 0;
-            return;
-        }
-        self.start_at_first();
-        self.claimed = 0;
-        // Unknown only behind the floor of a neighbour: then all that the stream had is the most that can be missing.
-        let (missed, exact) = match (before, self.count) {
-            (Some(before), Some(after)) => (after.saturating_sub(before), true),
-            (None, Some(after)) => (after, false),
-            (_, None) => (1, false),
-        };
-        if missed > 0 {
-            ready.push(Ready::Lost { stream, missed, exact });
         }
     }
 }

@@ -92,6 +92,11 @@ impl Known {
         self.neighbours.iter().filter(|one| one.relay).map(|one| one.peer)
     }
 
+    /// The shards that are published to here.
+    pub(super) fn publishing(&self) -> Vec<u8> {
+        self.publishing.keys().copied().collect()
+    }
+
     /// The shards whose gossip a linked node takes part in.
     pub(super) fn shards_of(&self, peer: &PeerId) -> ShardSet {
         self.neighbours.iter().find(|one| one.peer == *peer).map_or(ShardSet::default(), |one| one.shards)
@@ -124,6 +129,7 @@ impl Mesh {
     pub(super) fn unsubscribe(&mut self, id: SubscriberId, now: Now) {
         if self.subscriptions.remove(id) {
             self.interests_changed(now);
+            self.progress(id, 0, true);
         }
     }
 
@@ -369,6 +375,7 @@ impl Mesh {
         if since.is_none_or(|since| now.mono - *since >= WANT_AGAIN) {
             self.known.publishing.insert(shard, now.mono);
             self.want_listeners(now);
+            self.routes_stale = true;
         }
     }
 
@@ -420,8 +427,8 @@ impl Mesh {
             linked: self.links.is_linked(&known.peer()),
             interests: known.interests(),
         });
-        let local = self.subscriptions.local().cloned().collect();
-        self.routes = Arc::new(Routes { remote: remote.collect(), local });
+        let (remote, local) = (remote.collect(), self.subscriptions.local().cloned().collect());
+        self.routes = Arc::new(Routes { remote, local, ways: self.ways(now) });
         self.fx.push(Output::Routes(Arc::clone(&self.routes)));
 
         let Self { requests, roster, links, settling, fx, .. } = self;

@@ -18,6 +18,7 @@ use self::event::{
 use self::heads::Heads;
 use self::inbound::Inbound;
 use self::inject::{Inject, Word};
+use self::lanes::Lanes;
 use self::links::Links;
 pub(crate) use self::links::Name;
 use self::membership::{Draining, Known, Leaving, Settling};
@@ -30,19 +31,23 @@ use self::shards::ShardSet;
 use self::subscriptions::Subscriptions;
 use self::time::{Mono, Now};
 use self::traffic::{Claims, Refused};
-use crate::Limits;
 use crate::wire::roster::SignedRecord;
 use crate::wire::rpc::{Request, Response};
+use crate::{Dissemination, Limits};
 
 pub(crate) mod checked;
 mod conduct;
+pub(crate) mod dispatch;
 pub(crate) mod effects;
 pub(crate) mod event;
 mod heads;
 mod inbound;
 mod inject;
+pub(crate) mod lane;
+mod lanes;
 mod links;
 mod membership;
+mod news;
 pub(crate) mod outgoing;
 mod pace;
 pub(crate) mod requests;
@@ -74,6 +79,7 @@ pub(crate) struct Settings {
     /// Others may be found later than at once: by multicast DNS, or at given addresses.
     pub(crate) looks_further: bool,
     pub(crate) limits: Limits,
+    pub(crate) dissemination: Dissemination,
     /// Where pseudo-random choices start from.
     pub(crate) seed: u64,
     pub(crate) now: Now,
@@ -88,10 +94,12 @@ pub(crate) struct Mesh {
     relay: bool,
     short_lived: bool,
     limits: Limits,
+    dissemination: Dissemination,
     fx: Effects,
 
     roster: Roster,
     links: Links,
+    lanes: Lanes,
     conduct: Conduct,
     requests: Requests,
 
@@ -126,7 +134,7 @@ pub(crate) struct Mesh {
 
 impl Mesh {
     pub(crate) fn new(settings: Settings) -> Self {
-        let Settings { me, incarnation, name, relay, short_lived, limits, seed, now, .. } = settings;
+        let Settings { me, incarnation, name, relay, short_lived, limits, dissemination, seed, now, .. } = settings;
         let mut fx = Effects::new(seed);
         let hearsay_at = now.mono + fx.jitter(traffic::HEARSAY);
         Self {
@@ -135,9 +143,11 @@ impl Mesh {
             name: name.clone(),
             relay,
             short_lived,
+            dissemination,
             fx,
             roster: Roster::new(me, incarnation, name, relay, !short_lived, limits.roster),
             links: Links::new(me, if short_lived { COURIERS.min(limits.links) } else { limits.links }),
+            lanes: Lanes::default(),
             conduct: Conduct::default(),
             requests: Requests::new(me, &limits),
             subscriptions: Subscriptions::default(),
@@ -236,12 +246,13 @@ impl Mesh {
             Input::DialFailed { peer, addresses, why } => self.dial_failed(peer, addresses, why, now),
             Input::Silent { peer } => self.links.silent(peer, now, &mut self.fx),
             Input::RoundTrip { peer, time } => self.links.round_trip(&peer, time),
-            Input::Frame { frame, via: Via::Own } => {
+            Input::Frame { frame, via: via @ (Via::Own | Via::OwnOverLanes) } => {
                 if !self.short_lived {
                     self.publishes_to(frame.stream.shard(), now);
                 }
-                self.published(frame, now);
+                self.published(frame, via, now);
             }
+            Input::Frame { frame, via: Via::Lane { lane, since } } => self.lane_frame(&frame, lane, since, now),
             Input::Frame { frame, via: Via::Gossip { from, gossip } } => self.gossip(&frame, from, gossip, now),
             Input::BadGossip { from, gossip, may_be_sound } => {
                 let verdict = if may_be_sound { Verdict::Ignore } else { Verdict::Reject };
@@ -255,7 +266,12 @@ impl Mesh {
             Input::Request { from, id, request } => self.request(from, id, request, now),
             Input::Replied { id } => self.requests.replied(id),
             Input::Response { id, result } => self.response(id, result, now),
-            Input::MailboxFull { subscriber, frame } => self.mailbox_full(subscriber, &frame),
+            Input::LaneUp { peer, lane } => self.lane_up(peer, lane),
+            Input::LaneBegun { peer, lane } => self.lane_begun(peer, lane),
+            Input::LaneDown { lane } => self.lane_down(lane),
+            Input::Marked { from, mark } => self.marked(from, &mark, now),
+            Input::Behind { subscriber } => self.behind(subscriber),
+            Input::Progress { subscriber, weight, caught_up } => self.progress(subscriber, weight, caught_up),
             Input::Timeout => self.timeout(now),
         }
         self.settle(now);

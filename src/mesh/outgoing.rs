@@ -37,6 +37,20 @@ pub(crate) struct Appended {
     pub(crate) sequence: u64,
 }
 
+/// The frame of a shard that would be taken next.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Next {
+    sequence: u64,
+    allowed: u64,
+}
+
+impl Next {
+    /// Whether the neighbours that take part in gossip have room for it.
+    pub(crate) fn is_allowed(self) -> bool {
+        self.sequence <= self.allowed
+    }
+}
+
 /// Why a message was not appended.
 #[derive(Debug)]
 pub(crate) enum Refused {
@@ -118,10 +132,12 @@ impl Outgoing {
         Ok(())
     }
 
-    /// The next frame that may be signed, if there is one.
-    pub(crate) fn take(&mut self) -> Option<(Place, FrameBuilder)> {
+    /// The next frame of the shards that may go on. `may_go` is told the shard, and up to which sequence number gossip is
+    /// allowed and which one would be next.
+    pub(crate) fn take(&mut self, mut may_go: impl FnMut(u8, Next) -> bool) -> Option<(Place, FrameBuilder)> {
         let turn = self.shards.range(self.last.saturating_add(1)..).chain(self.shards.range(..=self.last));
-        let number = turn.filter(|(_, shard)| shard.has_frame()).map(|(number, _)| *number).next()?;
+        let mut waiting = turn.filter_map(|(number, shard)| Some((*number, shard.next()?)));
+        let (number, _) = waiting.find(|(number, next)| may_go(*number, *next))?;
         self.last = number;
         let shard = self.shards.get_mut(&number)?;
         if shard.closed.is_empty() {
@@ -149,11 +165,13 @@ impl Shard {
         Self { next_sequence: 1, count: 0, open: FrameBuilder::default(), closed: VecDeque::new(), allowed: u64::MAX }
     }
 
-    fn has_frame(&self) -> bool {
-        match self.closed.front() {
-            Some((place, _)) => place.sequence <= self.allowed,
-            None => !self.open.is_empty() && self.next_sequence <= self.allowed,
-        }
+    fn next(&self) -> Option<Next> {
+        let sequence = match self.closed.front() {
+            Some((place, _)) => place.sequence,
+            None if self.open.is_empty() => return None,
+            None => self.next_sequence,
+        };
+        Some(Next { sequence, allowed: self.allowed })
     }
 
     fn close(&mut self, stream: Stream, start: [u8; 8]) {
@@ -186,6 +204,10 @@ mod tests {
 
     const MESH: MeshId = MeshId([7; 16]);
 
+    fn next(outgoing: &mut Outgoing) -> Option<(Place, FrameBuilder)> {
+        outgoing.take(|_, next| next.is_allowed())
+    }
+
     fn node() -> (Keypair, Outgoing) {
         let key = Keypair::ed25519_from_bytes([1; 32]).expect("a key");
         let outgoing = Outgoing::new(key.public().to_peer_id(), 5, [9; 8], 8 << 20);
@@ -203,16 +225,16 @@ mod tests {
         for text in ["one", "two"] {
             outgoing.append(&draft("a.b", &headers, text.as_bytes()), Wall(10)).expect("appended");
         }
-        let (place, builder) = outgoing.take().expect("a frame");
+        let (place, builder) = next(&mut outgoing).expect("a frame");
         assert_eq!((place.sequence, place.count), (1, 2));
         let frame = builder.sign(place, MESH, &key).expect("signed");
         let texts: Vec<_> = frame.entries().map(|entry| entry.expect("an entry").payload.to_vec()).collect();
         assert_eq!(texts, [b"one".to_vec(), b"two".to_vec()]);
-        assert!(outgoing.take().is_none() && outgoing.is_empty());
+        assert!(next(&mut outgoing).is_none() && outgoing.is_empty());
 
         let appended = outgoing.append(&draft("a.b", &headers, b"three"), Wall(11)).expect("appended");
         assert_eq!((appended.sequence, appended.id.counter), (2, 3));
-        assert_eq!(outgoing.take().map(|(place, _)| (place.sequence, place.count)), Some((2, 3)));
+        assert_eq!(next(&mut outgoing).map(|(place, _)| (place.sequence, place.count)), Some((2, 3)));
     }
 
     #[test]
@@ -221,7 +243,7 @@ mod tests {
         let payload: Vec<u8> = (0..1_000_000u32).map(|n| n.to_le_bytes()[0]).collect();
         outgoing.append(&draft("a", &Headers::default(), &payload), Wall(1)).expect("appended");
         let (mut together, mut count) = (Vec::new(), 0);
-        while let Some((place, builder)) = outgoing.take() {
+        while let Some((place, builder)) = next(&mut outgoing) {
             let frame = builder.sign(place, MESH, &key).expect("signed");
             assert!(frame.bytes.len() <= MAX_FRAME);
             count += frame.header.messages;
@@ -236,12 +258,12 @@ mod tests {
         let (_, mut outgoing) = node();
         let headers = Headers::default();
         outgoing.append(&draft("a", &headers, b"1"), Wall(1)).expect("appended");
-        outgoing.take().expect("nothing forbids it");
+        next(&mut outgoing).expect("nothing forbids it");
         outgoing.allow(shard_of("a"), 1);
         outgoing.append(&draft("a", &headers, b"2"), Wall(1)).expect("appended");
-        assert!(outgoing.take().is_none());
+        assert!(next(&mut outgoing).is_none());
         outgoing.allow(shard_of("a"), 2);
-        assert!(outgoing.take().is_some());
+        assert!(next(&mut outgoing).is_some());
     }
 
     #[test]
@@ -253,7 +275,7 @@ mod tests {
             (0..10).take_while(|_| outgoing.append(&draft("a", &headers, &payload), Wall(1)).is_ok()).count();
         assert_eq!(accepted, 2);
         assert!(matches!(outgoing.append(&draft("a", &headers, &payload), Wall(1)), Err(Refused::Full)));
-        outgoing.take().expect("a frame");
+        next(&mut outgoing).expect("a frame");
         assert!(outgoing.is_empty());
         outgoing.append(&draft("a", &headers, &payload), Wall(1)).expect("room again");
     }
@@ -269,7 +291,7 @@ mod tests {
             }
         }
         let order: Vec<_> =
-            std::iter::from_fn(|| outgoing.take().map(|(place, _)| place.stream.shard())).take(8).collect();
+            std::iter::from_fn(|| next(&mut outgoing).map(|(place, _)| place.stream.shard())).take(8).collect();
         assert_eq!(order[..4], order[4..]);
     }
 }

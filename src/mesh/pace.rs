@@ -69,6 +69,15 @@ impl Pace {
         paced.update(shard, now, fx);
     }
 
+    /// A frame of this shard went another way: nobody is waited for on its account, or on that of those before it.
+    pub(crate) fn passed(&mut self, shard: u8, sequence: u64, now: Mono, fx: &mut Effects) {
+        if let Some(paced) = self.shards.get_mut(&shard) {
+            paced.sent = paced.sent.max(sequence);
+            paced.readers.clear();
+            paced.update(shard, now, fx);
+        }
+    }
+
     /// A neighbour has read so far.
     pub(crate) fn acknowledged(&mut self, peer: PeerId, shard: u8, sequence: u64, now: Mono, fx: &mut Effects) {
         let Some(paced) = self.shards.get_mut(&shard) else { return };

@@ -1,12 +1,14 @@
 //! What publishers and subscribers look at without asking the mesh: who listens to what, at one moment.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use libp2p_identity::PeerId;
 
-use super::event::SubscriberId;
+use super::event::{LaneId, SubscriberId};
 use crate::topic;
 use crate::wire::MessageId;
+use crate::wire::frame::Frame;
 use crate::wire::roster::Interest;
 
 /// Who listens to what. Immutable; the mesh makes a new one when something changes.
@@ -15,6 +17,23 @@ pub(crate) struct Routes {
     /// Nodes that are live in the roster, this one left out.
     pub(crate) remote: Vec<RemoteNode>,
     pub(crate) local: Vec<LocalSubscriber>,
+    /// The shards whose frames go over lanes, and to whom. Those of others go by gossip.
+    pub(crate) ways: BTreeMap<u8, Arc<[Target]>>,
+}
+
+/// A node that frames go to over a lane: a listener, or a relay, which gets none and is told so.
+#[derive(Clone, Debug)]
+pub(crate) struct Target {
+    pub(crate) lane: LaneId,
+    pub(crate) interests: Arc<[Interest]>,
+}
+
+impl Target {
+    /// Whether it listens to anything in that frame.
+    pub(crate) fn is_concerned_by(&self, frame: &Frame) -> bool {
+        let listens = |name: &String| self.interests.iter().any(|interest| topic::matches(&interest.pattern, name));
+        frame.header.topics.iter().any(listens)
+    }
 }
 
 /// Another node.

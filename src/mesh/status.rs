@@ -74,6 +74,8 @@ pub struct Tables {
     pub links: usize,
     /// The connections that these links are made of.
     pub connections: usize,
+    /// Lanes to them: streams that frames and calls go straight over.
+    pub lanes: usize,
     /// Nodes and addresses that it may dial.
     pub candidates: usize,
     /// Records of other nodes, those that left or are silent too.
@@ -144,6 +146,7 @@ impl Mesh {
         Tables {
             links: self.links.count(),
             connections: 0,
+            lanes: self.lanes.count(),
             candidates: self.links.candidates(),
             records: self.roster.nodes().count(),
             graves: self.roster.graves(),

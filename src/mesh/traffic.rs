@@ -7,7 +7,9 @@ use libp2p_identity::PeerId;
 
 use super::Mesh;
 use super::effects::Asked;
-use super::event::{Checked, Delivery, GossipId, InboundId, Lag, Output, RpcFailure, SubscriberId, Unsigned, Verdict};
+use super::event::{
+    Checked, Delivery, GossipId, InboundId, Lag, Output, RpcFailure, SubscriberId, Unsigned, Verdict, Via,
+};
 use super::inbound::{REPLAY, Ready, Wish};
 use super::time::{Mono, Now, Span, Wall};
 use crate::wire::frame::{Frame, Kind, Place, Stream};
@@ -59,7 +61,7 @@ impl Refused {
 
 impl Mesh {
     /// A frame of this node is signed and ready.
-    pub(super) fn published(&mut self, frame: Arc<Frame>, now: Now) {
+    pub(super) fn published(&mut self, frame: Arc<Frame>, via: Via, now: Now) {
         self.ring.keep(&frame, now.mono);
         self.deliver(&frame);
         if self.short_lived {
@@ -69,6 +71,10 @@ impl Mesh {
         self.heads.moved(place(&frame), self.limits.streams, now.mono);
         let shard = frame.stream.shard();
         let Self { pace, known, fx, .. } = self;
+        if via == Via::OwnOverLanes {
+            pace.passed(shard, frame.header.sequence, now.mono, fx);
+            return;
+        }
         pace.sent(shard, frame.header.sequence, known.readers(shard), now.mono, fx);
         self.fx.push(Output::Gossip { frame });
     }
@@ -83,6 +89,7 @@ impl Mesh {
             Verdict::Ignore
         } else {
             self.read(frame, from, now);
+            self.acknowledge_gossip(frame, now);
             // Also what came by repair before: others may have missed it as we did.
             Verdict::Accept
         };
@@ -96,8 +103,15 @@ impl Mesh {
         }
     }
 
+    /// Its author says that nothing of a stream between two places is for this node.
+    pub(super) fn nothing_between(&mut self, stream: &Stream, since: u64, up_to: (u64, u64), now: Now) {
+        let mut ready = Vec::new();
+        self.inbound.nothing_between(stream, since, up_to, now.mono, &mut ready);
+        self.hand_on(ready);
+    }
+
     /// Takes a frame of another node in. Says whether it was new.
-    fn read(&mut self, frame: &Arc<Frame>, from: PeerId, now: Now) -> bool {
+    pub(super) fn read(&mut self, frame: &Arc<Frame>, from: PeerId, now: Now) -> bool {
         let mut ready = Vec::new();
         let lasting = self.lasts(&frame.stream);
         let is_new = self.inbound.frame(frame, from, lasting, now.mono, &mut ready);
@@ -105,13 +119,17 @@ impl Mesh {
             self.ring.keep(frame, now.mono);
         }
         self.hand_on(ready);
+        is_new
+    }
+
+    /// A frame came by gossip. If its author is a neighbour, it waits for word of that.
+    fn acknowledge_gossip(&mut self, frame: &Frame, now: Now) {
         let stream = frame.stream;
         if self.links.is_linked(&stream.node)
             && let Some(sequence) = self.acknowledgements.read(stream, frame.header.sequence, now.mono)
         {
             self.acknowledge(&[(stream, sequence)]);
         }
-        is_new
     }
 
     /// Whether the author of a stream is in the roster, so that it is no short-lived one.
@@ -120,7 +138,7 @@ impl Mesh {
     }
 
     /// Whether a frame is from before its author's last start, or so old that somebody must have kept it for later.
-    fn is_replayed(&self, frame: &Frame, now: Now) -> bool {
+    pub(super) fn is_replayed(&self, frame: &Frame, now: Now) -> bool {
         let Stream { node, incarnation, .. } = frame.stream;
         if node == self.me {
             return true;
@@ -155,12 +173,10 @@ impl Mesh {
         }
     }
 
-    /// A subscriber has no room. It is told how much it misses.
-    pub(super) fn mailbox_full(&mut self, subscriber: SubscriberId, frame: &Frame) {
+    /// What a subscriber misses that has no room for a frame. A question and no input: it has to stand where the frame would.
+    pub(crate) fn gap(&self, subscriber: SubscriberId, frame: &Frame) -> Option<Lag> {
         let (missed, exact) = self.subscriptions.count(subscriber, frame);
-        if missed > 0 {
-            self.fx.push(Output::Deliver { subscriber, delivery: Delivery::Lagged(Lag { missed, exact }) });
-        }
+        (missed > 0).then_some(Lag { missed, exact })
     }
 
     /// A short-lived neighbour hands its frames over: they are ours to pass on now.
@@ -215,14 +231,20 @@ impl Mesh {
         self.hand_on(ready);
     }
 
-    fn ask_for_repair(&mut self, wish: &Wish) {
-        let Wish { stream, from, to, attempt, .. } = *wish;
+    fn ask_for_repair(&mut self, wish: &Wish, now: Now) {
+        let Wish { stream, from, to, .. } = *wish;
         let sources = self.sources(wish);
-        let turn = usize::try_from(attempt).unwrap_or(0) % sources.len().max(1);
+        // Those that were not asked yet first: who is linked may change from one time to the next.
+        let fresh = sources.iter().find(|peer| !wish.asked.contains(peer));
         // With nobody to ask, the gap's own deadline ends it.
-        if let (Some(peer), Some(reference)) = (sources.get(turn), StreamRef::of(&stream)) {
-            let request = Request::Repair { stream: reference, from, to, extensions: Vec::new() };
-            self.fx.ask(*peer, request, Asked::Repair { stream, from, to });
+        match (fresh, StreamRef::of(&stream)) {
+            (Some(peer), Some(reference)) => {
+                self.inbound.asks(&stream, *peer);
+                let request = Request::Repair { stream: reference, from, to, extensions: Vec::new() };
+                self.fx.ask(*peer, request, Asked::Repair { stream, from, to });
+            }
+            (None, _) => self.inbound.asked_all(stream, now.mono),
+            (Some(_), None) => {}
         }
     }
 
@@ -355,7 +377,7 @@ impl Mesh {
         let mut ready = Vec::new();
         let wishes = self.inbound.on_timeout(now.mono, &mut ready);
         self.hand_on(ready);
-        wishes.iter().for_each(|wish| self.ask_for_repair(wish));
+        wishes.iter().for_each(|wish| self.ask_for_repair(wish, now));
         let due = self.acknowledgements.due(now.mono);
         self.acknowledge(&due);
         let places = self.heads.due(now.mono);

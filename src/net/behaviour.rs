@@ -13,6 +13,7 @@ use libp2p::{PeerId, connection_limits, ping};
 
 use crate::MeshId;
 use crate::net::gossip::Gossip;
+use crate::net::lanes::Lanes;
 use crate::net::mdns::Mdns;
 use crate::net::rpc;
 use crate::wire::frame;
@@ -50,6 +51,7 @@ pub(crate) struct Behaviour {
     pub(crate) mdns4: Toggle<Mdns>,
     pub(crate) mdns6: Toggle<Mdns>,
     pub(crate) ping: ping::Behaviour,
+    pub(crate) lanes: Lanes,
     pub(crate) gossip: Gossip,
     pub(crate) rpc: rpc::Behaviour,
 }
@@ -84,7 +86,12 @@ impl Behaviour {
     /// # Errors
     ///
     /// If the settings in this file contradict each other.
-    pub(crate) fn new(own: PeerId, mesh: MeshId, mdns: bool) -> Result<(Self, Vec<MdnsOff>), BehaviourError> {
+    pub(crate) fn new(
+        own: PeerId,
+        mesh: MeshId,
+        mdns: bool,
+        lanes: Lanes,
+    ) -> Result<(Self, Vec<MdnsOff>), BehaviourError> {
         let mut off = Vec::new();
         let mut family = |ipv6| {
             let started = mdns.then(|| Mdns::new(own, ipv6)).transpose();
@@ -98,6 +105,7 @@ impl Behaviour {
             mdns4: family(false),
             mdns6: family(true),
             ping: ping::Behaviour::new(ping::Config::new().with_interval(PING_INTERVAL).with_timeout(PING_TIMEOUT)),
+            lanes,
             gossip: gossip(mesh)?,
             rpc: rpc::behaviour(mesh),
         };
@@ -129,10 +137,11 @@ fn gossip(mesh: MeshId) -> Result<Gossip, BehaviourError> {
         .max_transmit_size(MAX_TRANSMIT)
         // The queue counts frames, not bytes: this bounds a peer that reads nothing to 10 MiB.
         .connection_handler_queue_len(128)
-        // The cache keeps everything of so many heartbeats. What is older is repaired from pombo's rings.
+        // The cache keeps everything of so many heartbeats: of a busy publisher much. What is older is repaired from pombo's
+        // rings.
         .history_length(3)
         .history_gossip(2)
-        .heartbeat_interval(Duration::from_secs(1))
+        .heartbeat_interval(Duration::from_millis(400))
         // A verb that runs for a second must not wait 5 s to be grafted.
         .heartbeat_initial_delay(Duration::from_millis(200))
         .duplicate_cache_time(Duration::from_secs(60))

@@ -2,7 +2,7 @@
 //!
 //! It never decides, and its handlers never wait.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -15,9 +15,11 @@ use tokio::sync::{broadcast, mpsc, oneshot, watch};
 use tokio::time::Instant;
 use tracing::{debug, error, info, trace, warn};
 
+pub(crate) use self::exchange::AnswerTo;
 use crate::mesh::Mesh;
+use crate::mesh::dispatch::Lanes as _;
 use crate::mesh::event::{
-    Answer, CallId, Command, Delivery, DialFailure, Event, GossipId, InboundId, Input, Output, ProviderId, RpcFailure,
+    Answer, CallId, Command, Delivery, DialFailure, Event, GossipId, InboundId, Input, LaneId, Output, ProviderId,
     RpcId, SubscriberId, Ticket, Unsigned, Verdict,
 };
 use crate::mesh::routes::Routes;
@@ -27,16 +29,17 @@ use crate::net::clock::Clock;
 use crate::net::data_dir::Slot;
 use crate::net::gossip;
 use crate::net::handle::{Attached, Call, Gone, Served};
-use crate::net::mailbox::Mailbox;
+use crate::net::lanes::Table;
+use crate::net::mailbox::{Fill, Mailbox, Progress};
 use crate::net::press::{LAST_FRAMES, Press};
 use crate::net::registry::Registration;
 use crate::net::remembered::Remembered;
 use crate::net::resolver::Question;
-use crate::net::rpc::Answering;
 use crate::net::silence::Silence;
 use crate::wire::MeshId;
 use crate::wire::frame::Frame;
-use crate::wire::rpc::{Request, Response};
+
+mod exchange;
 
 /// Calls that are taken in one turn, so that a busy caller cannot keep the swarm from being polled.
 const CALLS_PER_TURN: usize = 64;
@@ -62,6 +65,7 @@ pub(crate) struct Driver {
     pub(crate) unsigned: mpsc::Sender<Unsigned>,
     pub(crate) questions: mpsc::Sender<Question>,
     pub(crate) press: Arc<Press>,
+    pub(crate) lanes: Table,
     pub(crate) routes: watch::Sender<Arc<Routes>>,
     pub(crate) events: broadcast::Sender<Event>,
     pub(crate) addresses: watch::Sender<Vec<Multiaddr>>,
@@ -85,9 +89,15 @@ pub(crate) struct Desks {
     /// Dials under way, and the addresses they were given.
     pub(crate) dialled: HashMap<ConnectionId, Vec<Multiaddr>>,
     pub(crate) asked: HashMap<request_response::OutboundRequestId, RpcId>,
-    pub(crate) answering: HashMap<InboundId, Answering>,
+    /// Requests that went over a lane.
+    pub(crate) asked_over: HashMap<RpcId, LaneId>,
+    pub(crate) answering: HashMap<InboundId, AnswerTo>,
+    /// The lanes that stand, by whom they lead to.
+    pub(crate) lanes_to: BTreeMap<PeerId, BTreeSet<LaneId>>,
     /// Exchanges that others began, until their answer is on the wire or lost.
     pub(crate) inbound: HashMap<request_response::InboundRequestId, InboundId>,
+    /// Large answers that went to a lane and may not be written yet.
+    pub(crate) large_answers: Vec<(LaneId, InboundId)>,
     pub(crate) gossip: HashMap<GossipId, gossipsub::MessageId>,
     /// Nodes of other versions that were told of.
     pub(crate) other_versions: BTreeSet<PeerId>,
@@ -149,6 +159,7 @@ impl Driver {
 
     /// Does everything the mesh wants done, and what doing it causes.
     fn settle(&mut self) {
+        self.written();
         while let Some(output) = self.mesh.poll_output() {
             if let Some(feedback) = self.execute(output) {
                 self.handle(feedback);
@@ -171,6 +182,14 @@ impl Driver {
                     self.desks.replies.insert(ticket, reply);
                 }
                 self.handle(Input::Command(ticket, *command));
+            }
+            Call::Progress(subscriber) => {
+                // Looked at here, where frames are put in: what the reader saw may be over.
+                let progress = self.desks.mailboxes.get(&subscriber).and_then(|mailbox| mailbox.progress());
+                if let Some(Progress { bytes, caught_up }) = progress {
+                    let weight = u64::try_from(bytes).unwrap_or(u64::MAX);
+                    self.handle(Input::Progress { subscriber, weight, caught_up });
+                }
             }
             Call::Abandoned(ticket) => {
                 self.desks.replies.remove(&ticket);
@@ -227,7 +246,14 @@ impl Driver {
             Output::Stop { call } => self.stop(call),
             Output::Answer { ticket, answer } => self.answer(ticket, answer),
             Output::Allow { shard, sequence } => self.press.allow(shard, sequence),
-            Output::Routes(routes) => drop(self.routes.send_replace(routes)),
+            Output::OpenLane { peer, lane } => self.swarm.behaviour_mut().lanes.open(peer, lane),
+            Output::Grant { lane, total } => {
+                (&self.lanes).with(lane, |outbox| outbox.push_grant(total));
+            }
+            Output::Routes(routes) => {
+                self.press.set_routes(Arc::clone(&routes));
+                self.routes.send_replace(routes);
+            }
             // Nobody listening is fine.
             Output::Announce(event) => drop(self.events.send(event)),
         }
@@ -319,24 +345,6 @@ impl Driver {
         }
     }
 
-    fn send(&mut self, id: RpcId, to: PeerId, request: Request) -> Option<Input> {
-        if !self.swarm.is_connected(&to) {
-            return Some(Input::Response { id, result: Err(RpcFailure::NotSent) });
-        }
-        let sent = self.swarm.behaviour_mut().rpc.send_request(&to, request.into());
-        self.desks.asked.insert(sent, id);
-        None
-    }
-
-    fn reply(&mut self, to: InboundId, response: Response) -> Option<Input> {
-        // Without a channel whoever asked went before, and libp2p has said so already.
-        let Some(answering) = self.desks.answering.remove(&to) else { return Some(Input::Replied { id: to }) };
-        if self.swarm.behaviour_mut().rpc.send_response(answering, response.into()).is_err() {
-            debug!("whoever asked is gone before the answer");
-        }
-        None
-    }
-
     fn deliver(&mut self, subscriber: SubscriberId, delivery: Delivery) -> Option<Input> {
         let mailbox = self.desks.mailboxes.get(&subscriber)?;
         trace!(
@@ -344,7 +352,11 @@ impl Driver {
             lagged = matches!(delivery, Delivery::Lagged(_)),
             "has something for a subscriber"
         );
-        mailbox.put(delivery).err().map(|frame| Input::MailboxFull { subscriber, frame })
+        let fill = mailbox.put(delivery).or_else(|frame| {
+            let gap = self.mesh.gap(subscriber, &frame);
+            gap.map_or(Ok(Fill::Fine), |gap| mailbox.put(Delivery::Lagged(gap)))
+        });
+        matches!(fill, Ok(Fill::Behind)).then_some(Input::Behind { subscriber })
     }
 
     fn serve(&mut self, provider: ProviderId, call: crate::mesh::event::IncomingCall) {

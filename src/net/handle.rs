@@ -18,6 +18,8 @@ use crate::net::press::Press;
 pub(crate) enum Call {
     /// A command, and where its answer goes.
     Command { ticket: Ticket, command: Box<Command>, reply: Option<oneshot::Sender<Answer>>, attached: Attached },
+    /// This subscriber, which is behind, gets on.
+    Progress(SubscriberId),
     /// Whoever waited for this answer has gone.
     Abandoned(Ticket),
     /// End now.
@@ -109,6 +111,11 @@ impl Handle {
     pub(crate) fn tell(self: &Arc<Self>, command: Command) {
         let ticket = Ticket(self.next_id());
         self.send(Call::Command { ticket, command: Box::new(command), reply: None, attached: Attached::Nothing });
+    }
+
+    /// A subscriber that is behind gets on.
+    pub(crate) fn tell_progress(&self, subscriber: SubscriberId) {
+        self.send(Call::Progress(subscriber));
     }
 
     /// Sends a call from where nothing can wait. A full queue is waited for in a task.

@@ -17,12 +17,33 @@ pub(crate) struct Mailbox {
     limit: usize,
 }
 
+/// How full a mailbox is after something was put in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Fill {
+    Fine,
+    /// A quarter of it is taken. Said once, until its reader has caught up.
+    Behind,
+}
+
 #[derive(Debug, Default)]
 struct State {
     waiting: VecDeque<Delivery>,
     bytes: usize,
     reader: Option<Waker>,
     closed: bool,
+    /// The reader is behind, and that was said.
+    behind: bool,
+    /// What it has taken out since.
+    taken: usize,
+}
+
+/// How a reader that is behind gets on.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Progress {
+    /// So much of what waited for it is out of the way.
+    pub(crate) bytes: usize,
+    /// It is not behind any more.
+    pub(crate) caught_up: bool,
 }
 
 impl Mailbox {
@@ -32,10 +53,10 @@ impl Mailbox {
     }
 
     /// Puts something in. A frame that finds no room comes back.
-    pub(crate) fn put(&self, delivery: Delivery) -> Result<(), Arc<Frame>> {
+    pub(crate) fn put(&self, delivery: Delivery) -> Result<Fill, Arc<Frame>> {
         let mut state = self.state();
         if state.closed {
-            return Ok(());
+            return Ok(Fill::Fine);
         }
         match delivery {
             // An empty mailbox takes any frame, however small its limit.
@@ -48,12 +69,30 @@ impl Mailbox {
             }
             Delivery::Lagged(lag) => state.lag(lag),
         }
+        let fill = if !state.behind && state.bytes > self.limit / 4 { Fill::Behind } else { Fill::Fine };
+        state.behind |= fill == Fill::Behind;
         let reader = state.reader.take();
         drop(state);
         if let Some(reader) = reader {
             reader.wake();
         }
-        Ok(())
+        Ok(fill)
+    }
+
+    /// Whether it was said that the reader is behind: then it says how it gets on.
+    pub(crate) fn is_behind(&self) -> bool {
+        self.state().behind
+    }
+
+    /// What the reader, that is behind, has taken out since this was asked last.
+    pub(crate) fn progress(&self) -> Option<Progress> {
+        let mut state = self.state();
+        if !state.behind {
+            return None;
+        }
+        let caught_up = state.bytes <= self.limit / 8;
+        state.behind = !caught_up;
+        Some(Progress { bytes: std::mem::take(&mut state.taken), caught_up })
     }
 
     /// Takes out what came first. None when the node is gone.
@@ -61,7 +100,11 @@ impl Mailbox {
         let mut state = self.state();
         if let Some(delivery) = state.waiting.pop_front() {
             if let Delivery::Frame(frame, _) = &delivery {
-                state.bytes -= weight(frame);
+                let weight = weight(frame);
+                state.bytes -= weight;
+                if state.behind {
+                    state.taken += weight;
+                }
             }
             return Poll::Ready(Some(delivery));
         }

@@ -19,6 +19,7 @@ mod gossip;
 pub(crate) mod handle;
 mod holder;
 mod inner;
+pub(crate) mod lanes;
 mod listen;
 pub(crate) mod mailbox;
 mod mdns;

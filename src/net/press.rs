@@ -6,15 +6,20 @@ use std::time::Duration;
 
 use libp2p::identity::Keypair;
 use tokio::sync::{Notify, mpsc};
+use tokio::time::Instant;
 use tracing::error;
 
 use crate::error::{Closed, PublishError};
+use crate::mesh::dispatch::{Dispatch, Taken};
 use crate::mesh::event::{Input, Signed, Unsigned, Via};
-use crate::mesh::outgoing::{Appended, Draft, Outgoing, Refused};
+use crate::mesh::outgoing::{Appended, Draft, Refused};
+use crate::mesh::routes::{Routes, Target};
 use crate::net::clock::Clock;
+use crate::net::lanes::Table;
 use crate::payload::PayloadError;
 use crate::wire::MeshId;
-use crate::wire::builder::{self, FrameBuilder, Place};
+use crate::wire::builder;
+use crate::wire::frame::Frame;
 
 /// How long the last frames of a node that ends are waited for.
 pub(crate) const LAST_FRAMES: Duration = Duration::from_secs(1);
@@ -23,6 +28,7 @@ pub(crate) const LAST_FRAMES: Duration = Duration::from_secs(1);
 #[derive(Debug)]
 pub(crate) struct Press {
     tray: Mutex<Tray>,
+    lanes: Table,
     clock: Clock,
     /// Something can be signed.
     ready: Notify,
@@ -34,7 +40,7 @@ pub(crate) struct Press {
 
 #[derive(Debug)]
 struct Tray {
-    outgoing: Outgoing,
+    dispatch: Dispatch,
     /// Messages that were accepted and are in no frame that was taken out.
     messages: u64,
     /// Under the same lock as the frames: what is accepted before it closes is there for whoever sees out what is left.
@@ -50,9 +56,9 @@ enum Door {
 }
 
 impl Press {
-    pub(crate) fn new(outgoing: Outgoing, clock: Clock) -> Self {
-        let tray = Mutex::new(Tray { outgoing, messages: 0, door: Door::Open });
-        Self { tray, clock, ready: Notify::new(), room: Notify::new(), signing: AtomicUsize::new(0) }
+    pub(crate) fn new(dispatch: Dispatch, clock: Clock, lanes: Table) -> Self {
+        let tray = Mutex::new(Tray { dispatch, messages: 0, door: Door::Open });
+        Self { tray, lanes, clock, ready: Notify::new(), room: Notify::new(), signing: AtomicUsize::new(0) }
     }
 
     /// Appends a message, as soon as there is room.
@@ -65,6 +71,9 @@ impl Press {
             match self.put(draft)? {
                 Ok(appended) => {
                     self.ready.notify_one();
+                    // A publisher that always finds room must not keep the node's own tasks from running. Only now: of several
+                    // that are polled together, each has its place by now.
+                    tokio::task::coop::consume_budget().await;
                     return Ok(appended);
                 }
                 Err(Refused::Full) => room.await,
@@ -81,14 +90,20 @@ impl Press {
             Door::Draining => return Err(PublishError::Draining),
             Door::Closed => return Err(Closed.into()),
         }
-        let appended = tray.outgoing.append(draft, now);
+        let appended = tray.dispatch.outgoing.append(draft, now);
         tray.messages += u64::from(appended.is_ok());
         Ok(appended)
     }
 
     /// Lets frames of a shard go up to this sequence number.
     pub(crate) fn allow(&self, shard: u8, sequence: u64) {
-        self.tray().outgoing.allow(shard, sequence);
+        self.tray().dispatch.outgoing.allow(shard, sequence);
+        self.ready.notify_one();
+    }
+
+    /// From now on these are the ways that frames take.
+    pub(crate) fn set_routes(&self, routes: Arc<Routes>) {
+        self.tray().dispatch.set_routes(routes);
         self.ready.notify_one();
     }
 
@@ -120,7 +135,7 @@ impl Press {
             let room = self.room.notified();
             tokio::pin!(room);
             room.as_mut().enable();
-            if self.tray().outgoing.is_empty() && self.signing.load(Ordering::Acquire) == 0 {
+            if self.tray().dispatch.outgoing.is_empty() && self.signing.load(Ordering::Acquire) == 0 {
                 return;
             }
             room.await;
@@ -128,15 +143,24 @@ impl Press {
     }
 
     /// The next frame to sign.
-    fn take(&self) -> Option<(Place, FrameBuilder)> {
+    fn take(&self) -> Option<Taken> {
         let mut tray = self.tray();
-        let taken = tray.outgoing.take()?;
-        let (_, frame) = &taken;
-        tray.messages = tray.messages.saturating_sub(frame.messages().into());
+        let taken = tray.dispatch.take(&mut &self.lanes, self.clock.now())?;
+        tray.messages = tray.messages.saturating_sub(taken.builder.messages().into());
         self.signing.store(1, Ordering::Release);
         drop(tray);
         self.room.notify_waiters();
         Some(taken)
+    }
+
+    /// Puts a frame on the lanes that it is for.
+    fn send(&self, frame: &Frame, targets: &[Target]) {
+        self.tray().dispatch.send(frame, targets, &mut &self.lanes, self.clock.now());
+    }
+
+    /// When the patience with a slow reader ends.
+    fn next_timeout(&self) -> Option<Instant> {
+        self.tray().dispatch.next_timeout().map(|at| self.clock.instant(at))
     }
 
     fn tray(&self) -> MutexGuard<'_, Tray> {
@@ -166,6 +190,8 @@ impl Signer {
                     }
                 }
                 () = self.press.ready.notified() => if self.frames().await.is_err() { return },
+                () = self.press.lanes.room.notified() => if self.frames().await.is_err() { return },
+                () = until(self.press.next_timeout()) => if self.frames().await.is_err() { return },
             }
         }
     }
@@ -186,9 +212,13 @@ impl Signer {
                 self.wanted(wanted).await?;
             }
             let slot = self.done.reserve().await.map_err(|_| Closed)?;
-            let Some((place, builder)) = self.press.take() else { return Ok(()) };
+            let Some(Taken { place, builder, targets }) = self.press.take() else { return Ok(()) };
             match builder.sign(place, self.mesh, &self.key) {
-                Ok(frame) => slot.send(Input::Frame { frame: Arc::new(frame), via: Via::Own }),
+                Ok(frame) => {
+                    targets.iter().for_each(|targets| self.press.send(&frame, targets));
+                    let via = if targets.is_some() { Via::OwnOverLanes } else { Via::Own };
+                    slot.send(Input::Frame { frame: Arc::new(frame), via });
+                }
                 Err(reason) => error!(%reason, "cannot sign a frame"),
             }
             self.press.signing.store(0, Ordering::Release);
@@ -207,20 +237,29 @@ impl Signer {
     }
 }
 
+/// Sleeps until that moment, or for ever.
+async fn until(deadline: Option<Instant>) {
+    match deadline {
+        Some(at) => tokio::time::sleep_until(at).await,
+        None => std::future::pending().await,
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use libp2p::futures::FutureExt;
 
     use super::*;
     use crate::Headers;
+    use crate::mesh::outgoing::Outgoing;
     use crate::mesh::time::Wall;
-    use crate::wire::frame::{Channel, Stream, shard_of};
+    use crate::wire::frame::{Channel, Place, Stream, shard_of};
 
     /// A press for so many bytes, and its signer, for a driver that takes one thing at a time.
     fn press(limit: usize) -> (Arc<Press>, Signer, mpsc::Sender<Unsigned>, mpsc::Receiver<Input>) {
         let key = Keypair::ed25519_from_bytes([1; 32]).unwrap();
         let outgoing = Outgoing::new(key.public().to_peer_id(), 1, [0; 8], limit);
-        let press = Arc::new(Press::new(outgoing, Clock::start()));
+        let press = Arc::new(Press::new(Dispatch::new(outgoing), Clock::start(), Table::default()));
         let (want, wanted) = mpsc::channel(8);
         let (done, driver) = mpsc::channel(1);
         let signer = Signer { mesh: MeshId([1; 16]), key, press: Arc::clone(&press), wanted, done };

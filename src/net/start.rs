@@ -14,6 +14,7 @@ use crate::api::{Discovery, Identity, MeshInfo, Node};
 use crate::config::{Config, MeshChoice};
 use crate::dns;
 use crate::error::StartError;
+use crate::mesh::dispatch::Dispatch;
 use crate::mesh::event::{FoundBy, Input};
 use crate::mesh::outgoing::Outgoing;
 use crate::mesh::{Mesh, Name, Settings};
@@ -23,6 +24,7 @@ use crate::net::clock::Clock;
 use crate::net::data_dir::{DataDir, DataDirError, Slot};
 use crate::net::driver::{Desks, Driver};
 use crate::net::handle::Handle;
+use crate::net::lanes::{Lanes, Table};
 use crate::net::listen::{self, Listening};
 use crate::net::press::{Press, Signer};
 use crate::net::registry::{self, Card, Registration, RegistryError};
@@ -81,7 +83,9 @@ async fn run(
     }
     info!(name = slot.name, peer = %me, mesh = access.name, "starting");
 
-    let (behaviour, mdns_off) = Behaviour::new(me, access.id, config.mdns).map_err(std::io::Error::other)?;
+    let (clock, lanes) = (Clock::start(), Table::default());
+    let behaviour = Behaviour::new(me, access.id, config.mdns, Lanes::new(access.id, clock, lanes.clone()));
+    let (behaviour, mdns_off) = behaviour.map_err(std::io::Error::other)?;
     let transport = transport::transport(&slot.keypair, &access)?;
     let mut swarm = Swarm::new(transport, behaviour, me, transport::swarm_config());
     let Listening { addresses: listening, early } = listen::listen(&mut swarm, &config.listen).await?;
@@ -94,11 +98,10 @@ async fn run(
     });
     let discovery = discovery(&config, local, &mdns_off);
 
-    let clock = Clock::start();
     let random =
         |what| files::random::<8>().map_err(|error| StartError::Config(format!("cannot draw {what}: {error}")));
     let outgoing = Outgoing::new(me, slot.incarnation, random("a message id")?, config.limits.outgoing);
-    let press = Arc::new(Press::new(outgoing, clock));
+    let press = Arc::new(Press::new(Dispatch::new(outgoing), clock, lanes.clone()));
     let mut mesh = Mesh::new(Settings {
         me,
         incarnation: slot.incarnation,
@@ -108,6 +111,7 @@ async fn run(
         looks_local: registry_dir.is_some(),
         looks_further: config.mdns || !config.peers.is_empty() || !config.dns.is_empty(),
         limits: config.limits.clone(),
+        dissemination: config.dissemination,
         seed: u64::from_le_bytes(random("a seed")?),
         now: clock.now(),
     });
@@ -144,6 +148,7 @@ async fn run(
         unsigned: unsigned_in,
         questions: questions_in,
         press: Arc::clone(&press),
+        lanes,
         routes: routes_in,
         events,
         addresses: addresses_in,

@@ -14,7 +14,7 @@ use crate::mesh::event::{DialFailure, FoundBy, GossipId, InboundId, Input, RpcFa
 use crate::mesh::time::Span;
 use crate::net::behaviour::BehaviourEvent;
 use crate::net::checker::Unchecked;
-use crate::net::driver::Driver;
+use crate::net::driver::{AnswerTo, Driver};
 use crate::net::gate::{self, GateError, TurnedAway};
 use crate::net::gossip;
 use crate::net::inner;
@@ -107,6 +107,7 @@ impl Driver {
             }
             BehaviourEvent::Gossip(event) => self.gossip_event(event),
             BehaviourEvent::Rpc(event) => self.rpc_event(event),
+            BehaviourEvent::Lanes(event) => self.lane_event(event),
             BehaviourEvent::Limits(never) => match never {},
         }
     }
@@ -177,7 +178,7 @@ impl Driver {
                 request_response::Message::Request { request_id, request, channel } => {
                     let id = InboundId(self.desks.next());
                     self.desks.inbound.insert(request_id, id);
-                    self.desks.answering.insert(id, channel);
+                    self.desks.answering.insert(id, AnswerTo::Exchange(channel));
                     self.handle(Input::Request { from: peer, id, request });
                 }
                 request_response::Message::Response { request_id, response } => {

@@ -44,6 +44,10 @@ const STREAMS: u16 = 4096;
 #[cfg(feature = "quic")]
 const QUIC_WINDOW: u32 = 4 * 1024 * 1024;
 
+/// As much for each stream. Less than a lane's window, so that writing to a peer that does not read any more shows as such.
+#[cfg(feature = "quic")]
+const QUIC_STREAM: u32 = 768 * 1024;
+
 /// Every transport there is, all of it behind the gate of `mesh`.
 ///
 /// # Errors
@@ -133,7 +137,7 @@ fn quic(keypair: &Keypair) -> libp2p::quic::tokio::Transport {
     let mut config = libp2p::quic::Config::new(keypair);
     config.max_concurrent_stream_limit = STREAMS.into();
     config.max_connection_data = QUIC_WINDOW;
-    config.max_stream_data = QUIC_WINDOW;
+    config.max_stream_data = QUIC_STREAM;
     libp2p::quic::tokio::Transport::new(config)
 }
 

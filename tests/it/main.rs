@@ -35,6 +35,8 @@ mod hosts_discovery;
 #[cfg(feature = "cli")]
 mod json;
 #[cfg(feature = "net")]
+mod lanes;
+#[cfg(feature = "net")]
 mod load;
 #[cfg(feature = "net")]
 mod many;

@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use pombo::{Bytes, Config, Limits, Node, RawTopic, RecvError, Subscriber, Topic};
+use pombo::{Bytes, Config, Dissemination, Limits, Node, RawTopic, RecvError, Subscriber, Topic};
 use serde_json::Value;
 use tokio::sync::Semaphore;
 
@@ -23,7 +23,8 @@ async fn a_slow_reader_is_told_exactly_what_it_missed_and_nobody_else_misses_any
     for transport in TRANSPORTS {
         let place = Place::new(Turn::shared());
         let limits = Limits { mailbox: 256 * 1024, ..Limits::default() };
-        let publisher = place.node("publisher", transport).start().await.unwrap();
+        // Over a lane it would pace the publisher, and miss nothing.
+        let publisher = place.node("publisher", transport).dissemination(Dissemination::Gossip).start().await.unwrap();
         let config = Config { limits, ..Config::default() };
         let small = Node::builder().config(config).name("reader").mesh(pombo::MeshChoice::Named("test".to_owned()));
         let small = small.data_dir(place.data.path()).mdns(false).local(false).listen(transport.parse().unwrap());

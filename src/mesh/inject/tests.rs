@@ -60,7 +60,7 @@ impl Rig {
         let (shard, groups) = (shard_of(TOPIC), &[]);
         let draft = Draft { topic: TOPIC, shard, content_type: "", headers: &headers, groups, payload: &payload };
         let appended = self.outgoing.append(&draft, Wall(1)).expect("room");
-        while let Some((place, builder)) = self.outgoing.take() {
+        while let Some((place, builder)) = self.outgoing.take(|_, next| next.is_allowed()) {
             let frame = builder.sign(place, MeshId([1; 16]), &self.key).expect("signed");
             self.inject.frame(Arc::new(frame));
         }

@@ -64,6 +64,7 @@ impl Bench {
             short_lived: false,
             looks_local: false,
             looks_further: false,
+            dissemination: crate::Dissemination::default(),
             limits: Limits::default(),
             seed,
             now,

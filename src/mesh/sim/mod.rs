@@ -7,6 +7,7 @@
 mod calls;
 mod errands;
 mod faults;
+mod lanes;
 mod node;
 mod scenarios;
 mod world;

@@ -5,7 +5,9 @@ use std::sync::Arc;
 
 use libp2p_identity::{Keypair, PeerId};
 
-use crate::mesh::event::{Answer, CallId, Event, InboundId, Lag, RpcId, SubscriberId, Ticket};
+use crate::mesh::dispatch::{Dispatch, Lanes};
+use crate::mesh::event::{Answer, CallId, Event, InboundId, Lag, LaneId, RpcId, SubscriberId, Ticket};
+use crate::mesh::lane::Outbox;
 use crate::mesh::outgoing::Outgoing;
 use crate::mesh::routes::{LocalSubscriber, Routes};
 use crate::mesh::shards::ShardSet;
@@ -13,7 +15,7 @@ use crate::mesh::subscriptions::is_for;
 use crate::mesh::time::Now;
 use crate::mesh::{Mesh, Settings};
 use crate::wire::frame::Frame;
-use crate::{Limits, MessageId};
+use crate::{Dissemination, Limits, MessageId};
 
 /// A message as a subscriber got it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -55,6 +57,24 @@ impl Subscriber {
     }
 }
 
+/// The lanes of a node, each with whom it leads to and when what was written on it last arrives.
+#[derive(Debug, Default)]
+pub(crate) struct SimLanes(pub(crate) BTreeMap<LaneId, SimLane>);
+
+/// Our half of a lane.
+#[derive(Debug)]
+pub(crate) struct SimLane {
+    pub(crate) to: usize,
+    pub(crate) outbox: Outbox,
+    pub(crate) arrives: u64,
+}
+
+impl Lanes for SimLanes {
+    fn with<R>(&mut self, lane: LaneId, act: impl FnOnce(&mut Outbox) -> R) -> Option<R> {
+        self.0.get_mut(&lane).map(|lane| act(&mut lane.outbox))
+    }
+}
+
 /// What a node is there for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Role {
@@ -71,7 +91,8 @@ pub(crate) struct SimNode {
     pub(crate) peer: PeerId,
     pub(crate) incarnation: u64,
     pub(crate) mesh: Mesh,
-    pub(crate) outgoing: Outgoing,
+    pub(crate) dispatch: Dispatch,
+    pub(crate) lanes: SimLanes,
     pub(crate) up: bool,
     pub(crate) side: u8,
     /// How far its wall clock is behind.
@@ -97,7 +118,14 @@ pub(crate) struct SimNode {
 }
 
 impl SimNode {
-    pub(crate) fn new(index: usize, incarnation: u64, role: Role, limits: &Limits, seed: u64, now: Now) -> Self {
+    pub(crate) fn new(
+        index: usize,
+        incarnation: u64,
+        role: Role,
+        (limits, dissemination): (&Limits, Dissemination),
+        seed: u64,
+        now: Now,
+    ) -> Self {
         let mut secret = [0; 32];
         secret[..8].copy_from_slice(&u64::try_from(index + 1).expect("small").to_be_bytes());
         let key = Keypair::ed25519_from_bytes(secret).expect("a key");
@@ -111,6 +139,7 @@ impl SimNode {
             looks_local: false,
             looks_further: true,
             limits: limits.clone(),
+            dissemination,
             seed,
             now,
         };
@@ -119,7 +148,8 @@ impl SimNode {
             peer,
             incarnation,
             mesh: Mesh::new(settings),
-            outgoing: Outgoing::new(peer, incarnation, seed.to_be_bytes(), limits.outgoing),
+            dispatch: Dispatch::new(Outgoing::new(peer, incarnation, seed.to_be_bytes(), limits.outgoing)),
+            lanes: SimLanes::default(),
             up: true,
             side: 0,
             slow: 0,

@@ -3,24 +3,27 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 use libp2p_identity::PeerId;
 use multiaddr::{Multiaddr, Protocol};
 
 use super::Random;
-use super::node::{Read, Role, SimNode, Subscriber};
+use super::node::{Read, Role, SimLane, SimNode, Subscriber};
 use crate::mesh::checked;
+use crate::mesh::dispatch::Taken;
 use crate::mesh::event::{
-    CallId, Command, Delivery, DialFailure, FoundBy, GossipId, InboundId, Input, NodeName, Output, RpcFailure, RpcId,
-    Signed, SubscriberId, Ticket, Unsigned, Verdict, Via,
+    CallId, Command, Delivery, DialFailure, FoundBy, GossipId, InboundId, Input, LaneId, NodeName, Output, RpcFailure,
+    RpcId, Signed, SubscriberId, Ticket, Unsigned, Verdict, Via,
 };
+use crate::mesh::lane::Outbox;
 use crate::mesh::outgoing::Draft;
 use crate::mesh::routes::LocalSubscriber;
 use crate::mesh::time::{Mono, Now, Wall};
 use crate::wire::builder;
 use crate::wire::frame::{Frame, shard_of};
+use crate::wire::lane::Record;
 use crate::wire::rpc::Reply;
-use crate::{Headers, Limits, MeshId, MessageId};
+use crate::{Dissemination, Headers, Limits, MeshId, MessageId};
 
 pub(crate) const MESH: MeshId = MeshId([0x5a; 16]);
 
@@ -45,6 +48,9 @@ enum Happening {
     Request { from: usize, to: usize, id: RpcId, bytes: Vec<u8> },
     Response { from: usize, inbound: InboundId, to: usize, id: RpcId, bytes: Vec<u8> },
     Wake { node: usize },
+    Press { node: usize },
+    LaneOpens { from: usize, to: usize, lane: LaneId },
+    OverLane { from: usize, to: usize, lane: LaneId, bytes: BytesMut },
     ReplyOf { node: usize, call: CallId, body: Bytes },
 }
 
@@ -69,8 +75,11 @@ pub(crate) struct World {
     pub(crate) faults: Faults,
     pub(crate) published: Vec<Publication>,
     pub(crate) limits: Limits,
+    pub(crate) dissemination: Dissemination,
     pub(crate) requests_sent: u64,
     pub(crate) served: u64,
+    /// Frames that went over lanes.
+    pub(crate) over_lanes: u64,
     /// Handlers answer when the scenario says so, not by themselves.
     pub(crate) slow_handlers: bool,
     /// Nodes that no gossip reaches.
@@ -98,8 +107,11 @@ impl World {
             faults,
             published: Vec::new(),
             limits: Limits::default(),
+            // Half of the worlds know lanes, and have to do with gossip as well.
+            dissemination: if seed.is_multiple_of(2) { Dissemination::Adaptive } else { Dissemination::Gossip },
             requests_sent: 0,
             served: 0,
+            over_lanes: 0,
             slow_handlers: false,
             deaf: BTreeSet::new(),
             barred: BTreeSet::new(),
@@ -145,7 +157,7 @@ impl World {
     pub(crate) fn start_as(&mut self, role: Role) -> usize {
         let index = self.nodes.len();
         let seed = self.random.next();
-        let node = SimNode::new(index, 1, role, &self.limits, seed, self.clock(0));
+        let node = SimNode::new(index, 1, role, (&self.limits, self.dissemination), seed, self.clock(0));
         self.nodes.push(node);
         self.tell(index, Input::Listening(vec![address_of(index)]));
         index
@@ -160,7 +172,8 @@ impl World {
     pub(crate) fn restart_late(&mut self, index: usize, slow: u64) {
         let seed = self.random.next();
         let (incarnation, side) = (self.nodes[index].incarnation + 1, self.nodes[index].side);
-        let mut node = SimNode::new(index, incarnation, Role::Plain, &self.limits, seed, self.clock(slow));
+        let mut node =
+            SimNode::new(index, incarnation, Role::Plain, (&self.limits, self.dissemination), seed, self.clock(slow));
         (node.side, node.slow) = (side, slow);
         self.nodes[index] = node;
         self.tell(index, Input::Listening(vec![address_of(index)]));
@@ -232,17 +245,91 @@ impl World {
             groups: &reach.groups,
             payload,
         };
-        let appended = node.outgoing.append(&draft, wall).expect("room");
+        let appended = node.dispatch.outgoing.append(&draft, wall).expect("room");
         self.published.push(Publication { by, id: appended.id, topic: topic.to_owned(), listeners, subscribers });
         appended.sequence
     }
 
-    /// What a publisher has appended goes out.
+    /// What a publisher has appended goes out, as far as those it goes to have room.
     pub(crate) fn press(&mut self, node: usize) {
-        while let Some((place, builder)) = self.nodes[node].outgoing.take() {
-            let frame = Arc::new(builder.sign(place, MESH, &self.nodes[node].key).expect("signed"));
+        let clock = self.clock_of(node);
+        loop {
+            let SimNode { dispatch, lanes, key, .. } = &mut self.nodes[node];
+            let Some(Taken { place, builder, targets }) = dispatch.take(lanes, clock) else { break };
+            let frame = Arc::new(builder.sign(place, MESH, key).expect("signed"));
             self.opened.insert(id_of(&frame.bytes), Arc::clone(&frame));
-            self.tell(node, Input::Frame { frame, via: Via::Own });
+            let via = if targets.is_some() { Via::OwnOverLanes } else { Via::Own };
+            targets.iter().for_each(|targets| dispatch.send(&frame, targets, lanes, clock));
+            self.over_lanes += u64::from(targets.is_some());
+            self.write(node);
+            self.tell(node, Input::Frame { frame, via });
+        }
+        self.write(node);
+        if let Some(at) = self.nodes[node].dispatch.next_timeout() {
+            self.at(at.0.max(self.now + 1), Happening::Press { node });
+        }
+    }
+
+    /// What waits for a node's lanes is written.
+    fn write(&mut self, from: usize) {
+        let clock = self.clock_of(from).mono;
+        for lane in self.nodes[from].lanes.0.keys().copied().collect::<Vec<_>>() {
+            loop {
+                let latency = self.random.between(self.faults.latency.0, self.faults.latency.1);
+                let Some(standing) = self.nodes[from].lanes.0.get_mut(&lane) else { break };
+                let Some(record) = standing.outbox.next(clock).expect("encodes") else { break };
+                let mut bytes = BytesMut::new();
+                record.write(&mut bytes).expect("encodes");
+                // A stream keeps its order.
+                standing.arrives = standing.arrives.max(self.now + latency) + 1;
+                let (to, arrives) = (standing.to, standing.arrives);
+                self.at(arrives, Happening::OverLane { from, to, lane, bytes });
+            }
+        }
+    }
+
+    fn lane_opens(&mut self, from: usize, to: usize, lane: LaneId) {
+        if !self.linked(from, to) || !self.reaches(from, to) || self.nodes[from].lanes.0.contains_key(&lane) {
+            return;
+        }
+        self.nodes[from].lanes.0.insert(lane, SimLane { to, outbox: Outbox::default(), arrives: 0 });
+        let (one, other) = (self.nodes[from].peer, self.nodes[to].peer);
+        self.tell(from, Input::LaneUp { peer: other, lane });
+        self.tell(to, Input::LaneBegun { peer: one, lane });
+    }
+
+    fn over_lane(&mut self, from: usize, to: usize, lane: LaneId, mut bytes: BytesMut) {
+        if !self.reaches(from, to) || !self.nodes[from].lanes.0.contains_key(&lane) {
+            return;
+        }
+        let author = self.nodes[from].peer;
+        match Record::take(&mut bytes).expect("what was written can be read").expect("a whole record") {
+            Record::Frame { since, frame } => {
+                let frame = Arc::new(Frame::open_from(author, frame).expect("a frame"));
+                self.tell(to, Input::Frame { frame, via: Via::Lane { lane, since } });
+            }
+            Record::Mark(mark) => self.tell(to, Input::Marked { from: author, mark }),
+            Record::Grant(total) => {
+                let clock = self.clock_of(to).mono;
+                if let Some(lane) = self.nodes[to].lanes.0.get_mut(&lane) {
+                    lane.outbox.granted(total, clock);
+                }
+                self.press(to);
+            }
+            other => panic!("nobody writes that here: {other:?}"),
+        }
+    }
+
+    /// All lanes between two nodes break. The link stands.
+    pub(crate) fn break_lanes(&mut self, one: usize, other: usize) {
+        for (me, them) in [(one, other), (other, one)] {
+            let broken: Vec<_> =
+                self.nodes[me].lanes.0.extract_if(.., |_, lane| lane.to == them).map(|(lane, _)| lane).collect();
+            for lane in broken {
+                if self.nodes[me].up {
+                    self.tell(me, Input::LaneDown { lane });
+                }
+            }
         }
     }
 
@@ -312,7 +399,7 @@ impl World {
 
     // What happens.
 
-    fn tell(&mut self, node: usize, input: Input) {
+    pub(crate) fn tell(&mut self, node: usize, input: Input) {
         let clock = self.clock_of(node);
         self.nodes[node].mesh.handle(input, clock);
         while let Some(output) = self.nodes[node].mesh.poll_output() {
@@ -347,6 +434,18 @@ impl World {
                 if self.nodes[me].seen.insert(id_of(&frame.bytes)) {
                     self.spread(me, None, &frame);
                 }
+            }
+            Output::OpenLane { peer, lane } => {
+                if let Some(to) = self.index(peer).filter(|to| self.linked(me, *to)) {
+                    let lane = lane.unwrap_or_else(|| LaneId(self.number()));
+                    self.later(Happening::LaneOpens { from: me, to, lane });
+                }
+            }
+            Output::Grant { lane, total } => {
+                if let Some(lane) = self.nodes[me].lanes.0.get_mut(&lane) {
+                    lane.outbox.push_grant(total);
+                }
+                self.write(me);
             }
             Output::Judge { from, gossip, verdict } => {
                 let frame = self.nodes[me].judging.remove(&gossip.0)?;
@@ -395,8 +494,11 @@ impl World {
             Output::Answer { ticket, answer } => {
                 assert!(self.nodes[me].answers.insert(ticket, answer).is_none(), "answered twice");
             }
-            Output::Allow { shard, sequence } => self.nodes[me].outgoing.allow(shard, sequence),
-            Output::Routes(routes) => self.nodes[me].routes = routes,
+            Output::Allow { shard, sequence } => self.nodes[me].dispatch.outgoing.allow(shard, sequence),
+            Output::Routes(routes) => {
+                self.nodes[me].dispatch.set_routes(Arc::clone(&routes));
+                self.nodes[me].routes = routes;
+            }
             Output::Announce(event) => self.nodes[me].events.push(event),
         }
         None
@@ -470,6 +572,13 @@ impl World {
                     self.tell(to, Input::Response { id, result: Ok(response) });
                 }
             }
+            Happening::Press { node } => {
+                if self.nodes[node].up {
+                    self.press(node);
+                }
+            }
+            Happening::LaneOpens { from, to, lane } => self.lane_opens(from, to, lane),
+            Happening::OverLane { from, to, lane, bytes } => self.over_lane(from, to, lane, bytes),
             Happening::Wake { node } => {
                 if self.nodes[node].up && self.nodes[node].wake == Some(self.now) {
                     self.nodes[node].wake = None;
@@ -502,7 +611,13 @@ impl World {
         }
     }
 
+    /// The link between two nodes breaks. They may make another one.
+    pub(crate) fn break_link(&mut self, one: usize, other: usize) {
+        self.unlink(one, other);
+    }
+
     fn unlink(&mut self, one: usize, other: usize) {
+        self.break_lanes(one, other);
         for (me, them) in [(one, other), (other, one)] {
             if self.nodes[me].links.remove(&them).is_none() {
                 continue;

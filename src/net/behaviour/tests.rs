@@ -24,7 +24,7 @@ fn swarm() -> Swarm<Behaviour> {
     let keypair = Keypair::generate_ed25519();
     let own = keypair.public().to_peer_id();
     let mesh = MeshAccess::open();
-    let (behaviour, off) = Behaviour::new(own, mesh.id, false).unwrap();
+    let (behaviour, off) = Behaviour::new(own, mesh.id, false, Lanes::alone(mesh.id)).unwrap();
     assert!(off.is_empty());
     Swarm::new(transport(&keypair, &mesh).unwrap(), behaviour, own, swarm_config())
 }
@@ -121,7 +121,8 @@ fn a_shard_reads_back_from_its_topic() {
 #[tokio::test]
 async fn mdns_that_cannot_start_does_not_stop_the_node() {
     let own = Keypair::generate_ed25519().public().to_peer_id();
-    let (behaviour, off) = Behaviour::new(own, MeshAccess::open().id, true).unwrap();
+    let (behaviour, off) =
+        Behaviour::new(own, MeshAccess::open().id, true, Lanes::alone(MeshAccess::open().id)).unwrap();
     let running = [&behaviour.mdns4, &behaviour.mdns6].into_iter().filter(|mdns| mdns.is_enabled()).count();
     assert_eq!(running + off.len(), 2, "{off:?}");
 }

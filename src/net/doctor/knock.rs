@@ -13,6 +13,7 @@ use super::{Finding, Probe};
 use crate::net::access::MeshAccess;
 use crate::net::behaviour::Behaviour;
 use crate::net::gate::{self, TurnedAway};
+use crate::net::lanes::Lanes;
 use crate::net::listen::reason;
 use crate::net::transport;
 
@@ -57,11 +58,12 @@ pub(crate) enum Answer {
 pub(crate) async fn knock(access: &MeshAccess, door: &Door) -> Answer {
     let keypair = Keypair::generate_ed25519();
     let me = keypair.public().to_peer_id();
-    let (behaviour, transport) = match (Behaviour::new(me, access.id, false), transport::transport(&keypair, access)) {
-        (Ok((behaviour, _)), Ok(transport)) => (behaviour, transport),
-        (Err(error), _) => return Answer::NoWay(error.to_string()),
-        (_, Err(error)) => return Answer::NoWay(error.to_string()),
-    };
+    let (behaviour, transport) =
+        match (Behaviour::new(me, access.id, false, Lanes::alone(access.id)), transport::transport(&keypair, access)) {
+            (Ok((behaviour, _)), Ok(transport)) => (behaviour, transport),
+            (Err(error), _) => return Answer::NoWay(error.to_string()),
+            (_, Err(error)) => return Answer::NoWay(error.to_string()),
+        };
     let mut swarm = Swarm::new(transport, behaviour, me, transport::swarm_config());
     let start = Instant::now();
     let dials: Vec<_> = match door.peer {

@@ -8,6 +8,7 @@ use super::{Finding, Probe, one_is_vital};
 use crate::error::StartError;
 use crate::net::access::MeshAccess;
 use crate::net::behaviour::Behaviour;
+use crate::net::lanes::Lanes;
 use crate::net::listen::{self, Listening};
 use crate::net::transport;
 
@@ -32,7 +33,8 @@ pub(crate) async fn probe(wanted: Vec<Multiaddr>) -> Vec<Finding> {
 async fn open(address: &Multiaddr) -> Result<Listening, StartError> {
     let keypair = Keypair::generate_ed25519();
     let (me, access) = (keypair.public().to_peer_id(), MeshAccess::open());
-    let (behaviour, _) = Behaviour::new(me, access.id, false).map_err(std::io::Error::other)?;
+    let (behaviour, _) =
+        Behaviour::new(me, access.id, false, Lanes::alone(access.id)).map_err(std::io::Error::other)?;
     let transport = transport::transport(&keypair, &access)?;
     let mut swarm = Swarm::new(transport, behaviour, me, transport::swarm_config());
     listen::listen(&mut swarm, std::slice::from_ref(address)).await

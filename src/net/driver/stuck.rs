@@ -17,6 +17,7 @@ use tokio::time::{Instant, timeout};
 use crate::net::behaviour::{Behaviour, BehaviourEvent};
 use crate::net::data_dir::DataDir;
 use crate::net::gossip;
+use crate::net::lanes::Lanes;
 use crate::net::transport;
 use crate::wire::frame::shard_of;
 use crate::wire::node_key::NodeKey;
@@ -122,7 +123,7 @@ async fn let_go(listen: &str) {
     let reluctant = Transport::map(transport::transport(&key, &access).unwrap(), move |(peer, muxer), _| {
         (peer, StreamMuxerBox::new(Reluctant { muxer, unread: Arc::clone(&count) }))
     });
-    let (behaviour, _) = Behaviour::new(me, access.id, false).unwrap();
+    let (behaviour, _) = Behaviour::new(me, access.id, false, Lanes::alone(access.id)).unwrap();
     let mut swarm = Swarm::new(reluctant.boxed(), behaviour, me, transport::swarm_config());
     let topic = gossip::shard_topic(access.id, shard_of("stuck.numbers")).unwrap();
     swarm.behaviour_mut().gossip.subscribe(&topic).unwrap();

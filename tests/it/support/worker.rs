@@ -306,6 +306,7 @@ fn tables(tables: &Tables) -> serde_json::Value {
     json!({
         "links": tables.links,
         "connections": tables.connections,
+        "lanes": tables.lanes,
         "candidates": tables.candidates,
         "records": tables.records,
         "graves": tables.graves,

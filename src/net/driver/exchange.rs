@@ -1,0 +1,124 @@
+//! Requests and answers: over a lane where one stands, by an exchange of their own where none does. And what else comes over
+//! lanes.
+
+use libp2p::PeerId;
+use tracing::debug;
+
+use super::Driver;
+use crate::mesh::dispatch::Lanes as _;
+use crate::mesh::event::{InboundId, Input, LaneId, RpcFailure, RpcId, Via};
+use crate::mesh::lane::Message;
+use crate::net::lanes::{self, Read};
+use crate::net::rpc::Answering;
+use crate::wire::rpc::{Request, Response};
+
+/// Where the answer to a request goes.
+#[derive(Debug)]
+pub(crate) enum AnswerTo {
+    Exchange(Answering),
+    Lane { lane: LaneId, id: u64 },
+}
+
+impl Driver {
+    /// Large answers that lanes have written by now.
+    pub(in crate::net) fn written(&mut self) {
+        let Self { desks, lanes, .. } = self;
+        let is_written = |lane| !(&*lanes).with(lane, |outbox| outbox.has_large()).unwrap_or(false);
+        let written: Vec<_> = desks.large_answers.extract_if(.., |(lane, _)| is_written(*lane)).collect();
+        written.into_iter().for_each(|(_, id)| self.handle(Input::Replied { id }));
+    }
+
+    pub(in crate::net) fn send(&mut self, id: RpcId, to: PeerId, request: Request) -> Option<Input> {
+        if !self.swarm.is_connected(&to) {
+            return Some(Input::Response { id, result: Err(RpcFailure::NotSent) });
+        }
+        if let Some(lane) = self.lane_for(&to, &request) {
+            self.desks.asked_over.insert(id, lane);
+            (&self.lanes).with(lane, |outbox| outbox.push_message(Message::Request { id: id.0, request }));
+            return None;
+        }
+        let sent = self.swarm.behaviour_mut().rpc.send_request(&to, request.into());
+        self.desks.asked.insert(sent, id);
+        None
+    }
+
+    /// A lane that stands and has room is a shorter way than an exchange of its own.
+    pub(in crate::net) fn lane_for(&self, to: &PeerId, request: &Request) -> Option<LaneId> {
+        let mut lanes = self.desks.lanes_to.get(to)?.iter().copied();
+        lanes.find(|lane| (&self.lanes).with(*lane, |outbox| outbox.has_room_for(request)) == Some(true))
+    }
+
+    pub(in crate::net) fn reply(&mut self, to: InboundId, response: Response) -> Option<Input> {
+        // Without a channel whoever asked went before, and libp2p has said so already.
+        let replied = Some(Input::Replied { id: to });
+        let Some(answering) = self.desks.answering.remove(&to) else { return replied };
+        let channel = match answering {
+            AnswerTo::Exchange(channel) => channel,
+            AnswerTo::Lane { lane, id } => {
+                let answer = Message::Answer { id, answer: response };
+                if answer.is_large() {
+                    self.desks.large_answers.push((lane, to));
+                    (&self.lanes).with(lane, |outbox| outbox.push_message(answer));
+                    return None;
+                }
+                // Small ones are written in their order, so whatever is said to the other side later finds it there.
+                (&self.lanes).with(lane, |outbox| outbox.push_message(answer));
+                return replied;
+            }
+        };
+        if self.swarm.behaviour_mut().rpc.send_response(channel, response.into()).is_err() {
+            debug!("whoever asked is gone before the answer");
+        }
+        None
+    }
+
+    pub(in crate::net) fn lane_event(&mut self, event: lanes::Event) {
+        match event {
+            lanes::Event::Up { peer, lane } => {
+                self.desks.lanes_to.entry(peer).or_default().insert(lane);
+                self.handle(Input::LaneUp { peer, lane });
+            }
+            lanes::Event::Begun { peer, lane } => self.handle(Input::LaneBegun { peer, lane }),
+            lanes::Event::Down { lane, unsent } => self.lane_down(lane, &unsent),
+            lanes::Event::Came { peer, connection, lane, records } => {
+                self.silence.heard(connection, peer, tokio::time::Instant::now());
+                records.into_iter().for_each(|record| self.lane_record(peer, lane, record));
+            }
+            lanes::Event::Broken { peer } => self.handle(Input::Offended { peer, count: 1 }),
+        }
+    }
+
+    pub(in crate::net) fn lane_down(&mut self, lane: LaneId, unsent: &[u64]) {
+        self.desks.lanes_to.retain(|_, lanes| {
+            lanes.remove(&lane);
+            !lanes.is_empty()
+        });
+        self.handle(Input::LaneDown { lane });
+        let lost: Vec<RpcId> = self.desks.asked_over.extract_if(|_, over| *over == lane).map(|(id, _)| id).collect();
+        for id in lost {
+            let why = if unsent.contains(&id.0) { RpcFailure::NotSent } else { RpcFailure::Unknown };
+            self.handle(Input::Response { id, result: Err(why) });
+        }
+        let of_lane = |to: &AnswerTo| matches!(to, AnswerTo::Lane { lane: other, .. } if *other == lane);
+        self.desks.answering.retain(|_, to| !of_lane(to));
+    }
+
+    pub(in crate::net) fn lane_record(&mut self, peer: PeerId, lane: LaneId, record: Read) {
+        match record {
+            Read::Frame { since, frame } => self.handle(Input::Frame { frame, via: Via::Lane { lane, since } }),
+            Read::Mark(mark) => self.handle(Input::Marked { from: peer, mark }),
+            Read::Request { id: number, request } => {
+                let id = InboundId(self.desks.next());
+                self.desks.answering.insert(id, AnswerTo::Lane { lane, id: number });
+                self.handle(Input::Request { from: peer, id, request: *request });
+            }
+            Read::Answer { id, answer } => {
+                let id = RpcId(id);
+                if self.desks.asked_over.get(&id) == Some(&lane) {
+                    self.desks.asked_over.remove(&id);
+                    self.handle(Input::Response { id, result: Ok(*answer) });
+                }
+            }
+        }
+    }
+}

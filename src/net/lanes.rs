@@ -1,0 +1,212 @@
+//! Lanes: a stream each way beside gossipsub and request-response, bound to one connection, for those who have much to say
+//! to each other.
+//!
+//! What is written on a lane, and when, [`Outbox`] decides; what comes is told to the driver. Here is only the way there: a
+//! table of the lanes that stand, and the behaviour that opens them. Must not: know what a record is for.
+
+mod handler;
+
+use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::task::{Context, Poll};
+
+use libp2p::core::{Endpoint, transport::PortUse};
+use libp2p::futures::task::AtomicWaker;
+use libp2p::swarm::{
+    CloseConnection, ConnectionClosed, ConnectionDenied, ConnectionId, FromSwarm, NetworkBehaviour, NotifyHandler,
+    THandler, THandlerInEvent, THandlerOutEvent, ToSwarm,
+};
+use libp2p::{Multiaddr, PeerId};
+use tokio::sync::Notify;
+
+pub(crate) use self::handler::Read;
+use self::handler::{Handler, Happened, Open};
+use crate::MeshId;
+use crate::mesh::dispatch;
+use crate::mesh::event::LaneId;
+use crate::mesh::lane::Outbox;
+use crate::net::clock::Clock;
+
+/// What waits to be written on a lane, and the task that writes it.
+#[derive(Debug, Default)]
+struct Desk {
+    outbox: Mutex<Outbox>,
+    writer: AtomicWaker,
+}
+
+impl Desk {
+    fn outbox(&self) -> MutexGuard<'_, Outbox> {
+        // Nothing in here can panic half-way, so a poisoned lock guards whole data.
+        self.outbox.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// The lanes whose half of ours stands. Shared by the driver and the publishers' signer.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Table {
+    desks: Arc<Mutex<HashMap<LaneId, Arc<Desk>>>>,
+    /// Told when frames have left an outbox, so that there may be room for others.
+    pub(crate) room: Arc<Notify>,
+}
+
+impl Table {
+    fn desks(&self) -> MutexGuard<'_, HashMap<LaneId, Arc<Desk>>> {
+        self.desks.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl dispatch::Lanes for &Table {
+    fn with<R>(&mut self, lane: LaneId, act: impl FnOnce(&mut Outbox) -> R) -> Option<R> {
+        let desk = Arc::clone(self.desks().get(&lane)?);
+        let done = act(&mut desk.outbox());
+        desk.writer.wake();
+        Some(done)
+    }
+}
+
+/// What happened to a lane.
+#[derive(Debug)]
+pub(crate) enum Event {
+    /// Our half stands.
+    Up { peer: PeerId, lane: LaneId },
+    /// The other side's half stands.
+    Begun { peer: PeerId, lane: LaneId },
+    /// It is over. `unsent` are the requests that were not written.
+    Down { lane: LaneId, unsent: Vec<u64> },
+    /// This came.
+    Came { peer: PeerId, connection: ConnectionId, lane: LaneId, records: Vec<Read> },
+    /// The other side wrote what no member writes, and its connection is closed for it.
+    Broken { peer: PeerId },
+}
+
+/// Opens lanes and tells what becomes of them.
+pub(crate) struct Lanes {
+    mesh: MeshId,
+    clock: Clock,
+    table: Table,
+    /// In the order in which they were made: the newest connection to a peer is the one that lives.
+    connections: BTreeMap<LaneId, (PeerId, ConnectionId)>,
+    numbers: HashMap<ConnectionId, LaneId>,
+    desks: HashMap<LaneId, Arc<Desk>>,
+    next: u64,
+    events: VecDeque<ToSwarm<Event, Open>>,
+}
+
+impl Lanes {
+    /// For behaviours that no driver belongs to.
+    pub(crate) fn alone(mesh: MeshId) -> Self {
+        Self::new(mesh, Clock::start(), Table::default())
+    }
+
+    pub(crate) fn new(mesh: MeshId, clock: Clock, table: Table) -> Self {
+        Self {
+            mesh,
+            clock,
+            table,
+            connections: BTreeMap::new(),
+            numbers: HashMap::new(),
+            desks: HashMap::new(),
+            next: 0,
+            events: VecDeque::new(),
+        }
+    }
+
+    /// Opens our half of a lane: of that one, or of the newest connection to that peer.
+    pub(crate) fn open(&mut self, peer: PeerId, lane: Option<LaneId>) {
+        let found = match lane {
+            Some(lane) => self.connections.get(&lane).copied(),
+            None => self.connections.values().rev().find(|(other, _)| *other == peer).copied(),
+        };
+        if let Some((peer_id, connection)) = found {
+            let handler = NotifyHandler::One(connection);
+            self.events.push_back(ToSwarm::NotifyHandler { peer_id, handler, event: Open });
+        }
+    }
+
+    fn handler(&mut self, connection: ConnectionId, peer: PeerId) -> Handler {
+        self.next += 1;
+        let lane = LaneId(self.next);
+        let desk = Arc::new(Desk::default());
+        self.connections.insert(lane, (peer, connection));
+        self.numbers.insert(connection, lane);
+        self.desks.insert(lane, Arc::clone(&desk));
+        Handler::new(peer, self.mesh, self.clock, desk, Arc::clone(&self.table.room))
+    }
+
+    fn tell(&mut self, event: Event) {
+        self.events.push_back(ToSwarm::GenerateEvent(event));
+    }
+
+    /// Whoever waits for room on it must not wait for ever.
+    fn down(&mut self, lane: LaneId) {
+        self.table.desks().remove(&lane);
+        self.table.room.notify_one();
+        let unsent = self.desks.get(&lane).map(|desk| desk.outbox().unsent().collect());
+        self.tell(Event::Down { lane, unsent: unsent.unwrap_or_default() });
+    }
+}
+
+impl NetworkBehaviour for Lanes {
+    type ConnectionHandler = Handler;
+    type ToSwarm = Event;
+
+    fn handle_established_inbound_connection(
+        &mut self,
+        id: ConnectionId,
+        peer: PeerId,
+        _: &Multiaddr,
+        _: &Multiaddr,
+    ) -> Result<THandler<Self>, ConnectionDenied> {
+        Ok(self.handler(id, peer))
+    }
+
+    fn handle_established_outbound_connection(
+        &mut self,
+        id: ConnectionId,
+        peer: PeerId,
+        _: &Multiaddr,
+        _: Endpoint,
+        _: PortUse,
+    ) -> Result<THandler<Self>, ConnectionDenied> {
+        Ok(self.handler(id, peer))
+    }
+
+    fn on_swarm_event(&mut self, event: FromSwarm<'_>) {
+        if let FromSwarm::ConnectionClosed(ConnectionClosed { connection_id, .. }) = event
+            && let Some(lane) = self.numbers.remove(&connection_id)
+        {
+            self.down(lane);
+            self.connections.remove(&lane);
+            self.desks.remove(&lane);
+        }
+    }
+
+    fn on_connection_handler_event(&mut self, peer: PeerId, id: ConnectionId, event: THandlerOutEvent<Self>) {
+        let Some(lane) = self.numbers.get(&id).copied() else { return };
+        match event {
+            Happened::Up => {
+                if let Some(desk) = self.desks.get(&lane) {
+                    self.table.desks().insert(lane, Arc::clone(desk));
+                }
+                self.tell(Event::Up { peer, lane });
+            }
+            Happened::Begun => self.tell(Event::Begun { peer, lane }),
+            Happened::NotOpened => self.down(lane),
+            Happened::Came(records) => self.tell(Event::Came { peer, connection: id, lane, records }),
+            Happened::Ended { broken } => {
+                self.down(lane);
+                if broken {
+                    self.tell(Event::Broken { peer });
+                }
+                // A lane is as old as its connection. Whoever wants another one makes a new connection.
+                let connection = CloseConnection::One(id);
+                self.events.push_back(ToSwarm::CloseConnection { peer_id: peer, connection });
+            }
+        }
+    }
+
+    fn poll(&mut self, _: &mut Context<'_>) -> Poll<ToSwarm<Event, THandlerInEvent<Self>>> {
+        // Whatever fills the queue is called by the swarm, which polls afterwards; and by the driver, which polls the swarm.
+        self.events.pop_front().map_or(Poll::Pending, Poll::Ready)
+    }
+}
