@@ -22,6 +22,8 @@ const STEP: u64 = WINDOW / 8;
 const LOW: usize = 128 * 1024;
 /// All that may wait here in bytes.
 const MOST: usize = 8 * 1024 * 1024;
+/// Requests and answers that may wait here. A member has fewer open at a time.
+const MESSAGES: usize = 2_560;
 /// A message of no more bytes than this fits into a record.
 const SMALL: usize = 40 * 1024;
 /// A reader that takes nothing for so long is not waited for.
@@ -136,15 +138,25 @@ impl Outbox {
         self.grant = Some(total);
     }
 
-    /// Whether there is room for another request. Answers always find room: there are no more of them than calls came.
+    /// Whether there is room for another request.
     pub(crate) fn has_room_for(&self, request: &Request) -> bool {
-        self.message_bytes + request.bulk() <= MOST
+        self.message_bytes + request.bulk() <= MOST && self.small.len() + self.large.len() < MESSAGES
     }
 
-    /// Puts a request or an answer in.
-    pub(crate) fn push_message(&mut self, message: Message) {
+    /// Puts a request or an answer in. False if more wait than a member asks for at a time: the other side asks, and does not
+    /// read what it asked for. Answers have no bound in bytes beside that, as little as the handlers that make them.
+    #[must_use]
+    pub(crate) fn push_message(&mut self, message: Message) -> bool {
+        if self.small.len() + self.large.len() >= MESSAGES {
+            return false;
+        }
         self.message_bytes += message.weight();
-        if message.is_large() { self.large.push_back(message) } else { self.small.push_back(message) }
+        if message.is_large() {
+            self.large.push_back(message)
+        } else {
+            self.small.push_back(message)
+        }
+        true
     }
 
     /// What to write next. Fails if a message cannot be encoded, which is then left out.
@@ -304,9 +316,9 @@ mod tests {
         for _ in 0..4 {
             outbox.push_frame(0, frame(10), now);
         }
-        outbox.push_message(request(1, 150_000));
-        outbox.push_message(request(2, 10));
-        outbox.push_message(request(3, 60_000));
+        for (id, bytes) in [(1, 150_000), (2, 10), (3, 60_000)] {
+            assert!(outbox.push_message(request(id, bytes)));
+        }
         outbox.push_grant(1);
         outbox.push_grant(2);
         assert_eq!(outbox.unsent().collect::<Vec<_>>(), [2, 1, 3]);
@@ -329,10 +341,12 @@ mod tests {
         let Message::Request { request: large, .. } = request(1, 1_000_000) else { panic!("a request") };
         let mut taken = 0;
         while outbox.has_room_for(&large) {
-            outbox.push_message(request(1, 1_000_000));
+            assert!(outbox.push_message(request(1, 1_000_000)));
             taken += 1;
         }
         assert_eq!(taken, MOST / 1_000_000);
+        let answers = (0..10_000).take_while(|id| outbox.push_message(request(*id, 1))).count();
+        assert_eq!(answers, MESSAGES - taken);
         let taken = (0..1_000).filter(|_| outbox.push_frame(0, frame(60_000), Mono(0))).count();
         assert_eq!(taken, MOST / 60_000);
     }

@@ -54,7 +54,8 @@ impl Lanes {
 
     /// The lane that frames go to that peer on.
     fn to(&self, peer: &PeerId) -> Option<LaneId> {
-        self.all.iter().find(|(_, lane)| lane.up && lane.peer == *peer).map(|(id, _)| *id)
+        // The newest: of two connections to a peer that was started anew the older one is dead.
+        self.all.iter().rev().find(|(_, lane)| lane.up && lane.peer == *peer).map(|(id, _)| *id)
     }
 }
 
@@ -95,13 +96,14 @@ impl Mesh {
         let author = frame.stream.node;
         let is_behind = self.subscriptions.readers(frame).any(|subscriber| self.lanes.behind.contains(&subscriber));
         let weight = weight(&frame.bytes);
-        let inflow = &mut self.lanes.entry(author, id).inflow;
-        if is_behind {
-            self.lanes.withheld.push_back((id, weight));
-        } else {
-            inflow.done(weight);
-            let grant = inflow.grant();
-            self.fx.extend(grant.map(|total| Output::Grant { lane: id, total }));
+        // One that has ended meanwhile grants nothing more.
+        if let Some(lane) = self.lanes.all.get_mut(&id) {
+            if is_behind {
+                self.lanes.withheld.push_back((id, weight));
+            } else {
+                lane.inflow.done(weight);
+                self.fx.extend(lane.inflow.grant().map(|total| Output::Grant { lane: id, total }));
+            }
         }
         let is_sound = frame.kind == Kind::Messages && !self.ring.contradicts(frame);
         if is_sound && self.joined.contains(frame.stream.shard()) && !self.is_replayed(frame, now) {

@@ -41,7 +41,8 @@ impl Desk {
     }
 }
 
-/// The lanes whose half of ours stands. Shared by the driver and the publishers' signer.
+/// What waits for the lanes of all connections, whether or not our half stands already. Shared by the driver and the publishers'
+/// signer.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Table {
     desks: Arc<Mutex<HashMap<LaneId, Arc<Desk>>>>,
@@ -87,7 +88,6 @@ pub(crate) struct Lanes {
     /// In the order in which they were made: the newest connection to a peer is the one that lives.
     connections: BTreeMap<LaneId, (PeerId, ConnectionId)>,
     numbers: HashMap<ConnectionId, LaneId>,
-    desks: HashMap<LaneId, Arc<Desk>>,
     next: u64,
     events: VecDeque<ToSwarm<Event, Open>>,
 }
@@ -105,7 +105,6 @@ impl Lanes {
             table,
             connections: BTreeMap::new(),
             numbers: HashMap::new(),
-            desks: HashMap::new(),
             next: 0,
             events: VecDeque::new(),
         }
@@ -129,7 +128,7 @@ impl Lanes {
         let desk = Arc::new(Desk::default());
         self.connections.insert(lane, (peer, connection));
         self.numbers.insert(connection, lane);
-        self.desks.insert(lane, Arc::clone(&desk));
+        self.table.desks().insert(lane, Arc::clone(&desk));
         Handler::new(peer, self.mesh, self.clock, desk, Arc::clone(&self.table.room))
     }
 
@@ -137,12 +136,24 @@ impl Lanes {
         self.events.push_back(ToSwarm::GenerateEvent(event));
     }
 
-    /// Whoever waits for room on it must not wait for ever.
+    /// A lane is over, with its connection or before it.
     fn down(&mut self, lane: LaneId) {
-        self.table.desks().remove(&lane);
+        let desk = self.table.desks().remove(&lane);
+        // Whoever waits for room on it must not wait for ever.
         self.table.room.notify_one();
-        let unsent = self.desks.get(&lane).map(|desk| desk.outbox().unsent().collect());
-        self.tell(Event::Down { lane, unsent: unsent.unwrap_or_default() });
+        if let Some(desk) = desk {
+            let unsent = desk.outbox().unsent().collect();
+            self.tell(Event::Down { lane, unsent });
+        }
+    }
+
+    /// Ends a lane whose other side asks and does not read what it asked for, and its connection.
+    pub(crate) fn end(&mut self, lane: LaneId) {
+        if let Some((peer_id, connection)) = self.connections.get(&lane).copied() {
+            self.down(lane);
+            let connection = CloseConnection::One(connection);
+            self.events.push_back(ToSwarm::CloseConnection { peer_id, connection });
+        }
     }
 }
 
@@ -177,21 +188,16 @@ impl NetworkBehaviour for Lanes {
         {
             self.down(lane);
             self.connections.remove(&lane);
-            self.desks.remove(&lane);
         }
     }
 
     fn on_connection_handler_event(&mut self, peer: PeerId, id: ConnectionId, event: THandlerOutEvent<Self>) {
         let Some(lane) = self.numbers.get(&id).copied() else { return };
         match event {
-            Happened::Up => {
-                if let Some(desk) = self.desks.get(&lane) {
-                    self.table.desks().insert(lane, Arc::clone(desk));
-                }
-                self.tell(Event::Up { peer, lane });
-            }
+            Happened::Up => self.tell(Event::Up { peer, lane }),
             Happened::Begun => self.tell(Event::Begun { peer, lane }),
-            Happened::NotOpened => self.down(lane),
+            // It may be tried again.
+            Happened::NotOpened => self.tell(Event::Down { lane, unsent: Vec::new() }),
             Happened::Came(records) => self.tell(Event::Came { peer, connection: id, lane, records }),
             Happened::Ended { broken } => {
                 self.down(lane);
@@ -199,8 +205,7 @@ impl NetworkBehaviour for Lanes {
                     self.tell(Event::Broken { peer });
                 }
                 // A lane is as old as its connection. Whoever wants another one makes a new connection.
-                let connection = CloseConnection::One(id);
-                self.events.push_back(ToSwarm::CloseConnection { peer_id: peer, connection });
+                self.events.push_back(ToSwarm::CloseConnection { peer_id: peer, connection: CloseConnection::One(id) });
             }
         }
     }

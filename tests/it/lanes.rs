@@ -12,6 +12,15 @@ use crate::support::nodes::{Place, SOON, TRANSPORTS, address, next, within};
 const NUMBERS: Topic<(u32, Vec<u8>)> = Topic::new("lanes.numbers");
 const ECHO: Service<Bytes, Bytes> = Service::new("lanes.echo");
 
+async fn has_lane(node: &Node) {
+    let lane = async {
+        while node.status().await.unwrap().tables.lanes == 0 {
+            tokio::task::yield_now().await;
+        }
+    };
+    within("a lane", lane).await;
+}
+
 /// A reader that is slower than its publisher is waited for, whichever transport they are linked by, and loses nothing. So
 /// does one that is linked over gossip and as fast as it.
 #[tokio::test(flavor = "multi_thread")]
@@ -27,12 +36,7 @@ async fn a_slow_reader_paces_its_publisher_and_loses_nothing() {
         // The first goes by gossip, and a lane follows it.
         numbers.publish(&(0, Vec::new())).await.unwrap();
         assert_eq!(next("a number", &mut slow).await.unwrap().0, 0);
-        let lane = async {
-            while publisher.status().await.unwrap().tables.lanes == 0 {
-                tokio::task::yield_now().await;
-            }
-        };
-        within("a lane", lane).await;
+        has_lane(&publisher).await;
         let published = Arc::new(AtomicU32::new(0));
         let count = Arc::clone(&published);
         let publishing = async {
@@ -105,8 +109,12 @@ async fn calls_of_every_size_share_a_lane() {
         let asker = place.node("asker", transport).peer(address(&provider)).start().await.unwrap();
         let echo = |body: Bytes| async move { Ok(body) };
         let _serving = provider.serve(ECHO).concurrency(256).with(echo).await.unwrap();
-        within("the provider", asker.ready(1)).await.unwrap();
-        // The first exchange is one of its own; the lane follows it.
+        let mut numbers = provider.subscribe(NUMBERS).ready(1).timeout(SOON).await.unwrap();
+        // Who publishes to a neighbour gets a lane to it, and that one a lane back.
+        asker.publish(NUMBERS, &(0, Vec::new())).min_peers(1).timeout(SOON).await.unwrap();
+        next("a number", &mut numbers).await.unwrap();
+        has_lane(&asker).await;
+        has_lane(&provider).await;
         // A length stands before the bytes.
         for size in [1, 100, 40_000, 100_000, 1024 * 1024 - 5] {
             let body = Bytes::from(vec![7; size]);

@@ -34,7 +34,7 @@ impl Driver {
         }
         if let Some(lane) = self.lane_for(&to, &request) {
             self.desks.asked_over.insert(id, lane);
-            (&self.lanes).with(lane, |outbox| outbox.push_message(Message::Request { id: id.0, request }));
+            self.push(lane, Message::Request { id: id.0, request });
             return None;
         }
         let sent = self.swarm.behaviour_mut().rpc.send_request(&to, request.into());
@@ -44,7 +44,8 @@ impl Driver {
 
     /// A lane that stands and has room is a shorter way than an exchange of its own.
     pub(in crate::net) fn lane_for(&self, to: &PeerId, request: &Request) -> Option<LaneId> {
-        let mut lanes = self.desks.lanes_to.get(to)?.iter().copied();
+        // The newest first: of two connections to a peer that was started anew the older one is dead.
+        let mut lanes = self.desks.lanes_to.get(to)?.iter().rev().copied();
         lanes.find(|lane| (&self.lanes).with(*lane, |outbox| outbox.has_room_for(request)) == Some(true))
     }
 
@@ -56,20 +57,26 @@ impl Driver {
             AnswerTo::Exchange(channel) => channel,
             AnswerTo::Lane { lane, id } => {
                 let answer = Message::Answer { id, answer: response };
-                if answer.is_large() {
+                let large = answer.is_large();
+                if large {
                     self.desks.large_answers.push((lane, to));
-                    (&self.lanes).with(lane, |outbox| outbox.push_message(answer));
-                    return None;
                 }
+                self.push(lane, answer);
                 // Small ones are written in their order, so whatever is said to the other side later finds it there.
-                (&self.lanes).with(lane, |outbox| outbox.push_message(answer));
-                return replied;
+                return replied.filter(|_| !large);
             }
         };
         if self.swarm.behaviour_mut().rpc.send_response(channel, response.into()).is_err() {
             debug!("whoever asked is gone before the answer");
         }
         None
+    }
+
+    /// Puts something on a lane, or ends one whose other side does not read.
+    fn push(&mut self, lane: LaneId, message: Message) {
+        if (&self.lanes).with(lane, |outbox| outbox.push_message(message)) == Some(false) {
+            self.swarm.behaviour_mut().lanes.end(lane);
+        }
     }
 
     pub(in crate::net) fn lane_event(&mut self, event: lanes::Event) {

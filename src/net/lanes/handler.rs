@@ -12,7 +12,7 @@ use libp2p::futures::{AsyncRead, AsyncWrite};
 use libp2p::swarm::handler::{
     ConnectionEvent, ConnectionHandler, ConnectionHandlerEvent, FullyNegotiatedInbound, FullyNegotiatedOutbound,
 };
-use libp2p::swarm::{Stream, SubstreamProtocol};
+use libp2p::swarm::{Stream, StreamUpgradeError, SubstreamProtocol};
 use libp2p::{PeerId, StreamProtocol};
 use tokio::sync::Notify;
 use tokio::time::Sleep;
@@ -71,6 +71,8 @@ pub(crate) enum Read {
 enum Ended {
     #[error("the stream ended: {0}")]
     Io(#[from] std::io::Error),
+    #[error("our half cannot be opened")]
+    NotOpened,
     #[error("the other side has read nothing for {STUCK:?}")]
     Stuck,
     #[error(transparent)]
@@ -136,7 +138,8 @@ impl Handler {
         debug!(peer = %self.peer, %why, "a lane ended");
         (self.outgoing, self.incoming, self.ended) = (Outgoing::No, None, true);
         (self.came, self.out, self.scratch) = (BytesMut::new(), BytesMut::new(), Vec::new());
-        self.events.push_back(Happened::Ended { broken: !matches!(why, Ended::Io(_) | Ended::Stuck) });
+        self.events
+            .push_back(Happened::Ended { broken: !matches!(why, Ended::Io(_) | Ended::NotOpened | Ended::Stuck) });
     }
 
     /// Writes until there is nothing left or the connection takes no more.
@@ -295,8 +298,16 @@ impl ConnectionHandler for Handler {
             }
             ConnectionEvent::DialUpgradeError(failed) => {
                 debug!(peer = %self.peer, error = %failed.error, "a lane cannot be opened");
-                self.outgoing = Outgoing::No;
-                self.events.push_back(Happened::NotOpened);
+                match failed.error {
+                    // It knows no lanes, and so has not opened its half either.
+                    StreamUpgradeError::NegotiationFailed => {
+                        self.outgoing = Outgoing::No;
+                        self.events.push_back(Happened::NotOpened);
+                    }
+                    StreamUpgradeError::Timeout | StreamUpgradeError::Apply(_) | StreamUpgradeError::Io(_) => {
+                        self.end(&Ended::NotOpened);
+                    }
+                }
             }
             ConnectionEvent::FullyNegotiatedInbound(_)
             | ConnectionEvent::AddressChange(_)
