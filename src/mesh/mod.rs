@@ -344,7 +344,11 @@ impl Mesh {
         let Checked { body, frames, records, forged } = request;
         self.offended(from, forged, now);
         match body {
-            Request::Call(call) => self.requests.on_call(from, id, call, now.mono, &mut self.fx),
+            Request::Call(call) => {
+                // The first call is an exchange of its own, and whoever asks once may well ask again.
+                self.want_lane(from, now);
+                self.requests.on_call(from, id, call, now.mono, &mut self.fx);
+            }
             Request::Cancel { call, .. } => self.requests.on_cancel(from, id, call, &mut self.fx),
             Request::Inject { .. } => {
                 frames.iter().for_each(|frame| self.publishes_to(frame.stream.shard(), now));
