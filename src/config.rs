@@ -116,7 +116,7 @@ pub enum Dissemination {
     Adaptive,
     /// Straight to the listeners while they all are neighbours, however many they are.
     Direct,
-    /// Always by gossip: from neighbour to neighbour, signed by the publisher.
+    /// Always by gossip: from neighbour to neighbour, signed by the publisher. This node opens no lanes for calls either.
     Gossip,
 }
 

@@ -84,8 +84,19 @@ pub(crate) struct Outbox {
     granted: u64,
     /// When frames last moved, or began to wait.
     moved: Mono,
-    /// The reader takes nothing: frames for it are dropped until all that it was sent is granted.
-    cut: bool,
+    reader: Reader,
+}
+
+/// How the reader of a lane gets on.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+enum Reader {
+    /// It takes what it is sent, and is waited for.
+    #[default]
+    Keeping,
+    /// It has taken nothing for a while: nobody waits for it, and what is for it gathers here.
+    Late,
+    /// There was no room for that any more. What is for it is dropped until it has caught up with what it was sent.
+    Lost,
 }
 
 /// Whether a lane takes a frame now.
@@ -97,25 +108,28 @@ pub(crate) enum Room {
 }
 
 impl Outbox {
-    /// Whether there is room for another frame. A reader that has taken nothing for too long is cut loose here: what waits
-    /// for it is dropped, and it is waited for no more until it has caught up.
+    /// Whether there is room for another frame. From when a reader has taken nothing for too long it is waited for no more,
+    /// until it takes something again.
     pub(crate) fn room(&mut self, now: Mono) -> Room {
-        if self.cut || self.frame_bytes < LOW {
+        if self.reader != Reader::Keeping || self.frame_bytes < LOW {
             return Room::Now;
         }
         let until = self.moved + PATIENCE;
         if now < until {
             return Room::Until(until);
         }
-        self.cut = true;
-        self.frames.clear();
-        self.frame_bytes = 0;
+        self.reader = Reader::Late;
         Room::Now
     }
 
-    /// Puts a frame in. False if its reader was cut loose: then it is dropped.
+    /// Puts a frame in. False if it is dropped: so much waits for a late reader that all of it is given up.
     pub(crate) fn push_frame(&mut self, since: u64, frame: Bytes, now: Mono) -> bool {
-        if self.cut || self.frame_bytes + frame.len() > MOST {
+        if self.frame_bytes + frame.len() > MOST {
+            self.reader = Reader::Lost;
+            self.frames.clear();
+            self.frame_bytes = 0;
+        }
+        if self.reader == Reader::Lost {
             return false;
         }
         if self.frames.is_empty() {
@@ -128,8 +142,10 @@ impl Outbox {
 
     /// Says that what stands between two frames of a stream is not for the reader: in its place among the frames.
     pub(crate) fn push_mark(&mut self, mark: Mark) {
-        if !self.cut {
-            self.frames.push_back(Record::Mark(mark));
+        match self.frames.back_mut() {
+            _ if self.reader == Reader::Lost => {}
+            Some(Record::Mark(last)) if last.is_followed_by(&mark) => *last = mark,
+            Some(_) | None => self.frames.push_back(Record::Mark(mark)),
         }
     }
 
@@ -152,9 +168,9 @@ impl Outbox {
         }
         self.message_bytes += message.weight();
         if message.is_large() {
-            self.large.push_back(message)
+            self.large.push_back(message);
         } else {
-            self.small.push_back(message)
+            self.small.push_back(message);
         }
         true
     }
@@ -204,10 +220,10 @@ impl Outbox {
         self.moved = now;
         // The last step is granted with the next frames.
         let drained = self.sent - self.granted < STEP;
-        std::mem::take(&mut self.cut) && {
-            self.cut = !drained;
-            drained
-        } || !self.frames.is_empty()
+        if self.reader == Reader::Late || drained {
+            self.reader = Reader::Keeping;
+        }
+        self.reader == Reader::Keeping
     }
 
     /// Whether a message that needs several records waits, or is being written.
@@ -250,6 +266,7 @@ impl Inflow {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::wire::frame::{Channel, Stream};
 
     fn frame(bytes: usize) -> Bytes {
         vec![0; bytes].into()
@@ -283,31 +300,49 @@ mod tests {
     }
 
     #[test]
-    fn a_reader_that_takes_nothing_is_cut_loose_and_comes_back_when_it_has_caught_up() {
+    fn a_reader_that_takes_nothing_is_waited_for_no_more_and_dropped_when_too_much_waits_for_it() {
         let (mut outbox, mut now) = (Outbox::default(), Mono(0));
-        while outbox.room(now) == Room::Now {
-            outbox.push_frame(0, frame(60_000), now);
-            let _written = written(&mut outbox, now);
-        }
-        let Room::Until(patience) = outbox.room(now) else { panic!("no patience") };
-        assert_eq!(patience, now + PATIENCE);
+        let fill = |outbox: &mut Outbox, now| {
+            while outbox.room(now) == Room::Now {
+                outbox.push_frame(0, frame(60_000), now);
+                let _written = written(outbox, now);
+            }
+        };
+        fill(&mut outbox, now);
+        assert_eq!(outbox.room(now), Room::Until(now + PATIENCE));
         // One that takes a little is waited for anew.
-        now = patience;
+        now = now + PATIENCE;
         outbox.granted(STEP, now);
-        let _written = written(&mut outbox, now);
-        while outbox.room(now) == Room::Now {
-            outbox.push_frame(0, frame(60_000), now);
-        }
+        fill(&mut outbox, now);
         assert_eq!(outbox.room(now + Span::millis(249)), Room::Until(now + PATIENCE));
-        assert_eq!(outbox.room(now + PATIENCE), Room::Now);
-        assert!(outbox.cut && outbox.frames.is_empty() && outbox.frame_bytes == 0);
+        now = now + PATIENCE;
+        assert_eq!((outbox.room(now), outbox.reader), (Room::Now, Reader::Late));
+        // For a while nothing is lost: as soon as it takes something, it is one like any other.
+        assert!(outbox.push_frame(0, frame(60_000), now) && outbox.room(now) == Room::Now);
+        assert!(outbox.granted(2 * STEP, now) && outbox.reader == Reader::Keeping);
+        now = now + PATIENCE;
+        assert_eq!(outbox.room(now), Room::Now);
+        let kept = (0..1_000).take_while(|_| outbox.push_frame(0, frame(60_000), now)).count();
+        assert!(kept * 60_000 > MOST - 4 * LOW && kept * 60_000 < MOST, "{kept}");
+        assert_eq!((outbox.reader, outbox.frame_bytes), (Reader::Lost, 0));
         assert!(!outbox.push_frame(0, frame(100), now) && written(&mut outbox, now).is_empty());
         let sent = outbox.sent;
-        outbox.granted(sent - STEP, now);
-        assert!(outbox.cut, "not all is granted yet");
-        assert!(outbox.granted(sent - 1, now) && !outbox.cut);
+        assert!(!outbox.granted(sent - STEP, now), "not all is granted yet");
+        assert!(outbox.granted(sent - 1, now) && outbox.reader == Reader::Keeping);
         assert!(outbox.push_frame(7, frame(100), now));
         assert_eq!(written(&mut outbox, now), [Record::Frame { since: 7, frame: frame(100) }]);
+    }
+
+    #[test]
+    fn marks_behind_a_reader_that_stands_still_are_one() {
+        let node = libp2p_identity::Keypair::ed25519_from_bytes([1; 32]).expect("a key").public().to_peer_id();
+        let stream = |shard| Stream { node, incarnation: 1, channel: Channel::Shard(shard) };
+        let mark = |shard, up_to| Mark::new(&stream(shard), 1, (up_to, up_to)).expect("an Ed25519 key");
+        let mut outbox = Outbox::default();
+        (2..100).for_each(|up_to| outbox.push_mark(mark(1, up_to)));
+        outbox.push_mark(mark(2, 5));
+        let marks = written(&mut outbox, Mono(0));
+        assert_eq!(marks, [Record::Mark(mark(1, 99)), Record::Mark(mark(2, 5))]);
     }
 
     #[test]

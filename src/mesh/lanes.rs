@@ -84,7 +84,11 @@ impl Mesh {
     /// More is to be exchanged with a linked peer: it is worth a lane.
     pub(super) fn want_lane(&mut self, peer: PeerId, now: Now) {
         let asked = self.lanes.asked.get(&peer).is_some_and(|at| now.mono - *at < AGAIN);
-        if !asked && self.links.is_linked(&peer) && self.lanes.to(&peer).is_none() {
+        if self.dissemination != Dissemination::Gossip
+            && !asked
+            && self.links.is_linked(&peer)
+            && self.lanes.to(&peer).is_none()
+        {
             self.lanes.asked.retain(|_, at| now.mono - *at < AGAIN);
             self.lanes.asked.insert(peer, now.mono);
             self.fx.push(Output::OpenLane { peer, lane: None });

@@ -73,6 +73,11 @@ impl Mark {
     pub(crate) fn stream(&self) -> Option<Stream> {
         self.stream.stream()
     }
+
+    /// Whether another mark, that comes next, says all that this one does.
+    pub(crate) fn is_followed_by(&self, next: &Self) -> bool {
+        (self.stream, self.since) == (next.stream, next.since)
+    }
 }
 
 /// Why the other side's bytes end a lane.

@@ -1,4 +1,4 @@
-//! Every size arrives whole, over each transport, by gossip and by request-response; what is too large is refused before
+//! Every size arrives whole, over each transport, over lanes, by gossip and by request-response; what is too large is refused before
 //! anything is sent.
 
 use std::collections::BTreeSet;
@@ -7,7 +7,8 @@ use futures::StreamExt;
 use futures::stream::FuturesUnordered;
 use multiaddr::Protocol;
 use pombo::{
-    Bytes, Event, Headers, Limits, Node, Outcome, PublishError, RawService, RawTopic, RequestError, Subscriber,
+    Bytes, Dissemination, Event, Headers, Limits, Node, Outcome, PublishError, RawService, RawTopic, RequestError,
+    Subscriber,
 };
 use tokio::sync::Semaphore;
 
@@ -27,6 +28,9 @@ fn source() -> Bytes {
     (0..LIMIT + 1_024).map(|_| next()).collect()
 }
 
+/// Over lanes, and without any: by gossip and by request-response.
+const WAYS: [Dissemination; 2] = [Dissemination::Adaptive, Dissemination::Gossip];
+
 /// Two nodes with one link, over this transport. The second one subscribes and serves.
 struct Pair {
     _place: Place,
@@ -37,10 +41,10 @@ struct Pair {
 }
 
 impl Pair {
-    async fn over(transport: &str) -> Self {
+    async fn over(transport: &str, way: Dissemination) -> Self {
         let place = Place::new(Turn::shared());
-        let one = place.node("one", transport).start().await.unwrap();
-        let other = place.node("other", transport).peer(address(&one)).start().await.unwrap();
+        let one = place.node("one", transport).dissemination(way).start().await.unwrap();
+        let other = place.node("other", transport).dissemination(way).peer(address(&one)).start().await.unwrap();
         let received = other.subscribe(topic()).ready(1).timeout(crate::support::nodes::SOON).await.unwrap();
         let echo = |question: Bytes| async move { Ok(question) };
         // For as long as the node is there.
@@ -111,8 +115,8 @@ fn service() -> RawService {
 #[tokio::test(flavor = "multi_thread")]
 async fn sizes_around_a_frame_arrive_each_of_them() {
     let sizes: Vec<_> = (58_000..=66_000).step_by(500).flat_map(|size| [size; 300]).collect();
-    for transport in TRANSPORTS {
-        let mut pair = Pair::over(transport).await;
+    for (transport, way) in TRANSPORTS.into_iter().flat_map(|transport| WAYS.map(|way| (transport, way))) {
+        let mut pair = Pair::over(transport, way).await;
         pair.gossip(&sizes).await;
         pair.request(&sizes).await;
     }
@@ -129,8 +133,8 @@ async fn sizes_from_nothing_to_the_limit_arrive() {
     sizes.sort_unstable();
     sizes.dedup();
     assert!(sizes.starts_with(&[0, 1]) && sizes.ends_with(&[LIMIT]));
-    for transport in TRANSPORTS {
-        let mut pair = Pair::over(transport).await;
+    for (transport, way) in TRANSPORTS.into_iter().flat_map(|transport| WAYS.map(|way| (transport, way))) {
+        let mut pair = Pair::over(transport, way).await;
         pair.gossip(&sizes).await;
         pair.request(&sizes).await;
     }
@@ -144,8 +148,8 @@ async fn the_largest_payload_travels_with_the_largest_headers_and_name() {
     let headers: Headers = (0..64).map(|number| (format!("h{number:03}"), "v".repeat(252))).collect();
     let bytes: usize = headers.iter().map(|(name, value)| name.len() + value.len()).sum();
     assert_eq!((headers.iter().count(), bytes), (64, 16 * 1024));
-    for transport in TRANSPORTS {
-        let pair = Pair::over(transport).await;
+    for (transport, way) in TRANSPORTS.into_iter().flat_map(|transport| WAYS.map(|way| (transport, way))) {
+        let pair = Pair::over(transport, way).await;
         let payload = pair.payload(0, LIMIT);
         let mut received = pair.other.subscribe(RawTopic::parse(&name).unwrap()).await.unwrap();
         let echo = |question: Bytes| async move { Ok(question) };
@@ -166,8 +170,8 @@ async fn the_largest_payload_travels_with_the_largest_headers_and_name() {
 /// One byte too many, in each direction and by each way: refused with its size and the limit, and nothing else happens.
 #[tokio::test(flavor = "multi_thread")]
 async fn what_is_too_large_is_refused_and_the_link_stays() {
-    for transport in TRANSPORTS {
-        let mut pair = Pair::over(transport).await;
+    for (transport, way) in TRANSPORTS.into_iter().flat_map(|transport| WAYS.map(|way| (transport, way))) {
+        let mut pair = Pair::over(transport, way).await;
         // So that the link has carried something.
         pair.gossip(&[10]).await;
         pair.request(&[10]).await;
@@ -206,8 +210,8 @@ async fn what_is_too_large_is_refused_and_the_link_stays() {
 /// A reply that is too large is its provider's error, and the asker is told; the link stays.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_reply_that_is_too_large_is_told_to_both() {
-    for transport in TRANSPORTS {
-        let mut pair = Pair::over(transport).await;
+    for (transport, way) in TRANSPORTS.into_iter().flat_map(|transport| WAYS.map(|way| (transport, way))) {
+        let mut pair = Pair::over(transport, way).await;
         let name = RawService::parse("sizes.much").unwrap();
         let much = |_: Bytes| async move { Ok(Bytes::from(vec![1; LIMIT + 1])) };
         let _serving = pair.other.serve(name.clone()).with(much).await.unwrap();

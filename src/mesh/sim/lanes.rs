@@ -124,7 +124,7 @@ fn a_listener_that_stops_is_cut_loose_and_told() {
         let (_, subscriber) = ids[1];
         world.tell(stopped, Input::Behind { subscriber });
         let began = world.now;
-        for number in 0..200u8 {
+        for number in 0..250u8 {
             world.publish(publisher, "a.x", &[number; 50_000]);
             world.press(publisher);
             world.run(5 * MILLI);
