@@ -1,6 +1,6 @@
 //! Short-lived nodes: many at once, beside others that last.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use super::for_seeds;
 use super::node::Role;
@@ -18,8 +18,13 @@ const BUSY: Faults = Faults { latency: (200, 200 * MILLI), ..CALM };
 enum Stage {
     Settling(Ticket),
     Publishing(Ticket),
-    Leaving,
-    Over,
+    /// `heard`: it was told that somebody has taken its message over.
+    Leaving {
+        heard: bool,
+    },
+    Over {
+        heard: bool,
+    },
 }
 
 /// One step of `pombo pub`: look around, publish, wait for the word of others, leave.
@@ -33,18 +38,17 @@ fn go_on(world: &mut World, node: usize, stage: Stage) -> Stage {
         }
         Stage::Publishing(ticket) => match answer(world, ticket) {
             Some(Answer::Confirmed(confirmation)) => {
-                assert!(confirmation.peers > 0, "node {node} is told {confirmation:?}");
                 world.command(node, Command::Leave);
-                Stage::Leaving
+                Stage::Leaving { heard: confirmation.peers > 0 }
             }
             Some(other) => panic!("{other:?}"),
             None => stage,
         },
-        Stage::Leaving if world.nodes[node].mesh.has_left() => {
+        Stage::Leaving { heard } if world.nodes[node].mesh.has_left() => {
             world.kill(node);
-            Stage::Over
+            Stage::Over { heard }
         }
-        Stage::Settling(_) | Stage::Leaving | Stage::Over => stage,
+        Stage::Settling(_) | Stage::Leaving { .. } | Stage::Over { .. } => stage,
     }
 }
 
@@ -88,14 +92,23 @@ fn at_once(seed: u64, crowd: Crowd) {
         step(&mut world, &mut errands, pause);
     }
     let until = world.now + 20 * SECOND;
-    while errands.values().any(|stage| !matches!(stage, Stage::Over)) {
+    while errands.values().any(|stage| !matches!(stage, Stage::Over { .. })) {
         assert!(world.now < until, "without an end: {errands:?}");
         step(&mut world, &mut errands, MILLI);
     }
     world.run(SECOND);
     let subscriber = &world.nodes[listener].subscribers[&subscriber];
     check_once_and_in_order(&world, subscriber);
-    assert_eq!(subscriber.messages().count(), crowd.errands, "messages went with those who had taken them");
+    let heard: Vec<_> = errands.iter().filter(|(_, stage)| matches!(stage, Stage::Over { heard: true })).collect();
+    let arrived: BTreeSet<_> = subscriber.messages().map(|got| got.source).collect();
+    for (node, _) in &heard {
+        assert!(
+            arrived.contains(&world.nodes[**node].peer),
+            "what node {node} published went with those who had taken it"
+        );
+    }
+    // In such a crowd, and so slow, one in thousands finds in its time nobody who lasts, and is told so.
+    assert!(heard.len() + 1 >= crowd.errands, "{} were told that nobody took theirs", crowd.errands - heard.len());
 }
 
 fn step(world: &mut World, errands: &mut BTreeMap<usize, Stage>, span: u64) {
