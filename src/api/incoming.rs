@@ -85,11 +85,8 @@ impl OpenCall {
         }
     }
 
-    async fn post(&self, command: Option<Command>) -> Result<(), Closed> {
-        match command {
-            Some(command) => self.handle.post(command).await,
-            None => Ok(()),
-        }
+    fn post(&self, command: Option<Command>) -> Result<(), Closed> {
+        command.map_or(Ok(()), |command| self.handle.tell(command))
     }
 }
 
@@ -110,7 +107,8 @@ impl Answer {
 impl Drop for OpenCall {
     fn drop(&mut self) {
         if let Some(command) = self.reply(ReplyStatus::Unanswered, "", Headers::default(), Bytes::new()) {
-            self.handle.tell(command);
+            // A node that is gone has told its askers so.
+            let _gone = self.handle.tell(command);
         }
     }
 }
@@ -132,7 +130,7 @@ impl<Q, R, E: Encoding<Q> + Encoding<R>> Incoming<Q, R, E> {
             }),
             Err(reason) => {
                 if let Some(command) = open.refusal(&format!("the question is not of the expected type: {reason}")) {
-                    open.handle.tell(command);
+                    let _gone = open.handle.tell(command);
                 }
                 None
             }
@@ -178,7 +176,7 @@ impl<Q, R, E: Encoding<Q> + Encoding<R>> Incoming<Q, R, E> {
     /// If the node is gone.
     pub async fn refuse(mut self, text: impl Into<String>) -> Result<(), Closed> {
         let command = self.open.refusal(&text.into());
-        self.open.post(command).await
+        self.open.post(command)
     }
 
     /// Waits until nobody wants the answer any more: the asker cancelled, its time ran out, or it is gone.
@@ -249,7 +247,7 @@ impl Respond {
 
     async fn send(mut self) -> Result<(), PayloadError> {
         let (command, result) = self.open.answer(self.answer);
-        self.open.post(command).await.map_err(PayloadError::new)?;
+        self.open.post(command).map_err(PayloadError::new)?;
         result
     }
 }
@@ -287,7 +285,7 @@ impl<R, E: Encoding<R>> Answering<R, E> {
             Err(refusal) => self.open.refusal(refusal.as_str()),
         };
         // A node that is gone has nobody left to tell.
-        let _gone = self.open.post(command).await;
+        let _gone = self.open.post(command);
     }
 }
 

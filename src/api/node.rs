@@ -14,7 +14,7 @@ use crate::config::Limits;
 use crate::error::Closed;
 use crate::mesh::event::{Answer, Command, Event, FoundBy};
 use crate::mesh::status::Status;
-use crate::net::handle::{Call, Handle};
+use crate::net::handle::Handle;
 use crate::net::press::LAST_FRAMES;
 use crate::payload::Encoding;
 use crate::topic::{Pattern, Service, Topic};
@@ -439,9 +439,9 @@ impl Node {
         drop(tokio::time::timeout(LAST_FRAMES, self.handle.press.drained()).await);
         // A node that is gone has left.
         if self.handle.ask(Command::Leave).await.is_ok() {
-            drop(self.handle.calls.send(Call::Stop).await);
-            self.handle.calls.closed().await;
+            let _gone = self.handle.stop.send(()).await;
         }
+        self.handle.stop.closed().await;
     }
 }
 

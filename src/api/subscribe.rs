@@ -172,7 +172,7 @@ impl<T, E: Encoding<T>> Stream for Subscriber<T, E> {
                 Some(Delivery::Frame(frame, routes)) => {
                     self.unpacker.unpack(&frame, &routes);
                     if self.mailbox.is_behind() {
-                        self.registered.handle.tell_progress(self.registered.id);
+                        self.registered.handle.hub.progress(self.registered.id);
                     }
                 }
                 Some(Delivery::Lagged(lag)) => return Poll::Ready(Some(Err(gap(lag)))),

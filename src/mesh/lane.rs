@@ -85,6 +85,8 @@ pub(crate) struct Outbox {
     /// When frames last moved, or began to wait.
     moved: Mono,
     reader: Reader,
+    /// Something was put in since the writer was told.
+    news: bool,
 }
 
 /// How the reader of a lane gets on.
@@ -135,6 +137,7 @@ impl Outbox {
         if self.frames.is_empty() {
             self.moved = now;
         }
+        self.news = true;
         self.frame_bytes += frame.len();
         self.frames.push_back(Record::Frame { since, frame });
         true
@@ -142,6 +145,7 @@ impl Outbox {
 
     /// Says that what stands between two frames of a stream is not for the reader: in its place among the frames.
     pub(crate) fn push_mark(&mut self, mark: Mark) {
+        self.news = true;
         match self.frames.back_mut() {
             _ if self.reader == Reader::Lost => {}
             Some(Record::Mark(last)) if last.is_followed_by(&mark) => *last = mark,
@@ -151,6 +155,7 @@ impl Outbox {
 
     /// Says how much of what came is out of the way. The last word says it all.
     pub(crate) fn push_grant(&mut self, total: u64) {
+        self.news = true;
         self.grant = Some(total);
     }
 
@@ -166,6 +171,7 @@ impl Outbox {
         if self.small.len() + self.large.len() >= MESSAGES {
             return false;
         }
+        self.news = true;
         self.message_bytes += message.weight();
         if message.is_large() {
             self.large.push_back(message);
@@ -173,6 +179,11 @@ impl Outbox {
             self.small.push_back(message);
         }
         true
+    }
+
+    /// Whether its writer has to be told that there is something to write.
+    pub(crate) fn take_news(&mut self) -> bool {
+        std::mem::take(&mut self.news)
     }
 
     /// What to write next. Fails if a message cannot be encoded, which is then left out.

@@ -11,6 +11,7 @@ use tokio::sync::mpsc;
 use tracing::debug;
 
 use crate::mesh::event::{GossipId, Input, Via};
+use crate::net::hub::Hub;
 use crate::wire::MeshId;
 use crate::wire::frame::Frame;
 
@@ -25,7 +26,7 @@ pub(crate) struct Unchecked {
 }
 
 /// Opens frames until the driver is gone.
-pub(crate) async fn run(mesh: MeshId, mut unchecked: mpsc::Receiver<Unchecked>, checked: mpsc::Sender<Input>) {
+pub(crate) async fn run(mesh: MeshId, mut unchecked: mpsc::Receiver<Unchecked>, hub: Arc<Hub>) {
     while let Some(Unchecked { from, gossip, shard, bytes }) = unchecked.recv().await {
         let input = match Frame::open(mesh, bytes) {
             Ok(frame) if frame.stream.shard() == shard => {
@@ -40,7 +41,7 @@ pub(crate) async fn run(mesh: MeshId, mut unchecked: mpsc::Receiver<Unchecked>, 
                 Input::BadGossip { from, gossip, may_be_sound: error.is_of_later_version() }
             }
         };
-        if checked.send(input).await.is_err() {
+        if hub.tell(input).is_err() {
             return;
         }
     }

@@ -1,4 +1,4 @@
-//! How the api reaches the driver: a queue of calls, and what can be read without asking.
+//! How the api reaches the mesh, and what can be read without asking.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -10,21 +10,9 @@ use tokio::sync::{Notify, broadcast, mpsc, oneshot, watch};
 use crate::error::Closed;
 use crate::mesh::event::{Answer, Command, Event, IncomingCall, ProviderId, SubscriberId, Ticket};
 use crate::mesh::routes::Routes;
+use crate::net::hub::Hub;
 use crate::net::mailbox::Mailbox;
 use crate::net::press::Press;
-
-/// What a handle tells the driver.
-#[derive(Debug)]
-pub(crate) enum Call {
-    /// A command, and where its answer goes.
-    Command { ticket: Ticket, command: Box<Command>, reply: Option<oneshot::Sender<Answer>>, attached: Attached },
-    /// This subscriber, which is behind, gets on.
-    Progress(SubscriberId),
-    /// Whoever waited for this answer has gone.
-    Abandoned(Ticket),
-    /// End now.
-    Stop,
-}
 
 /// The channel that belongs to a command: commands themselves are plain data.
 #[derive(Debug)]
@@ -69,7 +57,9 @@ impl Gone {
 #[derive(Debug)]
 pub(crate) struct Handle {
     pub(crate) me: PeerId,
-    pub(crate) calls: mpsc::Sender<Call>,
+    pub(crate) hub: Arc<Hub>,
+    /// Ends the driver, which ends by itself when no handle is left.
+    pub(crate) stop: mpsc::Sender<()>,
     pub(crate) press: Arc<Press>,
     pub(crate) routes: watch::Receiver<Arc<Routes>>,
     /// Weak, so that listeners learn when the driver has gone.
@@ -92,42 +82,16 @@ impl Handle {
     async fn ask_with(self: &Arc<Self>, command: Command, attached: Attached) -> Result<Answer, Closed> {
         let ticket = Ticket(self.next_id());
         let (reply, answer) = oneshot::channel();
-        let call = Call::Command { ticket, command: Box::new(command), reply: Some(reply), attached };
-        self.calls.send(call).await.map_err(|_| Closed)?;
-        let mut guard = Guard { handle: self, ticket: Some(ticket) };
+        self.hub.command(ticket, command, Some(reply), attached)?;
+        let mut guard = Guard { hub: &self.hub, ticket: Some(ticket) };
         let answer = answer.await.map_err(|_| Closed);
         guard.ticket = None;
         answer
     }
 
-    /// Has a command done and waits only for room in the queue.
-    pub(crate) async fn post(&self, command: Command) -> Result<(), Closed> {
-        let ticket = Ticket(self.next_id());
-        let call = Call::Command { ticket, command: Box::new(command), reply: None, attached: Attached::Nothing };
-        self.calls.send(call).await.map_err(|_| Closed)
-    }
-
-    /// Has a command done without waiting: for destructors.
-    pub(crate) fn tell(self: &Arc<Self>, command: Command) {
-        let ticket = Ticket(self.next_id());
-        self.send(Call::Command { ticket, command: Box::new(command), reply: None, attached: Attached::Nothing });
-    }
-
-    /// A subscriber that is behind gets on.
-    pub(crate) fn tell_progress(&self, subscriber: SubscriberId) {
-        self.send(Call::Progress(subscriber));
-    }
-
-    /// Sends a call from where nothing can wait. A full queue is waited for in a task.
-    fn send(&self, call: Call) {
-        match self.calls.try_send(call) {
-            Ok(()) | Err(mpsc::error::TrySendError::Closed(_)) => {}
-            Err(mpsc::error::TrySendError::Full(call)) => {
-                let calls = self.calls.clone();
-                // The task ends with the driver, at the latest.
-                self.runtime.spawn(async move { calls.send(call).await });
-            }
-        }
+    /// Has a command done that has no answer.
+    pub(crate) fn tell(&self, command: Command) -> Result<(), Closed> {
+        self.hub.command(Ticket(self.next_id()), command, None, Attached::Nothing)
     }
 
     /// Sets up a subscription with a mailbox of that many bytes.
@@ -183,20 +147,21 @@ impl<I: Copy> Registered<I> {
 
 impl<I: Copy> Drop for Registered<I> {
     fn drop(&mut self) {
-        self.handle.tell((self.take_back)(self.id));
+        // A node that is gone has nothing to take back.
+        let _gone = self.handle.tell((self.take_back)(self.id));
     }
 }
 
-/// Tells the driver when the future that waits for an answer is dropped.
+/// Tells the mesh when the future that waits for an answer is dropped.
 struct Guard<'a> {
-    handle: &'a Handle,
+    hub: &'a Hub,
     ticket: Option<Ticket>,
 }
 
 impl Drop for Guard<'_> {
     fn drop(&mut self) {
         if let Some(ticket) = self.ticket {
-            self.handle.send(Call::Abandoned(ticket));
+            self.hub.abandoned(ticket);
         }
     }
 }

@@ -1,7 +1,7 @@
 //! Lanes: a stream each way beside gossipsub and request-response, bound to one connection, for those who have much to say
 //! to each other.
 //!
-//! What is written on a lane, and when, [`Outbox`] decides; what comes is told to the driver. Here is only the way there: a
+//! What is written on a lane, and when, [`Outbox`] decides; what comes is told to the mesh. Here is only the way there: a
 //! table of the lanes that stand, and the behaviour that opens them. Must not: know what a record is for.
 
 mod handler;
@@ -20,12 +20,13 @@ use libp2p::{Multiaddr, PeerId};
 use tokio::sync::Notify;
 
 pub(crate) use self::handler::Read;
-use self::handler::{Handler, Happened, Open};
+use self::handler::{Ends, Handler, Happened, Open};
 use crate::MeshId;
 use crate::mesh::dispatch;
 use crate::mesh::event::LaneId;
 use crate::mesh::lane::Outbox;
 use crate::net::clock::Clock;
+use crate::net::hub::Hub;
 
 /// What waits to be written on a lane, and the task that writes it.
 #[derive(Debug, Default)]
@@ -51,6 +52,11 @@ pub(crate) struct Table {
 }
 
 impl Table {
+    /// Whether that lane's connection stands.
+    pub(crate) fn has(&self, lane: LaneId) -> bool {
+        self.desks().contains_key(&lane)
+    }
+
     fn desks(&self) -> MutexGuard<'_, HashMap<LaneId, Arc<Desk>>> {
         self.desks.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -59,8 +65,13 @@ impl Table {
 impl dispatch::Lanes for &Table {
     fn with<R>(&mut self, lane: LaneId, act: impl FnOnce(&mut Outbox) -> R) -> Option<R> {
         let desk = Arc::clone(self.desks().get(&lane)?);
-        let done = act(&mut desk.outbox());
-        desk.writer.wake();
+        let mut outbox = desk.outbox();
+        let done = act(&mut outbox);
+        let has_news = outbox.take_news();
+        drop(outbox);
+        if has_news {
+            desk.writer.wake();
+        }
         Some(done)
     }
 }
@@ -68,14 +79,8 @@ impl dispatch::Lanes for &Table {
 /// What happened to a lane.
 #[derive(Debug)]
 pub(crate) enum Event {
-    /// Our half stands.
-    Up { peer: PeerId, lane: LaneId },
-    /// The other side's half stands.
-    Begun { peer: PeerId, lane: LaneId },
     /// It is over. `unsent` are the requests that were not written.
     Down { lane: LaneId, unsent: Vec<u64> },
-    /// This came.
-    Came { peer: PeerId, connection: ConnectionId, lane: LaneId, records: Vec<Read> },
     /// The other side wrote what no member writes, and its connection is closed for it.
     Broken { peer: PeerId },
 }
@@ -84,6 +89,7 @@ pub(crate) enum Event {
 pub(crate) struct Lanes {
     mesh: MeshId,
     clock: Clock,
+    hub: Arc<Hub>,
     table: Table,
     /// In the order in which they were made: the newest connection to a peer is the one that lives.
     connections: BTreeMap<LaneId, (PeerId, ConnectionId)>,
@@ -95,13 +101,14 @@ pub(crate) struct Lanes {
 impl Lanes {
     /// For behaviours that no driver belongs to.
     pub(crate) fn alone(mesh: MeshId) -> Self {
-        Self::new(mesh, Clock::start(), Table::default())
+        Self::new(mesh, Clock::start(), Table::default(), Arc::new(Hub::ended()))
     }
 
-    pub(crate) fn new(mesh: MeshId, clock: Clock, table: Table) -> Self {
+    pub(crate) fn new(mesh: MeshId, clock: Clock, table: Table, hub: Arc<Hub>) -> Self {
         Self {
             mesh,
             clock,
+            hub,
             table,
             connections: BTreeMap::new(),
             numbers: HashMap::new(),
@@ -129,7 +136,8 @@ impl Lanes {
         self.connections.insert(lane, (peer, connection));
         self.numbers.insert(connection, lane);
         self.table.desks().insert(lane, Arc::clone(&desk));
-        Handler::new(peer, self.mesh, self.clock, desk, Arc::clone(&self.table.room))
+        let ends = Ends { peer, connection, lane, hub: Arc::clone(&self.hub) };
+        Handler::new(ends, self.mesh, self.clock, desk, Arc::clone(&self.table.room))
     }
 
     fn tell(&mut self, event: Event) {
@@ -194,11 +202,8 @@ impl NetworkBehaviour for Lanes {
     fn on_connection_handler_event(&mut self, peer: PeerId, id: ConnectionId, event: THandlerOutEvent<Self>) {
         let Some(lane) = self.numbers.get(&id).copied() else { return };
         match event {
-            Happened::Up => self.tell(Event::Up { peer, lane }),
-            Happened::Begun => self.tell(Event::Begun { peer, lane }),
             // It may be tried again.
             Happened::NotOpened => self.tell(Event::Down { lane, unsent: Vec::new() }),
-            Happened::Came(records) => self.tell(Event::Came { peer, connection: id, lane, records }),
             Happened::Ended { broken } => {
                 self.down(lane);
                 if broken {

@@ -18,6 +18,7 @@ pub(crate) mod gate;
 mod gossip;
 pub(crate) mod handle;
 mod holder;
+pub(crate) mod hub;
 mod inner;
 pub(crate) mod lanes;
 mod listen;

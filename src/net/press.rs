@@ -15,6 +15,7 @@ use crate::mesh::event::{Input, Signed, Unsigned, Via};
 use crate::mesh::outgoing::{Appended, Draft, Refused};
 use crate::mesh::routes::{Routes, Target};
 use crate::net::clock::Clock;
+use crate::net::hub::Hub;
 use crate::net::lanes::Table;
 use crate::payload::PayloadError;
 use crate::wire::MeshId;
@@ -34,7 +35,7 @@ pub(crate) struct Press {
     ready: Notify,
     /// Something was taken out.
     room: Notify,
-    /// Frames that were taken out and are not with the driver yet.
+    /// Frames that were taken out and are not with the mesh yet.
     signing: AtomicUsize,
 }
 
@@ -129,7 +130,7 @@ impl Press {
         self.tray().messages
     }
 
-    /// Waits until everything that was appended has been signed and handed to the driver.
+    /// Waits until everything that was appended has been signed and handed on.
     pub(crate) async fn drained(&self) {
         loop {
             let room = self.room.notified();
@@ -175,7 +176,7 @@ pub(crate) struct Signer {
     pub(crate) key: Keypair,
     pub(crate) press: Arc<Press>,
     pub(crate) wanted: mpsc::Receiver<Unsigned>,
-    pub(crate) done: mpsc::Sender<Input>,
+    pub(crate) hub: Arc<Hub>,
 }
 
 impl Signer {
@@ -185,7 +186,7 @@ impl Signer {
             tokio::select! {
                 wanted = self.wanted.recv() => {
                     let Some(wanted) = wanted else { return };
-                    if self.wanted(wanted).await.is_err() {
+                    if self.wanted(wanted).is_err() {
                         return;
                     }
                 }
@@ -196,12 +197,14 @@ impl Signer {
         }
     }
 
-    async fn wanted(&self, wanted: Unsigned) -> Result<(), Closed> {
+    fn wanted(&self, wanted: Unsigned) -> Result<(), Closed> {
         match self.sign(wanted) {
-            Ok(signed) => self.done.send(Input::Signed(signed)).await.map_err(|_| Closed)?,
-            Err(reason) => error!(%reason, "cannot sign"),
+            Ok(signed) => self.hub.tell(Input::Signed(signed)),
+            Err(reason) => {
+                error!(%reason, "cannot sign");
+                Ok(())
+            }
         }
-        Ok(())
     }
 
     /// Waits while the driver is busy; meanwhile messages gather in the open frames. It goes on for as long as there are
@@ -209,15 +212,15 @@ impl Signer {
     async fn frames(&mut self) -> Result<(), Closed> {
         loop {
             while let Ok(wanted) = self.wanted.try_recv() {
-                self.wanted(wanted).await?;
+                self.wanted(wanted)?;
             }
-            let slot = self.done.reserve().await.map_err(|_| Closed)?;
+            self.hub.room().await?;
             let Some(Taken { place, builder, targets }) = self.press.take() else { return Ok(()) };
             match builder.sign(place, self.mesh, &self.key) {
                 Ok(frame) => {
                     targets.iter().for_each(|targets| self.press.send(&frame, targets));
                     let via = if targets.is_some() { Via::OwnOverLanes } else { Via::Own };
-                    slot.send(Input::Frame { frame: Arc::new(frame), via });
+                    self.hub.tell(Input::Frame { frame: Arc::new(frame), via })?;
                 }
                 Err(reason) => error!(%reason, "cannot sign a frame"),
             }
@@ -251,19 +254,37 @@ mod tests {
 
     use super::*;
     use crate::Headers;
+    use crate::mesh::event::Output;
     use crate::mesh::outgoing::Outgoing;
     use crate::mesh::time::Wall;
-    use crate::wire::frame::{Channel, Place, Stream, shard_of};
+    use crate::net::hub::{State, Work};
+    use crate::wire::frame::{Channel, Kind, Place, Stream, shard_of};
 
-    /// A press for so many bytes, and its signer, for a driver that takes one thing at a time.
-    fn press(limit: usize) -> (Arc<Press>, Signer, mpsc::Sender<Unsigned>, mpsc::Receiver<Input>) {
+    /// A press for so many bytes, its signer, and the hub of a node whose driver never comes.
+    fn press(limit: usize) -> (Arc<Press>, Signer, Arc<Hub>) {
         let key = Keypair::ed25519_from_bytes([1; 32]).unwrap();
         let outgoing = Outgoing::new(key.public().to_peer_id(), 1, [0; 8], limit);
-        let press = Arc::new(Press::new(Dispatch::new(outgoing), Clock::start(), Table::default()));
+        let (clock, lanes) = (Clock::start(), Table::default());
+        let press = Arc::new(Press::new(Dispatch::new(outgoing), clock, lanes.clone()));
         let (want, wanted) = mpsc::channel(8);
-        let (done, driver) = mpsc::channel(1);
-        let signer = Signer { mesh: MeshId([1; 16]), key, press: Arc::clone(&press), wanted, done };
-        (press, signer, want, driver)
+        let hub = Arc::new(Hub::new(State::alone(key.public().to_peer_id(), clock, Arc::clone(&press), lanes, want)));
+        let signer = Signer { mesh: MeshId([1; 16]), key, press: Arc::clone(&press), wanted, hub: Arc::clone(&hub) };
+        (press, signer, hub)
+    }
+
+    /// The frames that gossip would take next.
+    async fn gossip(hub: &Hub) -> Vec<Arc<Frame>> {
+        loop {
+            let called = hub.work.notified();
+            let taken = hub.take().into_iter();
+            let frames: Vec<_> = taken
+                .filter_map(|work| if let Work::Do(Output::Gossip { frame }) = work { Some(frame) } else { None })
+                .collect();
+            if !frames.is_empty() {
+                return frames;
+            }
+            called.await;
+        }
     }
 
     async fn append(press: &Press, bytes: usize) -> Result<Appended, PublishError> {
@@ -274,8 +295,8 @@ mod tests {
 
     #[tokio::test]
     async fn a_busy_publisher_does_not_keep_other_things_from_being_signed() {
-        let (press, signer, want, mut driver) = press(8 << 20);
-        for _ in 0..50 {
+        let (press, signer, hub) = press(16 << 20);
+        for _ in 0..200 {
             append(&press, 50_000).await.unwrap();
         }
         let place = Place {
@@ -287,24 +308,28 @@ mod tests {
         };
         let watch = async {
             // From now on the signer is busy with frames, of which there are enough.
-            assert!(matches!(driver.recv().await, Some(Input::Frame { .. })));
-            want.send(Unsigned::Head { place, time: Wall(1).0 }).await.unwrap();
-            let mut frames = 0;
-            while let Some(Input::Frame { .. }) = driver.recv().await {
-                frames += 1;
+            let mut before = gossip(&hub).await.len();
+            let signing = |state: &mut State| state.unsigned.try_send(Unsigned::Head { place, time: Wall(1).0 });
+            hub.with(signing).unwrap().unwrap();
+            loop {
+                for frame in gossip(&hub).await {
+                    if frame.kind == Kind::Head {
+                        return before;
+                    }
+                    before += 1;
+                }
             }
-            frames
         };
         let frames = tokio::select! {
             frames = watch => frames,
             () = signer.run() => panic!("the signer ended"),
         };
-        assert!(frames <= 3, "{frames} frames came first");
+        assert!(frames < 150, "{frames} of 200 frames came first");
     }
 
     #[tokio::test]
     async fn what_was_accepted_goes_out_and_nothing_is_accepted_after_the_close() {
-        let (press, signer, _want, mut driver) = press(100_000);
+        let (press, signer, hub) = press(100_000);
         append(&press, 50_000).await.unwrap();
         append(&press, 40_000).await.unwrap();
         assert_eq!(press.left_over(), 2);
@@ -314,19 +339,11 @@ mod tests {
         press.close();
         assert!(matches!(waiting.await, Err(PublishError::Closed(_))));
         assert!(matches!(append(&press, 1).await, Err(PublishError::Closed(_))));
-        let mut sequences = Vec::new();
-        let taken = async {
-            while sequences.len() < 2 {
-                if let Some(Input::Frame { frame, .. }) = driver.recv().await {
-                    sequences.push(frame.header.sequence);
-                }
-            }
-            press.drained().await;
-        };
         tokio::select! {
-            () = taken => {}
+            () = press.drained() => {}
             () = signer.run() => panic!("the signer ended"),
         }
+        let sequences: Vec<_> = gossip(&hub).await.iter().map(|frame| frame.header.sequence).collect();
         assert_eq!((sequences, press.left_over()), (vec![1, 2], 0));
     }
 }

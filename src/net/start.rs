@@ -1,5 +1,6 @@
 //! Starting a node: everything that has to be there before the driver runs, and the tasks around it.
 
+use std::collections::VecDeque;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64};
@@ -15,15 +16,17 @@ use crate::config::{Config, MeshChoice};
 use crate::dns;
 use crate::error::StartError;
 use crate::mesh::dispatch::Dispatch;
-use crate::mesh::event::{FoundBy, Input};
+use crate::mesh::event::{Event, FoundBy, Input, Unsigned};
 use crate::mesh::outgoing::Outgoing;
+use crate::mesh::routes::Routes;
 use crate::mesh::{Mesh, Name, Settings};
 use crate::net::access::MeshAccess;
 use crate::net::behaviour::{Behaviour, DOUBT, SILENCE};
 use crate::net::clock::Clock;
 use crate::net::data_dir::{DataDir, DataDirError, Slot};
-use crate::net::driver::{Desks, Driver};
+use crate::net::driver::{Driver, Files};
 use crate::net::handle::Handle;
+use crate::net::hub::{Desks, Hub, State};
 use crate::net::lanes::{Lanes, Table};
 use crate::net::listen::{self, Listening};
 use crate::net::press::{Press, Signer};
@@ -33,9 +36,7 @@ use crate::net::silence::Silence;
 use crate::net::{checker, files, inner, resolver, transport, watcher};
 use crate::wire::roster::is_node_name;
 
-/// Calls of the api that may wait for the driver.
-const CALLS: usize = 1_024;
-/// What the tasks around the driver may have ready for it. Few, because frames in here are frames out of order of time.
+/// What the resolver and the watcher may have ready for the driver.
 const INBOX: usize = 64;
 /// Gossip that may wait for its signature to be verified: 128 frames are 8 MiB.
 const UNCHECKED: usize = 128;
@@ -83,8 +84,13 @@ async fn run(
     }
     info!(name = slot.name, peer = %me, mesh = access.name, "starting");
 
-    let (clock, lanes) = (Clock::start(), Table::default());
-    let behaviour = Behaviour::new(me, access.id, config.mdns, Lanes::new(access.id, clock, lanes.clone()));
+    let clock = Clock::start();
+    let (unsigned_in, unsigned) = mpsc::channel(UNCHECKED);
+    let (state, handles) = state(&config, &slot, registry_dir.is_some(), clock, unsigned_in)?;
+    let (press, lanes) = (Arc::clone(&state.press), state.lanes.clone());
+    let hub = Arc::new(Hub::new(state));
+    let behaviour = Lanes::new(access.id, clock, lanes, Arc::clone(&hub));
+    let behaviour = Behaviour::new(me, access.id, config.mdns, behaviour);
     let (behaviour, mdns_off) = behaviour.map_err(std::io::Error::other)?;
     let transport = transport::transport(&slot.keypair, &access)?;
     let mut swarm = Swarm::new(transport, behaviour, me, transport::swarm_config());
@@ -98,75 +104,41 @@ async fn run(
     });
     let discovery = discovery(&config, local, &mdns_off);
 
-    let random =
-        |what| files::random::<8>().map_err(|error| StartError::Config(format!("cannot draw {what}: {error}")));
-    let outgoing = Outgoing::new(me, slot.incarnation, random("a message id")?, config.limits.outgoing);
-    let press = Arc::new(Press::new(Dispatch::new(outgoing), clock, lanes.clone()));
-    let mut mesh = Mesh::new(Settings {
-        me,
-        incarnation: slot.incarnation,
-        name: slot.name.clone(),
-        relay: config.relay,
-        short_lived: config.short_lived,
-        looks_local: registry_dir.is_some(),
-        looks_further: config.mdns || !config.peers.is_empty() || !config.dns.is_empty(),
-        limits: config.limits.clone(),
-        dissemination: config.dissemination,
-        seed: u64::from_le_bytes(random("a seed")?),
-        now: clock.now(),
-    });
-    mesh.handle(Input::Listening(inner::for_others(&listening)), clock.now());
     let remembered = place.map(|place| Remembered::new(place, access.id));
-    if let Some(remembered) = &remembered {
-        mesh.remember(remembered.load(access.id), clock.now());
-    }
-    for address in config.peers.iter().filter(|address| Name::of_address(address).is_none()) {
-        mesh.handle(given(address), clock.now());
-    }
     let (questions_in, questions) = mpsc::channel(names.len().max(1));
-    for name in names {
-        mesh.look_up(name, clock.now());
-    }
-
-    let (calls_in, calls) = mpsc::channel(CALLS);
+    hub.with(|state| {
+        state.handle(Input::Listening(inner::for_others(&listening)));
+        if let Some(remembered) = &remembered {
+            state.mesh.remember(remembered.load(access.id), clock.now());
+        }
+        for address in config.peers.iter().filter(|address| Name::of_address(address).is_none()) {
+            state.handle(given(address));
+        }
+        names.into_iter().for_each(|name| state.mesh.look_up(name, clock.now()));
+    });
     let (inbox_in, inbox) = mpsc::channel(INBOX);
     let (unchecked_in, unchecked) = mpsc::channel(UNCHECKED);
-    let (unsigned_in, unsigned) = mpsc::channel(UNCHECKED);
-    let (routes_in, routes) = watch::channel(Arc::default());
     let (addresses_in, addresses) = watch::channel(listening);
-    let (events, _) = broadcast::channel(EVENTS);
-    let events_out = events.downgrade();
-
+    let (stop_in, stop) = mpsc::channel(1);
     let driver = Driver {
         mesh_id: access.id,
-        mesh,
+        hub: Arc::clone(&hub),
         swarm,
         clock,
-        calls,
+        stop,
         inbox,
         unchecked: unchecked_in,
-        unsigned: unsigned_in,
         questions: questions_in,
         press: Arc::clone(&press),
-        lanes,
-        routes: routes_in,
-        events,
         addresses: addresses_in,
-        silence: Silence::new(DOUBT, SILENCE),
         registration,
         remembered,
         early,
-        desks: Desks::default(),
+        files: Files::default(),
     };
-    let signer = Signer {
-        mesh: access.id,
-        key: slot.keypair.clone(),
-        press: Arc::clone(&press),
-        wanted: unsigned,
-        done: inbox_in.clone(),
-    };
-    spawn(signer.run());
-    spawn(checker::run(access.id, unchecked, inbox_in.clone()));
+    let (mesh, key) = (access.id, slot.keypair.clone());
+    spawn(Signer { mesh, key, press: Arc::clone(&press), wanted: unsigned, hub: Arc::clone(&hub) }.run());
+    spawn(checker::run(access.id, unchecked, Arc::clone(&hub)));
     spawn(resolver::run(questions, inbox_in.clone()));
     if let Some(directory) = registry_dir {
         spawn(watcher::run(directory, access.id, me, inbox_in));
@@ -183,8 +155,58 @@ async fn run(
     let span = info_span!("node", name = slot.name, peer = %me);
     spawn(driver.run(slot).instrument(span));
     let runtime = tokio::runtime::Handle::current();
-    let handle = Handle { me, calls: calls_in, press, routes, events: events_out, runtime, next_id: AtomicU64::new(1) };
+    let (routes, events) = handles;
+    let handle = Handle { me, hub, stop: stop_in, press, routes, events, runtime, next_id: AtomicU64::new(1) };
     Ok(Node { handle: Arc::new(handle), about: Arc::new(about) })
+}
+
+/// How those who ask nobody learn what the mesh says.
+type Heard = (watch::Receiver<Arc<Routes>>, broadcast::WeakSender<Event>);
+
+/// The mesh of a node that starts, and what carries out its wishes.
+fn state(
+    config: &Config,
+    slot: &Slot,
+    looks_local: bool,
+    clock: Clock,
+    unsigned: mpsc::Sender<Unsigned>,
+) -> Result<(State, Heard), StartError> {
+    let me = slot.keypair.public().to_peer_id();
+    let random =
+        |what| files::random::<8>().map_err(|error| StartError::Config(format!("cannot draw {what}: {error}")));
+    let lanes = Table::default();
+    let outgoing = Outgoing::new(me, slot.incarnation, random("a message id")?, config.limits.outgoing);
+    let press = Arc::new(Press::new(Dispatch::new(outgoing), clock, lanes.clone()));
+    let mesh = Mesh::new(Settings {
+        me,
+        incarnation: slot.incarnation,
+        name: slot.name.clone(),
+        relay: config.relay,
+        short_lived: config.short_lived,
+        looks_local,
+        looks_further: config.mdns || !config.peers.is_empty() || !config.dns.is_empty(),
+        limits: config.limits.clone(),
+        dissemination: config.dissemination,
+        seed: u64::from_le_bytes(random("a seed")?),
+        now: clock.now(),
+    });
+    let (routes, routes_out) = watch::channel(Arc::default());
+    let (events, _) = broadcast::channel(EVENTS);
+    let heard = (routes_out, events.downgrade());
+    let state = State {
+        mesh,
+        clock,
+        press,
+        lanes,
+        routes,
+        events,
+        unsigned,
+        silence: Silence::new(DOUBT, SILENCE),
+        desks: Desks::default(),
+        work: VecDeque::new(),
+        due: None,
+    };
+    Ok((state, heard))
 }
 
 #[expect(clippy::disallowed_methods, reason = "the tasks around the driver are spawned here and nowhere else")]

@@ -6,7 +6,7 @@ use bytes::Bytes;
 use libp2p::core::ConnectedPoint;
 use libp2p::gossipsub::{self, MessageAcceptance};
 use libp2p::multiaddr::Protocol;
-use libp2p::swarm::{DialError, ListenError, SwarmEvent};
+use libp2p::swarm::{ConnectionId, DialError, ListenError, SwarmEvent};
 use libp2p::{Multiaddr, PeerId, ping, request_response};
 use tracing::{debug, info, warn};
 
@@ -14,10 +14,12 @@ use crate::mesh::event::{DialFailure, FoundBy, GossipId, InboundId, Input, RpcFa
 use crate::mesh::time::Span;
 use crate::net::behaviour::BehaviourEvent;
 use crate::net::checker::Unchecked;
-use crate::net::driver::{AnswerTo, Driver};
+use crate::net::driver::Driver;
 use crate::net::gate::{self, GateError, TurnedAway};
 use crate::net::gossip;
+use crate::net::hub::AnswerTo;
 use crate::net::inner;
+use crate::net::lanes;
 use crate::net::mdns;
 use crate::net::rpc;
 
@@ -26,28 +28,30 @@ impl Driver {
         match event {
             SwarmEvent::Behaviour(event) => self.behaviour_event(event),
             SwarmEvent::ConnectionEstablished { peer_id, connection_id, endpoint, num_established, .. } => {
-                self.silence.heard(connection_id, peer_id, tokio::time::Instant::now());
-                self.desks.dialled.remove(&connection_id);
+                self.heard(connection_id, peer_id);
+                self.files.dialled.remove(&connection_id);
                 let address = match endpoint {
                     ConnectedPoint::Dialer { address, .. } => address,
                     ConnectedPoint::Listener { send_back_addr, .. } => send_back_addr,
                 };
-                self.handle(Input::Connected { peer: peer_id, address, links: num_established.get() });
+                self.tell(Input::Connected { peer: peer_id, address, links: num_established.get() });
             }
             SwarmEvent::ConnectionClosed { peer_id, connection_id, num_established, cause, .. } => {
                 debug!(peer = %peer_id, ?cause, "a connection ended");
-                self.silence.closed(connection_id);
-                self.handle(Input::Disconnected { peer: peer_id, links: num_established });
+                self.hub.with(|state| {
+                    state.silence.closed(connection_id);
+                    state.handle(Input::Disconnected { peer: peer_id, links: num_established });
+                });
             }
             SwarmEvent::OutgoingConnectionError { peer_id, connection_id, error } => {
-                let addresses = self.desks.dialled.remove(&connection_id).unwrap_or_default();
+                let addresses = self.files.dialled.remove(&connection_id).unwrap_or_default();
                 self.tell_of_version(gate::refused_dial(&error).map(|(_, refused)| refused));
-                self.handle(dial_failed(peer_id, addresses, &error));
+                self.tell(dial_failed(peer_id, addresses, &error));
             }
             SwarmEvent::IncomingConnectionError { send_back_addr, error, .. } => {
                 self.tell_of_version(gate::refused_listen(&error));
                 if let Some(input) = turned_away(send_back_addr, &error) {
-                    self.handle(input);
+                    self.tell(input);
                 }
             }
             SwarmEvent::NewListenAddr { address, .. } => {
@@ -73,13 +77,24 @@ impl Driver {
         }
     }
 
+    fn heard(&self, connection: ConnectionId, peer: PeerId) {
+        self.hub.with(|state| state.silence.heard(connection, peer, tokio::time::Instant::now()));
+    }
+
+    fn lane_event(&self, event: lanes::Event) {
+        match event {
+            lanes::Event::Down { lane, unsent } => self.hub.lane_down(lane, &unsent),
+            lanes::Event::Broken { peer } => self.tell(Input::Offended { peer, count: 1 }),
+        }
+    }
+
     /// A pombo node of another version is no stranger: somebody has to update one of the two. Said once for each, and no more
     /// after some.
     fn tell_of_version(&mut self, refused: Option<&GateError>) {
         const MOST: usize = 64;
         let Some(refused) = refused else { return };
         let other = matches!(refused.reason, TurnedAway::OtherVersion { .. });
-        if other && self.desks.other_versions.len() < MOST && self.desks.other_versions.insert(refused.peer) {
+        if other && self.files.other_versions.len() < MOST && self.files.other_versions.insert(refused.peer) {
             warn!("{refused}");
         }
     }
@@ -92,15 +107,15 @@ impl Driver {
         {
             warn!(%error, "other nodes of this host will look for this one at its old addresses");
         }
-        self.handle(Input::Listening(inner::for_others(&addresses)));
+        self.tell(Input::Listening(inner::for_others(&addresses)));
     }
 
     fn behaviour_event(&mut self, event: BehaviourEvent) {
         match event {
             BehaviourEvent::Mdns4(event) | BehaviourEvent::Mdns6(event) => self.mdns_event(event),
             BehaviourEvent::Ping(ping::Event { peer, connection, result: Ok(time) }) => {
-                self.silence.heard(connection, peer, tokio::time::Instant::now());
-                self.handle(Input::RoundTrip { peer, time: Span::from(time) });
+                self.heard(connection, peer);
+                self.tell(Input::RoundTrip { peer, time: Span::from(time) });
             }
             BehaviourEvent::Ping(ping::Event { peer, result: Err(failure), .. }) => {
                 debug!(%peer, %failure, "ping failed");
@@ -117,7 +132,7 @@ impl Driver {
             mdns::Event::Found(found) => found,
             mdns::Event::Flooded => {
                 self.tell_of_flood();
-                return self.handle(Input::Flooded);
+                return self.tell(Input::Flooded);
             }
         };
         let mut by_peer: BTreeMap<PeerId, Vec<Multiaddr>> = BTreeMap::new();
@@ -125,13 +140,13 @@ impl Driver {
             by_peer.entry(peer).or_default().push(address);
         }
         for (peer, addresses) in by_peer {
-            self.handle(Input::Seen { peer: Some(peer), addresses, by: FoundBy::Mdns });
+            self.tell(Input::Seen { peer: Some(peer), addresses, by: FoundBy::Mdns });
         }
     }
 
     /// Said once: whoever floods the network once will do so again.
     fn tell_of_flood(&mut self) {
-        if std::mem::replace(&mut self.desks.flooded, true) {
+        if std::mem::replace(&mut self.files.flooded, true) {
             debug!("another flood of mDNS answers");
         } else {
             warn!(
@@ -146,17 +161,18 @@ impl Driver {
             gossip::Event::Gossipsub(event) => event,
             gossip::Event::Refused { peer, count } => {
                 debug!(%peer, count, "sent gossip that is of no use here");
-                return self.handle(Input::Offended { peer, count });
+                return self.tell(Input::Offended { peer, count });
             }
         };
         match event {
             gossipsub::Event::Message { propagation_source: from, message_id, message } => {
                 // Only those of shards come through.
                 let Some(shard) = gossip::shard_of(self.mesh_id, &message.topic) else { return };
-                let gossip = GossipId(self.desks.next());
+                self.files.next_gossip += 1;
+                let gossip = GossipId(self.files.next_gossip);
                 let unchecked = Unchecked { from, gossip, shard, bytes: Bytes::from(message.data) };
                 if self.unchecked.try_send(unchecked).is_ok() {
-                    self.desks.gossip.insert(gossip, message_id);
+                    self.files.gossip.insert(gossip, message_id);
                 } else {
                     // The checker cannot keep up. What is dropped here shows as a gap and is repaired.
                     let gossip = &mut self.swarm.behaviour_mut().gossip;
@@ -165,7 +181,7 @@ impl Driver {
             }
             gossipsub::Event::SlowPeer { peer_id, .. } => {
                 debug!(peer = %peer_id, "is slow to take gossip");
-                self.handle(Input::Slow { peer: peer_id });
+                self.tell(Input::Slow { peer: peer_id });
             }
             gossipsub::Event::GossipsubNotSupported { peer_id } => debug!(peer = %peer_id, "speaks no gossipsub"),
             gossipsub::Event::Subscribed { .. } | gossipsub::Event::Unsubscribed { .. } => {}
@@ -176,14 +192,18 @@ impl Driver {
         match event {
             request_response::Event::Message { peer, connection_id, message } => match message {
                 request_response::Message::Request { request_id, request, channel } => {
-                    let id = InboundId(self.desks.next());
-                    self.desks.inbound.insert(request_id, id);
-                    self.desks.answering.insert(id, AnswerTo::Exchange(channel));
-                    self.handle(Input::Request { from: peer, id, request });
+                    let id = self.hub.with(|state| {
+                        let id = InboundId(state.desks.next());
+                        state.desks.answering.insert(id, AnswerTo::Exchange(channel));
+                        state.handle(Input::Request { from: peer, id, request });
+                        id
+                    });
+                    // The answer, if it is there already, goes out by this task.
+                    self.files.inbound.extend(id.map(|id| (request_id, id)));
                 }
                 request_response::Message::Response { request_id, response } => {
                     // As good as the answer to a ping.
-                    self.silence.heard(connection_id, peer, tokio::time::Instant::now());
+                    self.heard(connection_id, peer);
                     self.answered(request_id, Ok(response));
                 }
             },
@@ -202,9 +222,11 @@ impl Driver {
 
     /// The answer is on the wire, or will never be: then its channel is of no use any more.
     fn replied(&mut self, id: request_response::InboundRequestId) {
-        if let Some(id) = self.desks.inbound.remove(&id) {
-            self.desks.answering.remove(&id);
-            self.handle(Input::Replied { id });
+        if let Some(id) = self.files.inbound.remove(&id) {
+            self.hub.with(|state| {
+                state.desks.answering.remove(&id);
+                state.handle(Input::Replied { id });
+            });
         }
     }
 
@@ -213,8 +235,8 @@ impl Driver {
         id: request_response::OutboundRequestId,
         result: Result<crate::mesh::event::Checked<crate::wire::rpc::Response>, RpcFailure>,
     ) {
-        if let Some(id) = self.desks.asked.remove(&id) {
-            self.handle(Input::Response { id, result });
+        if let Some(id) = self.files.asked.remove(&id) {
+            self.tell(Input::Response { id, result });
         }
     }
 }

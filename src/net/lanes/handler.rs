@@ -12,7 +12,7 @@ use libp2p::futures::{AsyncRead, AsyncWrite};
 use libp2p::swarm::handler::{
     ConnectionEvent, ConnectionHandler, ConnectionHandlerEvent, FullyNegotiatedInbound, FullyNegotiatedOutbound,
 };
-use libp2p::swarm::{Stream, StreamUpgradeError, SubstreamProtocol};
+use libp2p::swarm::{ConnectionId, Stream, StreamUpgradeError, SubstreamProtocol};
 use libp2p::{PeerId, StreamProtocol};
 use tokio::sync::Notify;
 use tokio::time::Sleep;
@@ -21,8 +21,9 @@ use tracing::{debug, error};
 use super::Desk;
 use crate::MeshId;
 use crate::mesh::checked;
-use crate::mesh::event::Checked;
+use crate::mesh::event::{Checked, LaneId};
 use crate::net::clock::Clock;
+use crate::net::hub::Hub;
 use crate::wire::frame::Frame;
 use crate::wire::lane::{LaneError, Mark, Parts, Record};
 use crate::wire::rpc::{Request, Response};
@@ -37,8 +38,9 @@ const STUCK: Duration = Duration::from_secs(4);
 const READ: usize = 32 * 1024;
 /// Records are gathered up to so many bytes before they are written. One of bulk at most: what is urgent waits for no more.
 const WRITE: usize = 16 * 1024;
-/// What is read is told when it comes to so many bytes, if there is more.
-const TELL: usize = 128 * 1024;
+/// So many bytes are read at a time, if there is more: what came is dealt with before it goes on, and the driver has its
+/// turn with what that means to it.
+const TURN: usize = 128 * 1024;
 
 /// Open our half.
 #[derive(Clone, Copy, Debug)]
@@ -47,10 +49,7 @@ pub(crate) struct Open;
 /// What a connection's lane tells.
 #[derive(Debug)]
 pub(crate) enum Happened {
-    Up,
-    Begun,
     NotOpened,
-    Came(Vec<Read>),
     /// `broken`: the other side wrote what no member writes.
     Ended {
         broken: bool,
@@ -83,8 +82,17 @@ enum Ended {
     Message(#[from] crate::wire::codec::CodecError),
 }
 
+/// Which lane it is, and whom to tell what comes on it.
+#[derive(Debug)]
+pub(super) struct Ends {
+    pub(super) peer: PeerId,
+    pub(super) connection: ConnectionId,
+    pub(super) lane: LaneId,
+    pub(super) hub: Arc<Hub>,
+}
+
 pub(crate) struct Handler {
-    peer: PeerId,
+    ends: Ends,
     mesh: MeshId,
     clock: Clock,
     desk: Arc<Desk>,
@@ -113,9 +121,9 @@ enum Outgoing {
 }
 
 impl Handler {
-    pub(super) fn new(peer: PeerId, mesh: MeshId, clock: Clock, desk: Arc<Desk>, room: Arc<Notify>) -> Self {
+    pub(super) fn new(ends: Ends, mesh: MeshId, clock: Clock, desk: Arc<Desk>, room: Arc<Notify>) -> Self {
         Self {
-            peer,
+            ends,
             mesh,
             clock,
             desk,
@@ -135,7 +143,7 @@ impl Handler {
     }
 
     fn end(&mut self, why: &Ended) {
-        debug!(peer = %self.peer, %why, "a lane ended");
+        debug!(peer = %self.ends.peer, %why, "a lane ended");
         (self.outgoing, self.incoming, self.ended) = (Outgoing::No, None, true);
         (self.came, self.out, self.scratch) = (BytesMut::new(), BytesMut::new(), Vec::new());
         self.events
@@ -187,7 +195,7 @@ impl Handler {
         }
     }
 
-    /// Reads what is there, or so much of it that it should be told: then it is called again.
+    /// Reads what is there, or so much of it that others should have their turn: then it is called again.
     fn read(&mut self, cx: &mut Context<'_>, records: &mut Vec<Read>) -> Result<(), Ended> {
         let mut bytes = 0;
         loop {
@@ -195,7 +203,8 @@ impl Handler {
                 bytes += record.len();
                 self.open(record, records)?;
             }
-            if bytes >= TELL && !records.is_empty() {
+            if bytes >= TURN {
+                cx.waker().wake_by_ref();
                 break;
             }
             let Some(stream) = &mut self.incoming else { break };
@@ -212,9 +221,11 @@ impl Handler {
 
     fn open(&mut self, record: Record, records: &mut Vec<Read>) -> Result<(), Ended> {
         match record {
-            Record::Frame { since, frame } => match Frame::open_from(self.peer, frame) {
+            Record::Frame { since, frame } => match Frame::open_from(self.ends.peer, frame) {
                 Ok(frame) => records.push(Read::Frame { since, frame: Arc::new(frame) }),
-                Err(error) if error.is_of_later_version() => debug!(peer = %self.peer, %error, "a frame is skipped"),
+                Err(error) if error.is_of_later_version() => {
+                    debug!(peer = %self.ends.peer, %error, "a frame is skipped")
+                }
                 Err(error) => return Err(Ended::Frame(error)),
             },
             Record::Mark(mark) => records.push(Read::Mark(mark)),
@@ -267,12 +278,13 @@ impl ConnectionHandler for Handler {
             return Poll::Ready(ConnectionHandlerEvent::OutboundSubstreamRequest { protocol });
         }
         let mut records = Vec::new();
-        if let Err(why) = self.read(cx, &mut records).and_then(|()| self.write(cx)) {
-            self.end(&why);
-        }
-        // Also what came before the end.
+        let read = self.read(cx, &mut records);
+        // Also what came before the end. Answers that are there at once are written below.
         if !records.is_empty() {
-            return Poll::Ready(ConnectionHandlerEvent::NotifyBehaviour(Happened::Came(records)));
+            self.ends.hub.came(self.ends.peer, self.ends.connection, self.ends.lane, records);
+        }
+        if let Err(why) = read.and_then(|()| self.write(cx)) {
+            self.end(&why);
         }
         match self.events.pop_front() {
             Some(event) => Poll::Ready(ConnectionHandlerEvent::NotifyBehaviour(event)),
@@ -290,14 +302,14 @@ impl ConnectionHandler for Handler {
         match event {
             ConnectionEvent::FullyNegotiatedInbound(FullyNegotiatedInbound { protocol, .. }) if !self.begun => {
                 (self.begun, self.incoming) = (true, Some(protocol));
-                self.events.push_back(Happened::Begun);
+                self.ends.hub.lane_begun(self.ends.peer, self.ends.lane);
             }
             ConnectionEvent::FullyNegotiatedOutbound(FullyNegotiatedOutbound { protocol, .. }) => {
                 self.outgoing = Outgoing::Stands(protocol);
-                self.events.push_back(Happened::Up);
+                self.ends.hub.lane_up(self.ends.peer, self.ends.lane);
             }
             ConnectionEvent::DialUpgradeError(failed) => {
-                debug!(peer = %self.peer, error = %failed.error, "a lane cannot be opened");
+                debug!(peer = %self.ends.peer, error = %failed.error, "a lane cannot be opened");
                 match failed.error {
                     // It knows no lanes, and so has not opened its half either.
                     StreamUpgradeError::NegotiationFailed => {

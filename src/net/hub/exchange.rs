@@ -2,13 +2,12 @@
 //! lanes.
 
 use libp2p::PeerId;
-use tracing::debug;
 
-use super::Driver;
+use super::{Hub, State, Work};
 use crate::mesh::dispatch::Lanes as _;
-use crate::mesh::event::{InboundId, Input, LaneId, RpcFailure, RpcId, Via};
+use crate::mesh::event::{InboundId, Input, LaneId, Output, RpcFailure, RpcId, Via};
 use crate::mesh::lane::Message;
-use crate::net::lanes::{self, Read};
+use crate::net::lanes::Read;
 use crate::net::rpc::Answering;
 use crate::wire::rpc::{Request, Response};
 
@@ -19,43 +18,70 @@ pub(crate) enum AnswerTo {
     Lane { lane: LaneId, id: u64 },
 }
 
-impl Driver {
+impl Hub {
+    /// Our half of a lane stands.
+    pub(in crate::net) fn lane_up(&self, peer: PeerId, lane: LaneId) {
+        self.with(|state| {
+            if state.lanes.has(lane) {
+                state.desks.lanes_to.entry(peer).or_default().insert(lane);
+                state.handle(Input::LaneUp { peer, lane });
+            }
+        });
+    }
+
+    /// The other side's half stands.
+    pub(in crate::net) fn lane_begun(&self, peer: PeerId, lane: LaneId) {
+        self.with(|state| {
+            if state.lanes.has(lane) {
+                state.handle(Input::LaneBegun { peer, lane });
+            }
+        });
+    }
+
+    /// A lane is over, and out of the table.
+    pub(in crate::net) fn lane_down(&self, lane: LaneId, unsent: &[u64]) {
+        self.with(|state| state.lane_down(lane, unsent));
+    }
+}
+
+impl State {
     /// Large answers that lanes have written by now.
-    pub(in crate::net) fn written(&mut self) {
+    pub(super) fn written(&mut self) {
+        if self.desks.large_answers.is_empty() {
+            return;
+        }
         let Self { desks, lanes, .. } = self;
         let is_written = |lane| !(&*lanes).with(lane, |outbox| outbox.has_large()).unwrap_or(false);
         let written: Vec<_> = desks.large_answers.extract_if(.., |(lane, _)| is_written(*lane)).collect();
         written.into_iter().for_each(|(_, id)| self.handle(Input::Replied { id }));
     }
 
-    pub(in crate::net) fn send(&mut self, id: RpcId, to: PeerId, request: Request) -> Option<Input> {
-        if !self.swarm.is_connected(&to) {
-            return Some(Input::Response { id, result: Err(RpcFailure::NotSent) });
-        }
+    pub(super) fn send(&mut self, id: RpcId, to: PeerId, request: Request) {
         if let Some(lane) = self.lane_for(&to, &request) {
             self.desks.asked_over.insert(id, lane);
             self.push(lane, Message::Request { id: id.0, request });
-            return None;
+        } else {
+            self.work.push_back(Work::Do(Output::Send { id, to, request }));
         }
-        let sent = self.swarm.behaviour_mut().rpc.send_request(&to, request.into());
-        self.desks.asked.insert(sent, id);
-        None
     }
 
     /// A lane that stands and has room is a shorter way than an exchange of its own.
-    pub(in crate::net) fn lane_for(&self, to: &PeerId, request: &Request) -> Option<LaneId> {
+    fn lane_for(&self, to: &PeerId, request: &Request) -> Option<LaneId> {
         // The newest first: of two connections to a peer that was started anew the older one is dead.
         let mut lanes = self.desks.lanes_to.get(to)?.iter().rev().copied();
         lanes.find(|lane| (&self.lanes).with(*lane, |outbox| outbox.has_room_for(request)) == Some(true))
     }
 
-    pub(in crate::net) fn reply(&mut self, to: InboundId, response: Response) -> Option<Input> {
+    pub(super) fn reply(&mut self, to: InboundId, response: Response) -> Option<Input> {
         // Without a channel whoever asked went before, and libp2p has said so already.
         let replied = Some(Input::Replied { id: to });
-        let Some(answering) = self.desks.answering.remove(&to) else { return replied };
-        let channel = match answering {
-            AnswerTo::Exchange(channel) => channel,
-            AnswerTo::Lane { lane, id } => {
+        match self.desks.answering.remove(&to) {
+            None => replied,
+            Some(AnswerTo::Exchange(channel)) => {
+                self.work.push_back(Work::Respond(channel, Box::new(response)));
+                None
+            }
+            Some(AnswerTo::Lane { lane, id }) => {
                 let answer = Message::Answer { id, answer: response };
                 let large = answer.is_large();
                 if large {
@@ -63,39 +89,19 @@ impl Driver {
                 }
                 self.push(lane, answer);
                 // Small ones are written in their order, so whatever is said to the other side later finds it there.
-                return replied.filter(|_| !large);
+                replied.filter(|_| !large)
             }
-        };
-        if self.swarm.behaviour_mut().rpc.send_response(channel, response.into()).is_err() {
-            debug!("whoever asked is gone before the answer");
         }
-        None
     }
 
     /// Puts something on a lane, or ends one whose other side does not read.
     fn push(&mut self, lane: LaneId, message: Message) {
         if (&self.lanes).with(lane, |outbox| outbox.push_message(message)) == Some(false) {
-            self.swarm.behaviour_mut().lanes.end(lane);
+            self.work.push_back(Work::EndLane(lane));
         }
     }
 
-    pub(in crate::net) fn lane_event(&mut self, event: lanes::Event) {
-        match event {
-            lanes::Event::Up { peer, lane } => {
-                self.desks.lanes_to.entry(peer).or_default().insert(lane);
-                self.handle(Input::LaneUp { peer, lane });
-            }
-            lanes::Event::Begun { peer, lane } => self.handle(Input::LaneBegun { peer, lane }),
-            lanes::Event::Down { lane, unsent } => self.lane_down(lane, &unsent),
-            lanes::Event::Came { peer, connection, lane, records } => {
-                self.silence.heard(connection, peer, tokio::time::Instant::now());
-                records.into_iter().for_each(|record| self.lane_record(peer, lane, record));
-            }
-            lanes::Event::Broken { peer } => self.handle(Input::Offended { peer, count: 1 }),
-        }
-    }
-
-    pub(in crate::net) fn lane_down(&mut self, lane: LaneId, unsent: &[u64]) {
+    fn lane_down(&mut self, lane: LaneId, unsent: &[u64]) {
         self.desks.lanes_to.retain(|_, lanes| {
             lanes.remove(&lane);
             !lanes.is_empty()
@@ -110,10 +116,12 @@ impl Driver {
         self.desks.answering.retain(|_, to| !of_lane(to));
     }
 
-    pub(in crate::net) fn lane_record(&mut self, peer: PeerId, lane: LaneId, record: Read) {
+    pub(super) fn lane_record(&mut self, peer: PeerId, lane: LaneId, record: Read) {
         match record {
             Read::Frame { since, frame } => self.handle(Input::Frame { frame, via: Via::Lane { lane, since } }),
             Read::Mark(mark) => self.handle(Input::Marked { from: peer, mark }),
+            // It ended meanwhile, and its answer would go nowhere.
+            Read::Request { .. } if !self.lanes.has(lane) => {}
             Read::Request { id: number, request } => {
                 let id = InboundId(self.desks.next());
                 self.desks.answering.insert(id, AnswerTo::Lane { lane, id: number });
