@@ -140,10 +140,10 @@ impl Question {
 
 /// Has the mesh ask, and waits for the answer. Dropping the future cancels the request.
 pub(super) async fn send<R, E: Encoding<R>>(handle: &Arc<Handle>, ask: event::Ask) -> Result<Reply<R>, RequestError> {
-    let (service, to) = (ask.service.to_string(), ask.to.clone());
+    let (service, to) = (Arc::clone(&ask.service), ask.to.clone());
     match handle.ask(Command::Request(ask)).await? {
-        Answer::Reply { from, reply } => read::<R, E>(service, from, reply),
-        Answer::Failed(failure) => Err(failed(failure, service, to)),
+        Answer::Reply { from, reply } => read::<R, E>(&service, from, reply),
+        Answer::Failed(failure) => Err(failed(failure, service.to_string(), to)),
         Answer::Draining => Err(RequestError::Draining),
         Answer::Done | Answer::TooMany { .. } | Answer::Providers(_) | Answer::Confirmed(_) | Answer::Status(_) => {
             Err(Closed.into())
@@ -151,7 +151,8 @@ pub(super) async fn send<R, E: Encoding<R>>(handle: &Arc<Handle>, ask: event::As
     }
 }
 
-fn read<R, E: Encoding<R>>(service: String, from: PeerId, reply: rpc::Reply) -> Result<Reply<R>, RequestError> {
+fn read<R, E: Encoding<R>>(service: &str, from: PeerId, reply: rpc::Reply) -> Result<Reply<R>, RequestError> {
+    let service = || service.to_owned();
     match reply.status {
         ReplyStatus::Ok => {
             let payload = E::decode(&reply.body).map_err(RequestError::Decode)?;
@@ -160,10 +161,10 @@ fn read<R, E: Encoding<R>>(service: String, from: PeerId, reply: rpc::Reply) -> 
         ReplyStatus::Refused => {
             Err(RequestError::Refused { from, message: String::from_utf8_lossy(&reply.body).into_owned() })
         }
-        ReplyStatus::Busy => Err(RequestError::Busy { service }),
-        ReplyStatus::NoService => Err(RequestError::Nobody { service }),
-        ReplyStatus::Unanswered => Err(RequestError::Unknown { service }),
-        ReplyStatus::Denied => Err(RequestError::Denied { service }),
+        ReplyStatus::Busy => Err(RequestError::Busy { service: service() }),
+        ReplyStatus::NoService => Err(RequestError::Nobody { service: service() }),
+        ReplyStatus::Unanswered => Err(RequestError::Unknown { service: service() }),
+        ReplyStatus::Denied => Err(RequestError::Denied { service: service() }),
     }
 }
 

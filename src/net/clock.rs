@@ -16,11 +16,19 @@ impl Clock {
         Self { start: Instant::now() }
     }
 
-    #[expect(clippy::disallowed_methods, reason = "this is where clocks are read")]
     pub(crate) fn now(&self) -> Now {
-        let mono = Span::from(self.start.elapsed());
+        Now { mono: self.mono(), wall: self.wall() }
+    }
+
+    pub(crate) fn mono(&self) -> Mono {
+        Mono(Span::from(self.start.elapsed()).0)
+    }
+
+    #[expect(clippy::disallowed_methods, reason = "this is where clocks are read")]
+    #[expect(clippy::unused_self, reason = "whoever reads it has a clock")]
+    pub(crate) fn wall(&self) -> Wall {
         let wall = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or(Duration::ZERO);
-        Now { mono: Mono(mono.0), wall: Wall(Span::from(wall).0) }
+        Wall(Span::from(wall).0)
     }
 
     /// When that moment comes.

@@ -74,19 +74,23 @@ impl Handle {
         self.next_id.fetch_add(1, Ordering::Relaxed)
     }
 
-    /// Has a command done, and waits for the answer. Dropping the future abandons the command.
-    pub(crate) async fn ask(self: &Arc<Self>, command: Command) -> Result<Answer, Closed> {
-        self.ask_with(command, Attached::Nothing).await
+    /// Has a command done at once, and waits for the answer. Dropping the future abandons the command.
+    pub(crate) fn ask(&self, command: Command) -> impl Future<Output = Result<Answer, Closed>> + use<> {
+        self.ask_with(command, Attached::Nothing)
     }
 
-    async fn ask_with(self: &Arc<Self>, command: Command, attached: Attached) -> Result<Answer, Closed> {
+    /// The future does not hold the command: those of requests are many, and should be small.
+    fn ask_with(&self, command: Command, attached: Attached) -> impl Future<Output = Result<Answer, Closed>> + use<> {
         let ticket = Ticket(self.next_id());
         let (reply, answer) = oneshot::channel();
-        self.hub.command(ticket, command, Some(reply), attached)?;
-        let mut guard = Guard { hub: &self.hub, ticket: Some(ticket) };
-        let answer = answer.await.map_err(|_| Closed);
-        guard.ticket = None;
-        answer
+        let asked = self.hub.command(ticket, command, Some(reply), attached);
+        let guard = asked.map(|()| Guard { hub: Arc::clone(&self.hub), ticket: Some(ticket) });
+        async move {
+            let mut guard = guard?;
+            let answer = answer.await.map_err(|_| Closed);
+            guard.ticket = None;
+            answer
+        }
     }
 
     /// Has a command done that has no answer.
@@ -153,12 +157,12 @@ impl<I: Copy> Drop for Registered<I> {
 }
 
 /// Tells the mesh when the future that waits for an answer is dropped.
-struct Guard<'a> {
-    hub: &'a Hub,
+struct Guard {
+    hub: Arc<Hub>,
     ticket: Option<Ticket>,
 }
 
-impl Drop for Guard<'_> {
+impl Drop for Guard {
     fn drop(&mut self) {
         if let Some(ticket) = self.ticket {
             self.hub.abandoned(ticket);

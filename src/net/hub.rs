@@ -23,7 +23,7 @@ use crate::mesh::event::{
     SubscriberId, Ticket, Unsigned,
 };
 use crate::mesh::routes::Routes;
-use crate::mesh::time::Mono;
+use crate::mesh::time::{Mono, Now};
 use crate::net::clock::Clock;
 use crate::net::handle::{Attached, Gone, Served};
 use crate::net::lanes::{Read, Table};
@@ -74,6 +74,8 @@ pub(crate) struct Due {
 pub(crate) struct State {
     pub(crate) mesh: Mesh,
     pub(crate) clock: Clock,
+    /// When the lock was taken: what is told under it happens at one time.
+    pub(crate) now: Now,
     pub(crate) press: Arc<Press>,
     pub(crate) lanes: Table,
     pub(crate) routes: watch::Sender<Arc<Routes>>,
@@ -133,6 +135,7 @@ impl Hub {
     pub(crate) fn with<R>(&self, act: impl FnOnce(&mut State) -> R) -> Option<R> {
         let mut guard = self.state();
         let state = guard.as_mut()?;
+        state.now = state.clock.now();
         let done = act(state);
         state.settle();
         let wanted = state.wants_driver();
@@ -233,7 +236,7 @@ impl Hub {
 
 impl State {
     pub(crate) fn handle(&mut self, input: Input) {
-        self.mesh.handle(input, self.clock.now());
+        self.mesh.handle(input, self.now);
     }
 
     /// Does everything the mesh wants done, and what doing it causes.
@@ -385,6 +388,7 @@ impl State {
         Self {
             mesh: Mesh::new(settings),
             clock,
+            now: clock.now(),
             press,
             lanes,
             routes: watch::Sender::default(),

@@ -196,6 +196,7 @@ fn state(
     let state = State {
         mesh,
         clock,
+        now: clock.now(),
         press,
         lanes,
         routes,

@@ -167,7 +167,7 @@ pub(crate) enum Response {
 impl Request {
     pub(crate) fn encode(&self) -> Result<Vec<u8>, CodecError> {
         self.check()?;
-        encode(self)
+        encode(self, self.bulk())
     }
 
     /// Reads and checks a request.
@@ -240,7 +240,7 @@ impl Response {
 
     pub(crate) fn encode(&self) -> Result<Vec<u8>, CodecError> {
         self.check()?;
-        encode(self)
+        encode(self, self.bulk())
     }
 
     /// Reads and checks an answer.
@@ -333,8 +333,11 @@ fn check_buckets(count: usize) -> Result<(), CodecError> {
     Ok(())
 }
 
-fn encode<T: Serialize>(value: &T) -> Result<Vec<u8>, CodecError> {
-    let mut bytes = vec![VERSION];
+/// `bulk` is the bytes that are not numbers, near enough.
+fn encode<T: Serialize>(value: &T, bulk: usize) -> Result<Vec<u8>, CodecError> {
+    const NUMBERS: usize = 128;
+    let mut bytes = Vec::with_capacity(bulk + NUMBERS);
+    bytes.push(VERSION);
     codec::encode_into(value, &mut bytes)?;
     Ok(bytes)
 }

@@ -69,7 +69,8 @@ fn half_open_connections_keep_no_member_out_and_leave_nothing_behind() {
         }
     }
     let during = footprint(&process);
-    assert!(during["files"] < before["files"] + 200, "{before:?} {during:?}");
+    // Those at the door, and what the members that come and go leave for a moment.
+    assert!(during["files"] < before["files"] + 300, "{before:?} {during:?}");
     assert!(during["peak"] < before["peak"] + 64 * 1024, "KiB: {before:?} {during:?}");
 
     drop(crowd);

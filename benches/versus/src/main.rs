@@ -39,10 +39,12 @@ enum Endpoint {
     Endpoint { spec: String },
 }
 
-/// What is compared. A way of pombo's that a setting forces would be one more.
+/// What is compared.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, ValueEnum, Serialize, Deserialize)]
 enum System {
     Pombo,
+    /// All messages by gossip, as they go where there are many listeners, or some that are no neighbours.
+    PomboGossip,
     Nats,
     ZenohTcp,
     ZenohTls,
@@ -58,6 +60,7 @@ impl System {
     fn name(self) -> &'static str {
         match self {
             Self::Pombo => "pombo",
+            Self::PomboGossip => "pombo, all by gossip",
             Self::Nats => "NATS core",
             Self::ZenohTcp => "Zenoh, TCP",
             Self::ZenohTls => "Zenoh, TLS",
@@ -71,13 +74,13 @@ impl System {
     }
 
     fn is_encrypted(self) -> bool {
-        matches!(self, Self::Pombo | Self::ZenohTls | Self::GrpcTls)
+        matches!(self, Self::Pombo | Self::PomboGossip | Self::ZenohTls | Self::GrpcTls)
     }
 
     /// Whether it is compiled in.
     fn is_built(self) -> bool {
         match self {
-            Self::Pombo => true,
+            Self::Pombo | Self::PomboGossip => true,
             Self::Nats => cfg!(feature = "nats"),
             Self::ZenohTcp | Self::ZenohTls => cfg!(feature = "zenoh"),
             Self::Grpc | Self::GrpcTls => cfg!(feature = "grpc"),

@@ -23,7 +23,8 @@ pub(crate) const IN_FLIGHT: usize = 1024;
 pub(super) struct Asker {
     me: PeerId,
     limit: usize,
-    open: BTreeMap<Ticket, OpenRequest>,
+    /// Boxed, since they are large and come and go: a tree moves its values.
+    open: BTreeMap<Ticket, Box<OpenRequest>>,
     // Indices over `open`. Only `enter`, `ask` and `close` write them.
     deadlines: BTreeSet<(Mono, Ticket)>,
     waiting: BTreeSet<Ticket>,
@@ -122,9 +123,8 @@ impl Asker {
         }
         let deadline = now + ask.timeout.min(MAX_TIMEOUT);
         let request = OpenRequest { ask, deadline, stage: Stage::Waiting, tried: BTreeSet::new(), setback: None };
-        self.open.insert(ticket, request);
+        self.open.insert(ticket, Box::new(request));
         self.deadlines.insert((deadline, ticket));
-        self.waiting.insert(ticket);
         self.place(ticket, directory, now, fx);
     }
 
@@ -374,7 +374,7 @@ impl Asker {
         }
     }
 
-    fn close(&mut self, ticket: Ticket) -> Option<OpenRequest> {
+    fn close(&mut self, ticket: Ticket) -> Option<Box<OpenRequest>> {
         let request = self.open.remove(&ticket)?;
         self.deadlines.remove(&(request.deadline, ticket));
         self.leave(ticket, request.stage);

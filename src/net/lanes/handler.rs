@@ -155,10 +155,11 @@ impl Handler {
         let Outgoing::Stands(stream) = &mut self.outgoing else { return Ok(()) };
         // Registered before looking, so that what is put in meanwhile is not missed.
         self.desk.writer.register(cx.waker());
+        let now = self.clock.mono();
         loop {
             let mut frames = false;
             while self.out.len() < WRITE {
-                let next = self.desk.outbox().next(self.clock.now().mono);
+                let next = self.desk.outbox().next(now);
                 match next {
                     Ok(Some(record)) => {
                         frames |= matches!(record, Record::Frame { .. });
@@ -230,7 +231,7 @@ impl Handler {
             },
             Record::Mark(mark) => records.push(Read::Mark(mark)),
             Record::Grant(total) => {
-                if self.desk.outbox().granted(total, self.clock.now().mono) {
+                if self.desk.outbox().granted(total, self.clock.mono()) {
                     self.desk.writer.wake();
                     self.room.notify_one();
                 }

@@ -1,6 +1,7 @@
 //! A node in a process of its own, which a test can measure, stop and kill: this binary once more, as the ignored test
 //! below.
 
+use std::alloc::System;
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::PathBuf;
@@ -9,6 +10,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, LazyLock, Mutex};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+use cap::Cap;
 use futures::StreamExt;
 use pombo::{Bytes, Limits, MeshChoice, Node, RawPattern, RawService, RawTopic, RecvError, Tables};
 use serde::{Deserialize, Serialize};
@@ -158,6 +160,10 @@ pub(crate) fn footprint(process: &str) -> BTreeMap<&'static str, u64> {
     footprint
 }
 
+/// What is allocated, to the byte: how much of the system's memory that takes is the allocator's choice.
+#[global_allocator]
+static HEAP: Cap<System> = Cap::new(System, usize::MAX);
+
 /// One line that a test can wait for. The harness has begun a line of its own.
 fn say(line: &serde_json::Value) {
     println!("\n{line}");
@@ -294,7 +300,7 @@ async fn report(node: Node, pause: Duration, counters: Arc<Counters>) {
         let Ledger { received, missed, absent, wrong, .. } = &*counters.ledger.lock().unwrap();
         let count = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
         say(&json!({
-            "event": "report", "tables": tables(&status.tables), "footprint": footprint("self"), "suspects": suspects,
+            "event": "report", "tables": tables(&status.tables), "footprint": footprint("self"), "heap": HEAP.allocated(), "suspects": suspects,
             "received": received, "missed": missed, "absent": absent, "wrong": wrong,
             "published": count(&counters.published),
             "shared": count(&counters.shared), "answered": count(&counters.answered), "failed": count(&counters.failed),

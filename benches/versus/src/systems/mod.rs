@@ -32,7 +32,7 @@ const PAUSE: Duration = Duration::from_millis(50);
 
 pub(crate) async fn publish(spec: &Spec, subscribers: usize, gate: &Gate) -> Result<()> {
     match spec.system {
-        System::Pombo => pombo::publish(spec, subscribers, gate).await,
+        System::Pombo | System::PomboGossip => pombo::publish(spec, subscribers, gate).await,
         #[cfg(feature = "nats")]
         System::Nats => nats::publish(spec, gate).await,
         #[cfg(feature = "zenoh")]
@@ -50,7 +50,7 @@ pub(crate) async fn publish(spec: &Spec, subscribers: usize, gate: &Gate) -> Res
 /// Returns when the end has come.
 pub(crate) async fn subscribe(spec: &Spec, sink: Sink) -> Result<()> {
     match spec.system {
-        System::Pombo => pombo::subscribe(spec, &sink).await,
+        System::Pombo | System::PomboGossip => pombo::subscribe(spec, &sink).await,
         #[cfg(feature = "nats")]
         System::Nats => nats::subscribe(spec, &sink).await,
         #[cfg(feature = "zenoh")]

@@ -1,16 +1,14 @@
 //! pombo, through its public API: TCP, encrypted and authenticated, as it is by default.
 
 use futures::StreamExt;
-use pombo::{Config, MeshChoice, Multiaddr, Node, RecvError, Reply, Service, Topic};
+use pombo::{Config, Dissemination, MeshChoice, Multiaddr, Node, RecvError, Reply, Service, Topic};
 
 use super::{ENDS, NAME, PAUSE};
+use crate::System;
 use crate::endpoint::{Gate, Result, Said, Spec, heard, say};
 use crate::load::{Called, Parcel, Sink, Source, call as ask};
 
 /// A node of a mesh that only these processes are in, which dials those that listen.
-///
-/// A way of pombo's that has a setting, such as all messages by gossip, is a system of its own: a line in `System`, and
-/// here its setting.
 async fn node(spec: &Spec, name: &str, listens: bool) -> Result<Node> {
     let address = |port: &u16| format!("/ip4/127.0.0.1/tcp/{port}").parse::<Multiaddr>();
     let (listen, peers) = if listens {
@@ -21,7 +19,12 @@ async fn node(spec: &Spec, name: &str, listens: bool) -> Result<Node> {
     // A directory for each run: nodes remember whom they knew.
     let directory = spec.scratch.join(format!("pombo-{}", spec.port()));
     std::fs::create_dir_all(&directory)?;
+    let dissemination = match spec.system {
+        System::PomboGossip => Dissemination::Gossip,
+        _ => Dissemination::default(),
+    };
     let config = Config {
+        dissemination,
         name: Some(name.to_owned()),
         mesh: MeshChoice::Named("versus".to_owned()),
         listen,
