@@ -54,6 +54,9 @@ enum System {
     Zeromq,
     Mosquitto,
     Rabbitmq,
+    /// What pombo is made of, bare.
+    Libp2pStream,
+    Libp2pRequestResponse,
 }
 
 impl System {
@@ -70,11 +73,14 @@ impl System {
             Self::Zeromq => "ZeroMQ",
             Self::Mosquitto => "Mosquitto, QoS 0",
             Self::Rabbitmq => "RabbitMQ",
+            Self::Libp2pStream => "libp2p stream",
+            Self::Libp2pRequestResponse => "libp2p request-response",
         }
     }
 
     fn is_encrypted(self) -> bool {
-        matches!(self, Self::Pombo | Self::PomboGossip | Self::ZenohTls | Self::GrpcTls)
+        let plain = matches!(self, Self::Nats | Self::ZenohTcp | Self::Grpc | Self::Http1);
+        !plain && !matches!(self, Self::Zeromq | Self::Mosquitto | Self::Rabbitmq)
     }
 
     /// Whether it is compiled in.
@@ -88,15 +94,17 @@ impl System {
             Self::Zeromq => cfg!(feature = "zeromq"),
             Self::Mosquitto => cfg!(feature = "mosquitto"),
             Self::Rabbitmq => cfg!(feature = "rabbitmq"),
+            Self::Libp2pStream | Self::Libp2pRequestResponse => cfg!(feature = "raw"),
         }
     }
 
     fn publishes(self) -> bool {
-        !matches!(self, Self::Grpc | Self::GrpcTls | Self::Http1)
+        !matches!(self, Self::Grpc | Self::GrpcTls | Self::Http1 | Self::Libp2pRequestResponse)
     }
 
     fn asks(self) -> bool {
-        matches!(self, Self::Pombo | Self::Nats | Self::Grpc | Self::GrpcTls | Self::Http1)
+        let raw = matches!(self, Self::Libp2pStream | Self::Libp2pRequestResponse);
+        raw || matches!(self, Self::Pombo | Self::Nats | Self::Grpc | Self::GrpcTls | Self::Http1)
     }
 
     /// Whether subscribers connect to the publisher.
