@@ -177,6 +177,8 @@ impl Fragment {
 }
 
 /// A message in a frame's body. The numbers are indices into the header's tables, or differences from its fields.
+///
+/// It is written and read by hand, in `entry.rs`, as serde would.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Entry<'a> {
     pub(crate) topic: u32,
@@ -382,7 +384,7 @@ impl<'a> Iterator for Entries<'a> {
 
 impl<'a> Entries<'a> {
     fn read(&mut self) -> Result<Entry<'a>, CodecError> {
-        let (entry, taken) = codec::decode_prefix::<Entry<'a>>(self.rest)?;
+        let (entry, taken) = Entry::read(self.rest)?;
         self.rest = &self.rest[taken..];
         self.ended += u32::from(entry.ends_message());
         check_entry(&self.frame.header, &entry)?;

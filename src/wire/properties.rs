@@ -142,12 +142,13 @@ fn read_all(frame: &Frame) {
 pub(super) type Decoder = fn(&[u8]);
 
 /// Everything that reads what came from outside, and what user types can be.
-pub(super) fn decoders() -> [Decoder; 10] {
+pub(super) fn decoders() -> [Decoder; 11] {
     [
         |bytes| drop(Frame::open(MESH, Bytes::copy_from_slice(bytes)).map(|frame| read_all(&frame))),
         |bytes| drop(SignedRecord::open(MESH, Bytes::copy_from_slice(bytes))),
         |bytes| drop(Request::decode(bytes)),
         |bytes| drop(Response::decode(bytes)),
+        |bytes| drop(Entry::read(bytes)),
         |bytes| drop(codec::decode_prefix::<Entry<'_>>(bytes)),
         |bytes| drop(codec::decode_prefix::<Header>(bytes)),
         |bytes| drop(codec::decode::<RosterRecord>(bytes)),
