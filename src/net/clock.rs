@@ -18,9 +18,13 @@ impl Clock {
 
     #[expect(clippy::disallowed_methods, reason = "this is where clocks are read")]
     pub(crate) fn now(&self) -> Now {
-        let mono = Span::from(self.start.elapsed());
-        let wall = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or(Duration::ZERO);
-        Now { mono: Mono(mono.0), wall: Wall(Span::from(wall).0) }
+        Now { mono: Mono(Span::from(self.start.elapsed()).0), wall: Self::wall() }
+    }
+
+    /// The wall clock alone, for what needs no more.
+    #[expect(clippy::disallowed_methods, reason = "this is where clocks are read")]
+    pub(crate) fn wall() -> Wall {
+        Wall(Span::from(SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or(Duration::ZERO)).0)
     }
 
     /// When that moment comes.

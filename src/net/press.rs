@@ -63,36 +63,51 @@ impl Press {
 
     /// Appends a message, as soon as there is room.
     pub(crate) async fn append(&self, draft: &Draft<'_>) -> Result<Appended, PublishError> {
+        let appended = match self.put(draft)? {
+            Some(appended) => appended,
+            None => self.put_when_there_is_room(draft).await?,
+        };
+        // A publisher that always finds room must not keep the node's own tasks from running. Only now: of several that are
+        // polled together, each has its place by now.
+        tokio::task::coop::consume_budget().await;
+        Ok(appended)
+    }
+
+    async fn put_when_there_is_room(&self, draft: &Draft<'_>) -> Result<Appended, PublishError> {
         loop {
             // Registered before looking, so that room made in between is not missed.
             let room = self.room.notified();
             tokio::pin!(room);
             room.as_mut().enable();
-            match self.put(draft)? {
-                Ok(appended) => {
-                    self.ready.notify_one();
-                    // A publisher that always finds room must not keep the node's own tasks from running. Only now: of several
-                    // that are polled together, each has its place by now.
-                    tokio::task::coop::consume_budget().await;
-                    return Ok(appended);
-                }
-                Err(Refused::Full) => room.await,
-                Err(Refused::Codec(reason)) => return Err(PublishError::Encode(PayloadError::new(reason))),
+            if let Some(appended) = self.put(draft)? {
+                return Ok(appended);
             }
+            room.await;
         }
     }
 
-    fn put(&self, draft: &Draft<'_>) -> Result<Result<Appended, Refused>, PublishError> {
-        let now = self.clock.now().wall;
+    /// `None` if there is no room.
+    fn put(&self, draft: &Draft<'_>) -> Result<Option<Appended>, PublishError> {
+        let now = Clock::wall();
         let mut tray = self.tray();
         match tray.door {
             Door::Open => {}
             Door::Draining => return Err(PublishError::Draining),
             Door::Closed => return Err(Closed.into()),
         }
-        let appended = tray.dispatch.outgoing.append(draft, now);
-        tray.messages += u64::from(appended.is_ok());
-        Ok(appended)
+        let appended = match tray.dispatch.outgoing.append(draft, now) {
+            Ok(appended) => appended,
+            Err(Refused::Full) => return Ok(None),
+            Err(Refused::Codec(reason)) => return Err(PublishError::Encode(PayloadError::new(reason))),
+        };
+        tray.messages += 1;
+        drop(tray);
+        // Behind others of its shard it changes nothing: either the signer is about to take them, or it has left them for
+        // want of leave or of room, and is told when there is any.
+        if appended.is_first {
+            self.ready.notify_one();
+        }
+        Ok(Some(appended))
     }
 
     /// Lets frames of a shard go up to this sequence number.
