@@ -58,6 +58,16 @@ pub trait Encoding<T> {
     ///
     /// If the bytes are no such value.
     fn decode(payload: &Bytes) -> Result<T, PayloadError>;
+
+    /// As [`decode`](Self::decode), from a part of what came, for encodings that need not keep it.
+    ///
+    /// # Errors
+    ///
+    /// If the bytes are no such value.
+    #[doc(hidden)]
+    fn decode_part(whole: &Bytes, part: &[u8]) -> Result<T, PayloadError> {
+        Self::decode(&whole.slice_ref(part))
+    }
 }
 
 /// The default encoding: compact and fast, for programs that share the Rust types.
@@ -145,7 +155,11 @@ where
     }
 
     fn decode(payload: &Bytes) -> Result<T, PayloadError> {
-        serde_json::from_slice(payload).map_err(PayloadError::new)
+        Self::decode_part(payload, payload)
+    }
+
+    fn decode_part(_: &Bytes, part: &[u8]) -> Result<T, PayloadError> {
+        serde_json::from_slice(part).map_err(PayloadError::new)
     }
 }
 

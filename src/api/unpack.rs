@@ -1,5 +1,5 @@
 //! Whole frames to single messages, in the reader's task: which of them are for this subscriber, and large ones put
-//! together again.
+//! together again. One by one, as they are read.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -9,12 +9,14 @@ use bytes::Bytes;
 use libp2p::PeerId;
 use tracing::warn;
 
+use crate::error::RecvError;
 use crate::mesh::event::{Lag, SubscriberId};
 use crate::mesh::routes::{LocalSubscriber, Routes};
-use crate::mesh::subscriptions::is_for;
+use crate::mesh::subscriptions::is_chosen;
 use crate::message::Message;
+use crate::payload::Encoding;
 use crate::wire::MessageId;
-use crate::wire::frame::{Entry, Fragment, Frame, Stream};
+use crate::wire::frame::{Cursor, Entry, Fragment, Frame, Stream};
 
 /// Large messages of so many streams can be under way at once; then the one begun first is given up.
 const UNDER_WAY: usize = 64;
@@ -25,7 +27,126 @@ pub(crate) struct Unpacker {
     /// This node.
     node: PeerId,
     me: LocalSubscriber,
-    ready: VecDeque<Result<Message<Bytes>, Lag>>,
+    open: Option<Open>,
+    pieces: Pieces,
+}
+
+/// A frame that is being taken apart.
+#[derive(Debug)]
+struct Open {
+    frame: Arc<Frame>,
+    cursor: Cursor,
+    /// What is decided once for all messages of a topic, for each in the frame's table. `None`: they are not for us.
+    topics: Vec<Option<Wanted>>,
+    content_types: Vec<Arc<str>>,
+}
+
+/// A topic that this subscriber listens to.
+#[derive(Debug)]
+struct Wanted {
+    name: Arc<str>,
+    /// The members of the group on this node, and the nodes that hold it, when the frame was delivered.
+    siblings: Vec<SubscriberId>,
+    holders: Vec<PeerId>,
+}
+
+/// A message's payload.
+enum Payload<'a> {
+    Part(&'a [u8]),
+    Joined(Bytes),
+}
+
+impl Unpacker {
+    pub(crate) fn new(
+        node: PeerId,
+        id: SubscriberId,
+        patterns: Vec<Arc<str>>,
+        group: Option<Arc<str>>,
+        largest: usize,
+    ) -> Self {
+        let me = LocalSubscriber { id, patterns: patterns.into(), group };
+        Self { node, me, open: None, pieces: Pieces { under_way: VecDeque::new(), largest, told: false } }
+    }
+
+    /// Takes a frame, when there is nothing left of the one before. `routes` say who shared the group when it was delivered.
+    pub(crate) fn open(&mut self, frame: Arc<Frame>, routes: &Routes) {
+        let topics = frame.header.topics.iter().map(|topic| self.wanted(topic, routes)).collect();
+        let content_types = frame.header.content_types.iter().map(|text| text.as_str().into()).collect();
+        self.open = Some(Open { frame, cursor: Cursor::default(), topics, content_types });
+    }
+
+    fn wanted(&self, topic: &str, routes: &Routes) -> Option<Wanted> {
+        if !self.me.listens(topic) {
+            return None;
+        }
+        let mut wanted = Wanted { name: topic.into(), siblings: Vec::new(), holders: Vec::new() };
+        if let Some(group) = &self.me.group {
+            let sibling = |local: &&LocalSubscriber| local.group.as_ref() == Some(group) && local.listens(topic);
+            wanted.siblings = routes.local.iter().filter(sibling).map(|local| local.id).collect();
+            let groups = routes.reach(topic, self.node).groups;
+            let holders = groups.into_iter().find(|known| known.name == *group).map(|known| known.holders);
+            wanted.holders = holders.unwrap_or_default();
+        }
+        Some(wanted)
+    }
+
+    /// The next message that is whole, or the gap in its place. `None` when there is nothing left of the frame.
+    pub(crate) fn next<T, E: Encoding<T>>(&mut self) -> Option<Result<Message<T>, RecvError>> {
+        let Self { node, me, open, pieces } = self;
+        let Open { frame, cursor, topics, content_types } = open.as_mut()?;
+        let index = |index: u32| usize::try_from(index).unwrap_or(usize::MAX);
+        while let Some(entry) = cursor.next(frame) {
+            let entry = match entry {
+                Ok(entry) => entry,
+                // Either one message, which asks for what this version does not know, or the rest of the frame.
+                Err(error) => {
+                    if pieces.is_first() {
+                        warn!(source = %frame.stream.node, %error, "part of a frame cannot be read; more will not be said");
+                    }
+                    continue;
+                }
+            };
+            let wanted = topics.get(index(entry.topic)).and_then(Option::as_ref);
+            let (Some(wanted), Some(content_type)) = (wanted, content_types.get(index(entry.content_type))) else {
+                continue;
+            };
+            if !is_chosen(me, &wanted.siblings, &wanted.holders, *node, frame, &entry) {
+                continue;
+            }
+            let payload = match pieces.whole(frame, &entry) {
+                Some(Ok(Payload::Part(part))) => E::decode_part(&frame.bytes, part),
+                Some(Ok(Payload::Joined(payload))) => E::decode(&payload),
+                Some(Err(lag)) => return Some(Err(lag.into())),
+                None => continue,
+            };
+            let source = frame.stream.node;
+            return Some(match payload {
+                Ok(payload) => Ok(Message {
+                    topic: Arc::clone(&wanted.name),
+                    id: frame.message_id(&entry),
+                    source,
+                    time: UNIX_EPOCH + Duration::from_micros(frame.time(&entry)),
+                    content_type: Arc::clone(content_type),
+                    headers: entry.headers.iter().copied().collect(),
+                    payload,
+                }),
+                Err(reason) => Err(RecvError::Decode { topic: wanted.name.to_string(), source_peer: source, reason }),
+            });
+        }
+        self.open = None;
+        None
+    }
+}
+
+impl From<Lag> for RecvError {
+    fn from(lag: Lag) -> Self {
+        Self::Lagged { missed: lag.missed, exact: lag.exact }
+    }
+}
+
+/// Large messages that are being put together.
+#[derive(Debug)]
+struct Pieces {
     under_way: VecDeque<UnderWay>,
     largest: usize,
     /// Whether it was said that something cannot be read.
@@ -41,82 +162,16 @@ struct UnderWay {
     payload: Vec<u8>,
 }
 
-impl Unpacker {
-    pub(crate) fn new(
-        node: PeerId,
-        id: SubscriberId,
-        patterns: Vec<Arc<str>>,
-        group: Option<Arc<str>>,
-        largest: usize,
-    ) -> Self {
-        let me = LocalSubscriber { id, patterns: patterns.into(), group };
-        Self { node, me, ready: VecDeque::new(), under_way: VecDeque::new(), largest, told: false }
-    }
-
-    /// The next message that is whole, or the gap in its place.
-    pub(crate) fn next(&mut self) -> Option<Result<Message<Bytes>, Lag>> {
-        self.ready.pop_front()
-    }
-
-    /// Takes a frame apart. `routes` say who shared the group when it was delivered.
-    pub(crate) fn unpack(&mut self, frame: &Arc<Frame>, routes: &Routes) {
-        let topics: Vec<Arc<str>> = frame.header.topics.iter().map(|topic| topic.as_str().into()).collect();
-        let types: Vec<Arc<str>> = frame.header.content_types.iter().map(|text| text.as_str().into()).collect();
-        for entry in frame.entries() {
-            let entry = match entry {
-                Ok(entry) => entry,
-                // Either one message, which asks for what this version does not know, or the rest of the frame.
-                Err(error) => {
-                    if self.is_first() {
-                        warn!(source = %frame.stream.node, %error, "part of a frame cannot be read; more will not be said");
-                    }
-                    continue;
-                }
-            };
-            if !self.wants(frame, &entry, routes) {
-                continue;
-            }
-            let Some(payload) = self.whole(frame, &entry) else { continue };
-            let index = |index: u32| usize::try_from(index).unwrap_or(usize::MAX);
-            let (Some(topic), Some(content_type)) =
-                (topics.get(index(entry.topic)), types.get(index(entry.content_type)))
-            else {
-                continue;
-            };
-            self.ready.push_back(Ok(Message {
-                topic: Arc::clone(topic),
-                id: frame.message_id(&entry),
-                source: frame.stream.node,
-                time: UNIX_EPOCH + Duration::from_micros(frame.time(&entry)),
-                content_type: Arc::clone(content_type),
-                headers: entry.headers.iter().copied().collect(),
-                payload,
-            }));
-        }
-    }
-
-    fn wants(&self, frame: &Frame, entry: &Entry<'_>, routes: &Routes) -> bool {
-        let Some(group) = &self.me.group else {
-            return is_for(&self.me, &[], &[], self.node, frame, entry);
-        };
-        let topic = usize::try_from(entry.topic).ok().and_then(|index| frame.header.topics.get(index));
-        let Some(topic) = topic else { return false };
-        let sibling = |local: &&LocalSubscriber| local.group.as_ref() == Some(group) && local.listens(topic);
-        let siblings: Vec<_> = routes.local.iter().filter(sibling).map(|local| local.id).collect();
-        let groups = routes.reach(topic, self.node).groups;
-        let holders = groups.into_iter().find(|known| known.name == *group).map(|known| known.holders);
-        is_for(&self.me, &siblings, &holders.unwrap_or_default(), self.node, frame, entry)
-    }
-
-    /// The payload, when all of it is here.
-    fn whole(&mut self, frame: &Arc<Frame>, entry: &Entry<'_>) -> Option<Bytes> {
-        let Some(fragment) = entry.fragment else { return Some(frame.slice(entry.payload)) };
+impl Pieces {
+    /// The payload, when all of it is here, or the gap in its place.
+    fn whole<'a>(&mut self, frame: &Frame, entry: &Entry<'a>) -> Option<Result<Payload<'a>, Lag>> {
+        let Some(fragment) = entry.fragment else { return Some(Ok(Payload::Part(entry.payload))) };
         let id = frame.message_id(entry);
         let known = self.under_way.iter().position(|known| known.stream == frame.stream);
         let mut message = match (known.and_then(|index| self.under_way.remove(index)), fragment.index) {
             (_, 0) => UnderWay { stream: frame.stream, id, next: 0, payload: Vec::new() },
             (Some(message), index) if message.id == id && message.next == index => message,
-            (_, _) => return self.not_whole(fragment),
+            (_, _) => return not_whole(fragment),
         };
         message.next += 1;
         message.payload.extend(entry.payload);
@@ -125,10 +180,10 @@ impl Unpacker {
                 let node = frame.stream.node;
                 warn!(source = %node, %id, "a message is larger than the limit here and is dropped; more will not be said");
             }
-            return self.not_whole(fragment);
+            return not_whole(fragment);
         }
         if fragment.is_last() {
-            return Some(message.payload.into());
+            return Some(Ok(Payload::Joined(message.payload.into())));
         }
         self.under_way.push_back(message);
         if self.under_way.len() > UNDER_WAY {
@@ -141,13 +196,10 @@ impl Unpacker {
     fn is_first(&mut self) -> bool {
         !std::mem::replace(&mut self.told, true)
     }
+}
 
-    /// A fragment came whose beginning is gone. The message counts where it ends: a gap that takes its last fragment is told
-    /// by whoever found the gap, and one that does not is told here.
-    fn not_whole(&mut self, fragment: Fragment) -> Option<Bytes> {
-        if fragment.is_last() {
-            self.ready.push_back(Err(Lag { missed: 1, exact: true }));
-        }
-        None
-    }
+/// A fragment came whose beginning is gone. The message counts where it ends: a gap that takes its last fragment is told
+/// by whoever found the gap, and one that does not is told here.
+fn not_whole<P>(fragment: Fragment) -> Option<Result<P, Lag>> {
+    fragment.is_last().then_some(Err(Lag { missed: 1, exact: true }))
 }

@@ -102,9 +102,13 @@ where
     }
 
     fn decode(payload: &Bytes) -> Result<T, PayloadError> {
+        Self::decode_part(payload, payload)
+    }
+
+    fn decode_part(_: &Bytes, part: &[u8]) -> Result<T, PayloadError> {
         // Lists of the user's may be as long as the payload allows.
-        let bounds = Bounds::new(payload.len(), usize::MAX);
-        read(payload, &bounds).and_then(|read| whole(payload, read)).map_err(PayloadError::new)
+        let bounds = Bounds::new(part.len(), usize::MAX);
+        read(part, &bounds).and_then(|read| whole(part, read)).map_err(PayloadError::new)
     }
 }
 

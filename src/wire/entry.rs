@@ -46,6 +46,7 @@ impl<'a> Entry<'a> {
     }
 
     /// Reads one from the start of `bytes`, and says how many bytes it took.
+    #[inline]
     pub(super) fn read(bytes: &'a [u8]) -> Result<(Self, usize), CodecError> {
         let mut input = Input { rest: bytes };
         let entry = Self {
@@ -82,11 +83,13 @@ fn write_number(body: &mut Vec<u8>, number: u64) {
     }
 }
 
+#[inline]
 fn write_length(body: &mut Vec<u8>, length: usize) {
     // No list or text is as long as that: it would not fit into memory.
     write_number(body, u64::try_from(length).unwrap_or(u64::MAX));
 }
 
+#[inline]
 fn write_bytes(body: &mut Vec<u8>, bytes: &[u8]) {
     write_length(body, bytes.len());
     body.extend_from_slice(bytes);
@@ -105,6 +108,7 @@ impl<'a> Input<'a> {
         Ok(*byte)
     }
 
+    #[inline]
     fn array<const N: usize>(&mut self) -> Result<[u8; N], CodecError> {
         let (array, rest) = self.rest.split_first_chunk().ok_or_else(cut_short)?;
         self.rest = rest;
@@ -146,6 +150,7 @@ impl<'a> Input<'a> {
         str::from_utf8(self.bytes()?).map_err(|error| CodecError::malformed(error.to_string()))
     }
 
+    #[inline]
     fn fragment(&mut self) -> Result<Option<Fragment>, CodecError> {
         match self.byte()? {
             0 => Ok(None),
