@@ -13,7 +13,7 @@ use crate::error::RecvError;
 use crate::mesh::event::{Lag, SubscriberId};
 use crate::mesh::routes::{LocalSubscriber, Routes};
 use crate::mesh::subscriptions::is_chosen;
-use crate::message::Message;
+use crate::message::{Message, Origin};
 use crate::payload::Encoding;
 use crate::wire::MessageId;
 use crate::wire::frame::{Cursor, Entry, Fragment, Frame, Stream};
@@ -38,13 +38,13 @@ struct Open {
     cursor: Cursor,
     /// What is decided once for all messages of a topic, for each in the frame's table. `None`: they are not for us.
     topics: Vec<Option<Wanted>>,
-    content_types: Vec<Arc<str>>,
 }
 
 /// A topic that this subscriber listens to.
 #[derive(Debug)]
 struct Wanted {
-    name: Arc<str>,
+    /// What its last message shares with the next, if that has the same content type.
+    origin: Option<(u32, Arc<Origin>)>,
     /// The members of the group on this node, and the nodes that hold it, when the frame was delivered.
     siblings: Vec<SubscriberId>,
     holders: Vec<PeerId>,
@@ -71,15 +71,14 @@ impl Unpacker {
     /// Takes a frame, when there is nothing left of the one before. `routes` say who shared the group when it was delivered.
     pub(crate) fn open(&mut self, frame: Arc<Frame>, routes: &Routes) {
         let topics = frame.header.topics.iter().map(|topic| self.wanted(topic, routes)).collect();
-        let content_types = frame.header.content_types.iter().map(|text| text.as_str().into()).collect();
-        self.open = Some(Open { frame, cursor: Cursor::default(), topics, content_types });
+        self.open = Some(Open { frame, cursor: Cursor::default(), topics });
     }
 
     fn wanted(&self, topic: &str, routes: &Routes) -> Option<Wanted> {
         if !self.me.listens(topic) {
             return None;
         }
-        let mut wanted = Wanted { name: topic.into(), siblings: Vec::new(), holders: Vec::new() };
+        let mut wanted = Wanted { origin: None, siblings: Vec::new(), holders: Vec::new() };
         if let Some(group) = &self.me.group {
             let sibling = |local: &&LocalSubscriber| local.group.as_ref() == Some(group) && local.listens(topic);
             wanted.siblings = routes.local.iter().filter(sibling).map(|local| local.id).collect();
@@ -93,8 +92,7 @@ impl Unpacker {
     /// The next message that is whole, or the gap in its place. `None` when there is nothing left of the frame.
     pub(crate) fn next<T, E: Encoding<T>>(&mut self) -> Option<Result<Message<T>, RecvError>> {
         let Self { node, me, open, pieces } = self;
-        let Open { frame, cursor, topics, content_types } = open.as_mut()?;
-        let index = |index: u32| usize::try_from(index).unwrap_or(usize::MAX);
+        let Open { frame, cursor, topics } = open.as_mut()?;
         while let Some(entry) = cursor.next(frame) {
             let entry = match entry {
                 Ok(entry) => entry,
@@ -106,10 +104,7 @@ impl Unpacker {
                     continue;
                 }
             };
-            let wanted = topics.get(index(entry.topic)).and_then(Option::as_ref);
-            let (Some(wanted), Some(content_type)) = (wanted, content_types.get(index(entry.content_type))) else {
-                continue;
-            };
+            let Some(Some(wanted)) = topics.get_mut(index(entry.topic)) else { continue };
             if !is_chosen(me, &wanted.siblings, &wanted.holders, *node, frame, &entry) {
                 continue;
             }
@@ -119,23 +114,46 @@ impl Unpacker {
                 Some(Err(lag)) => return Some(Err(lag.into())),
                 None => continue,
             };
-            let source = frame.stream.node;
+            let origin = wanted.origin(frame, &entry);
             return Some(match payload {
                 Ok(payload) => Ok(Message {
-                    topic: Arc::clone(&wanted.name),
+                    origin: Arc::clone(origin),
                     id: frame.message_id(&entry),
-                    source,
                     time: UNIX_EPOCH + Duration::from_micros(frame.time(&entry)),
-                    content_type: Arc::clone(content_type),
-                    headers: entry.headers.iter().copied().collect(),
+                    headers: entry.headers.into_iter().collect(),
                     payload,
                 }),
-                Err(reason) => Err(RecvError::Decode { topic: wanted.name.to_string(), source_peer: source, reason }),
+                Err(reason) => {
+                    Err(RecvError::Decode { topic: origin.topic.clone(), source_peer: origin.source, reason })
+                }
             });
         }
         self.open = None;
         None
     }
+}
+
+impl Wanted {
+    #[inline]
+    fn origin(&mut self, frame: &Frame, entry: &Entry<'_>) -> &Arc<Origin> {
+        let known = self.origin.take().filter(|(content_type, _)| *content_type == entry.content_type);
+        let made = || (entry.content_type, Arc::new(origin(frame, entry)));
+        &self.origin.insert(known.unwrap_or_else(made)).1
+    }
+}
+
+fn origin(frame: &Frame, entry: &Entry<'_>) -> Origin {
+    let text = |table: &[String], at: u32| table.get(index(at)).cloned().unwrap_or_default();
+    Origin {
+        topic: text(&frame.header.topics, entry.topic),
+        source: frame.stream.node,
+        content_type: text(&frame.header.content_types, entry.content_type),
+    }
+}
+
+/// An index into a frame's table. That it does not point outside was checked.
+fn index(index: u32) -> usize {
+    usize::try_from(index).unwrap_or(usize::MAX)
 }
 
 impl From<Lag> for RecvError {
@@ -202,4 +220,123 @@ impl Pieces {
 /// by whoever found the gap, and one that does not is told here.
 fn not_whole<P>(fragment: Fragment) -> Option<Result<P, Lag>> {
     fragment.is_last().then_some(Err(Lag { missed: 1, exact: true }))
+}
+
+#[cfg(test)]
+mod tests {
+    use libp2p::identity::Keypair;
+
+    use super::*;
+    use crate::payload::{Bincode, Raw};
+    use crate::wire::MeshId;
+    use crate::wire::frame::{Channel, FrameBuilder, Outbound, Place, shard_of};
+    use crate::{Headers, mesh::routes::RemoteNode};
+
+    /// Topic, content type, fragment and payload of a message.
+    type Sent<'a> = (&'a str, &'a str, Option<(u32, u32)>, &'a [u8]);
+
+    fn frame(sequence: u64, messages: &[Sent<'_>]) -> Arc<Frame> {
+        let key = Keypair::ed25519_from_bytes([1; 32]).unwrap();
+        let (mut builder, headers) = (FrameBuilder::default(), Headers::default());
+        for (counter, (topic, content_type, fragment, payload)) in (1..).zip(messages) {
+            let fragment = fragment.map(|(index, count)| Fragment { index, count });
+            let (choices, time) = (&[][..], 1_000 + counter);
+            let outbound =
+                Outbound { topic, content_type, headers: &headers, choices, counter, time, fragment, payload };
+            builder.push(&outbound).unwrap();
+        }
+        let channel = Channel::Shard(shard_of("a"));
+        let stream = Stream { node: key.public().to_peer_id(), incarnation: 1, channel };
+        let place = Place { stream, sequence, count: 100, attempt: 0, start: [0; 8] };
+        Arc::new(builder.sign(place, MeshId([1; 16]), &key).unwrap())
+    }
+
+    fn unpacker(node: PeerId, pattern: &str, group: Option<&str>) -> Unpacker {
+        Unpacker::new(node, SubscriberId(1), vec![pattern.into()], group.map(Into::into), 1_000)
+    }
+
+    /// What is read next, in words.
+    fn next<T, E: Encoding<T>>(unpacker: &mut Unpacker, text: impl Fn(&T) -> String) -> Option<String> {
+        Some(match unpacker.next::<T, E>()? {
+            Ok(message) => {
+                let micros = message.time().duration_since(UNIX_EPOCH).unwrap().as_micros();
+                let (topic, content_type, counter) = (message.topic(), message.content_type(), message.id().counter);
+                format!("{topic} {content_type} {counter} {micros} {}", text(&message))
+            }
+            Err(RecvError::Lagged { missed, .. }) => format!("{missed} missed"),
+            Err(other) => other.to_string(),
+        })
+    }
+
+    fn all(unpacker: &mut Unpacker) -> Vec<String> {
+        std::iter::from_fn(|| next::<Bytes, Raw>(unpacker, |body| String::from_utf8_lossy(body).into_owned())).collect()
+    }
+
+    #[test]
+    fn what_is_for_the_reader_comes_in_order_with_gaps_in_their_place() {
+        let mut unpacker = unpacker(PeerId::random(), "a.*", None);
+        assert!(all(&mut unpacker).is_empty());
+        let messages: [Sent<'_>; 7] = [
+            ("a.b", "x", None, b"one"),
+            ("a.b.c", "x", None, b"for others"),
+            ("a.b", "y", None, b"two"),
+            ("a.c", "y", Some((1, 2)), b"an end"),
+            ("a.b", "x", None, b"three"),
+            ("a.c", "y", Some((0, 2)), b"a begin"),
+            ("a.c", "y", Some((1, 2)), b"ning"),
+        ];
+        unpacker.open(frame(1, &messages[..6]), &Routes::default());
+        let read = all(&mut unpacker);
+        assert_eq!(read, ["a.b x 1 1001 one", "a.b y 3 1003 two", "1 missed", "a.b x 5 1005 three"]);
+        unpacker.open(frame(2, &messages[6..]), &Routes::default());
+        assert_eq!(all(&mut unpacker), ["1 missed"], "it has another id");
+        unpacker.open(frame(3, &[("a.c", "y", Some((0, 2)), b"a begin")]), &Routes::default());
+        assert!(all(&mut unpacker).is_empty());
+        unpacker.open(frame(4, &messages[6..]), &Routes::default());
+        assert_eq!(all(&mut unpacker), ["a.c y 1 1001 a beginning"]);
+    }
+
+    #[test]
+    fn what_cannot_be_decoded_is_told_and_the_next_one_follows() {
+        let mut unpacker = unpacker(PeerId::random(), ">", None);
+        unpacker.open(
+            frame(1, &[("a", "", None, &[7]), ("a", "", None, &[7, 8]), ("a", "", None, &[9])]),
+            &Routes::default(),
+        );
+        let mut next = || next::<u8, Bincode>(&mut unpacker, u8::to_string);
+        assert_eq!(next().as_deref(), Some("a  1 1001 7"));
+        assert!(next().is_some_and(|told| told.contains("1 bytes are left over")));
+        assert_eq!((next().as_deref(), next()), (Some("a  3 1003 9"), None));
+    }
+
+    #[test]
+    fn the_members_of_a_group_share_each_topic_among_those_who_listen_to_it() {
+        let nodes = [PeerId::random(), PeerId::random()];
+        let interest =
+            |pattern: &str| crate::wire::roster::Interest { pattern: pattern.into(), group: Some("g".into()) };
+        let routes = |me: usize| Routes {
+            remote: vec![RemoteNode { peer: nodes[1 - me], linked: true, interests: [interest("a.both")].into() }],
+            local: vec![LocalSubscriber {
+                id: SubscriberId(1),
+                patterns: ["a.>".into()].into(),
+                group: Some("g".into()),
+            }],
+            ..Routes::default()
+        };
+        let messages: Vec<Sent<'_>> = (0..64).map(|_| ("a.both", "", None, &b"x"[..])).collect();
+        let read = [0, 1].map(|me| {
+            let mut unpacker = unpacker(nodes[me], "a.>", Some("g"));
+            unpacker.open(frame(1, &messages), &routes(me));
+            all(&mut unpacker)
+        });
+        assert!(!read[0].is_empty() && !read[1].is_empty());
+        let mut together = read.concat();
+        together.sort_unstable();
+        together.dedup();
+        assert_eq!(together.len(), 64);
+        assert_eq!(read[0].len() + read[1].len(), 64);
+        let mut unpacker = unpacker(nodes[0], "a.>", Some("g"));
+        unpacker.open(frame(1, &[("a.mine", "", None, b"x")]), &routes(0));
+        assert_eq!(all(&mut unpacker).len(), 1, "nobody else listens to it");
+    }
 }

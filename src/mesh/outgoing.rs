@@ -284,6 +284,31 @@ mod tests {
     }
 
     #[test]
+    fn the_first_that_waits_on_a_shard_says_so() {
+        let (_, mut outgoing) = node();
+        let headers = Headers::default();
+        let is_first = |outgoing: &mut Outgoing, topic: &str, bytes: usize| {
+            outgoing.append(&draft(topic, &headers, &vec![0; bytes]), Wall(1)).expect("appended").is_first
+        };
+        assert!(is_first(&mut outgoing, "a", 200_000), "of several frames");
+        assert!(!is_first(&mut outgoing, "a", 1));
+        assert!(is_first(&mut outgoing, "b", 0) && !is_first(&mut outgoing, "b", 1));
+        outgoing.allow(shard_of("a"), 0);
+        while next(&mut outgoing).is_some() {}
+        assert!(!is_first(&mut outgoing, "a", 1) && is_first(&mut outgoing, "b", 1));
+    }
+
+    #[test]
+    fn what_is_refused_leaves_nothing_that_waits() {
+        let (_, mut outgoing) = node();
+        let (headers, payload) = (Headers::default(), [0; 200_000]);
+        let content_type = "t".repeat(1_000);
+        let refused = Draft { content_type: &content_type, ..draft("a", &headers, &payload) };
+        assert!(matches!(outgoing.append(&refused, Wall(1)), Err(Refused::Codec(_))));
+        assert!(outgoing.is_empty() && next(&mut outgoing).is_none());
+    }
+
+    #[test]
     fn every_shard_gets_its_turn() {
         let (_, mut outgoing) = node();
         let headers = Headers::default();

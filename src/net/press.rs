@@ -263,6 +263,7 @@ async fn until(deadline: Option<Instant>) {
 #[cfg(test)]
 mod tests {
     use libp2p::futures::FutureExt;
+    use tokio::task::JoinSet;
 
     use super::*;
     use crate::Headers;
@@ -315,6 +316,49 @@ mod tests {
             () = signer.run() => panic!("the signer ended"),
         };
         assert!(frames <= 3, "{frames} frames came first");
+    }
+
+    #[tokio::test]
+    async fn what_waited_behind_others_goes_with_them_when_there_is_leave() {
+        let (press, signer, _want, mut driver) = press(8 << 20);
+        let mut tasks = JoinSet::new();
+        tasks.spawn(signer.run());
+        for round in 0..100_u64 {
+            press.allow(shard_of("a.b"), round);
+            // The first wakes the signer, in vain. Those behind it do not.
+            for _ in 0..3 {
+                append(&press, 10).await.unwrap();
+                tokio::task::yield_now().await;
+            }
+            assert!(driver.try_recv().is_err());
+            press.allow(shard_of("a.b"), round + 1);
+            let came = tokio::time::timeout(Duration::from_secs(5), driver.recv()).await;
+            assert!(matches!(came, Ok(Some(Input::Frame { frame, .. })) if frame.header.messages == 3));
+        }
+    }
+
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    async fn no_wake_up_is_lost_between_publishers_and_the_signer() {
+        let (press, signer, _want, mut driver) = press(20_000);
+        let mut tasks = JoinSet::new();
+        tasks.spawn(signer.run());
+        for _ in 0..4 {
+            let press = Arc::clone(&press);
+            tasks.spawn(async move {
+                for size in 0..5_000 {
+                    append(&press, size % 700).await.unwrap();
+                }
+            });
+        }
+        let all = async {
+            let mut messages = 0;
+            while messages < 20_000 {
+                let Some(Input::Frame { frame, .. }) = driver.recv().await else { panic!("the signer ended") };
+                messages += frame.header.messages;
+            }
+        };
+        tokio::time::timeout(Duration::from_secs(60), all).await.expect("all came");
+        press.drained().await;
     }
 
     #[tokio::test]

@@ -64,22 +64,24 @@ impl<'a> Entry<'a> {
     }
 }
 
-#[inline]
+/// Most numbers take a byte, so that alone stands in line.
+#[inline(always)]
 fn write_number(body: &mut Vec<u8>, number: u64) {
-    match (u8::try_from(number), u16::try_from(number), u32::try_from(number)) {
-        (Ok(number @ 0..=SINGLE), ..) => body.push(number),
-        (_, Ok(number), _) => {
-            let [low, high] = number.to_le_bytes();
-            body.extend_from_slice(&[TWO, low, high]);
-        }
-        (_, _, Ok(number)) => {
-            body.push(FOUR);
-            body.extend_from_slice(&number.to_le_bytes());
-        }
-        _ => {
-            body.push(EIGHT);
-            body.extend_from_slice(&number.to_le_bytes());
-        }
+    match u8::try_from(number) {
+        Ok(number @ 0..=SINGLE) => body.push(number),
+        Ok(_) | Err(_) => write_wide(body, number),
+    }
+}
+
+#[inline(never)]
+fn write_wide(body: &mut Vec<u8>, number: u64) {
+    let [a, b, c, d, e, f, g, h] = number.to_le_bytes();
+    if u16::try_from(number).is_ok() {
+        body.extend_from_slice(&[TWO, a, b]);
+    } else if u32::try_from(number).is_ok() {
+        body.extend_from_slice(&[FOUR, a, b, c, d]);
+    } else {
+        body.extend_from_slice(&[EIGHT, a, b, c, d, e, f, g, h]);
     }
 }
 
@@ -101,7 +103,7 @@ struct Input<'a> {
 }
 
 impl<'a> Input<'a> {
-    #[inline]
+    #[inline(always)]
     fn byte(&mut self) -> Result<u8, CodecError> {
         let (byte, rest) = self.rest.split_first().ok_or_else(cut_short)?;
         self.rest = rest;
@@ -116,21 +118,28 @@ impl<'a> Input<'a> {
     }
 
     /// A number of at most 32 bits.
-    #[inline]
+    #[inline(always)]
     fn small(&mut self) -> Result<u32, CodecError> {
         match self.byte()? {
             number @ 0..=SINGLE => Ok(number.into()),
-            TWO => Ok(u16::from_le_bytes(self.array()?).into()),
-            FOUR => Ok(u32::from_le_bytes(self.array()?)),
-            _ => Err(no_number()),
+            // Eight bytes are refused whatever stands in them.
+            EIGHT => Err(no_number()),
+            width => u32::try_from(self.wide(width)?).map_err(|_| no_number()),
         }
     }
 
     /// A number of at most 64 bits.
-    #[inline]
+    #[inline(always)]
     fn number(&mut self) -> Result<u64, CodecError> {
         match self.byte()? {
             number @ 0..=SINGLE => Ok(number.into()),
+            width => self.wide(width),
+        }
+    }
+
+    #[inline(never)]
+    fn wide(&mut self, width: u8) -> Result<u64, CodecError> {
+        match width {
             TWO => Ok(u16::from_le_bytes(self.array()?).into()),
             FOUR => Ok(u32::from_le_bytes(self.array()?).into()),
             EIGHT => Ok(u64::from_le_bytes(self.array()?)),
@@ -163,14 +172,27 @@ impl<'a> Input<'a> {
         Ok(Extension { tag: self.byte()?, value: self.bytes()?.to_vec() })
     }
 
-    /// A list of at most `most`. It grows with what is there, whatever length it claims.
-    #[inline]
+    /// A list of at most `most`. Most are empty.
+    #[inline(always)]
     fn list<T>(
         &mut self,
         most: usize,
         read: impl Fn(&mut Self) -> Result<T, CodecError>,
     ) -> Result<Vec<T>, CodecError> {
-        let length = self.number()?;
+        match self.number()? {
+            0 => Ok(Vec::new()),
+            length => self.elements(length, most, read),
+        }
+    }
+
+    /// The list grows with what is there, whatever length it claims.
+    #[inline(never)]
+    fn elements<T>(
+        &mut self,
+        length: u64,
+        most: usize,
+        read: impl Fn(&mut Self) -> Result<T, CodecError>,
+    ) -> Result<Vec<T>, CodecError> {
         if usize::try_from(length).map_or(true, |length| length > most) {
             return Err(CodecError::malformed(format!("a list has more than {most} elements")));
         }
