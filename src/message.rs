@@ -1,5 +1,6 @@
 //! What a subscriber receives.
 
+use std::fmt;
 use std::ops::Deref;
 use std::sync::Arc;
 use std::time::SystemTime;
@@ -31,21 +32,27 @@ use crate::wire::MessageId;
 ///     println!("tenant {:?}, {}: {:?}", message.headers().get("tenant"), message.content_type(), **message);
 /// }
 /// ```
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct Message<T> {
-    pub(crate) topic: Arc<str>,
+    pub(crate) origin: Arc<Origin>,
     pub(crate) id: MessageId,
-    pub(crate) source: PeerId,
     pub(crate) time: SystemTime,
-    pub(crate) content_type: Arc<str>,
     pub(crate) headers: Headers,
     pub(crate) payload: T,
+}
+
+/// What messages that came together have in common. Shared by them, so that each is small: it is moved several times.
+#[derive(Debug)]
+pub(crate) struct Origin {
+    pub(crate) topic: String,
+    pub(crate) source: PeerId,
+    pub(crate) content_type: String,
 }
 
 impl<T> Message<T> {
     /// The topic that it was published on.
     pub fn topic(&self) -> &str {
-        &self.topic
+        &self.origin.topic
     }
 
     /// Its id, unique in the mesh.
@@ -55,7 +62,7 @@ impl<T> Message<T> {
 
     /// The node that published it. Its signature was checked.
     pub fn source(&self) -> PeerId {
-        self.source
+        self.origin.source
     }
 
     /// When it was published, by the publisher's clock, to the microsecond.
@@ -65,7 +72,7 @@ impl<T> Message<T> {
 
     /// What the payload is, as the publisher says, such as `application/json`.
     pub fn content_type(&self) -> &str {
-        &self.content_type
+        &self.origin.content_type
     }
 
     /// What the publisher attached.
@@ -82,6 +89,21 @@ impl<T> Message<T> {
     /// ```
     pub fn into_payload(self) -> T {
         self.payload
+    }
+}
+
+impl<T: fmt::Debug> fmt::Debug for Message<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Origin { topic, source, content_type } = &*self.origin;
+        f.debug_struct("Message")
+            .field("topic", topic)
+            .field("id", &self.id)
+            .field("source", source)
+            .field("time", &self.time)
+            .field("content_type", content_type)
+            .field("headers", &self.headers)
+            .field("payload", &self.payload)
+            .finish()
     }
 }
 

@@ -40,12 +40,34 @@ pub trait Encoding<T> {
     /// If the value cannot be written in this encoding.
     fn encode(value: &T) -> Result<Bytes, PayloadError>;
 
+    /// As [`encode`](Self::encode), into a buffer that is used again for the next value, or not at all if the payload is
+    /// there already. What the buffer held is gone.
+    ///
+    /// # Errors
+    ///
+    /// If the value cannot be written in this encoding.
+    #[doc(hidden)]
+    fn encode_in<'a>(value: &'a T, buffer: &'a mut Vec<u8>) -> Result<&'a [u8], PayloadError> {
+        *buffer = Self::encode(value)?.into();
+        Ok(buffer)
+    }
+
     /// Reads the payload back.
     ///
     /// # Errors
     ///
     /// If the bytes are no such value.
     fn decode(payload: &Bytes) -> Result<T, PayloadError>;
+
+    /// As [`decode`](Self::decode), from a part of what came, for encodings that need not keep it.
+    ///
+    /// # Errors
+    ///
+    /// If the bytes are no such value.
+    #[doc(hidden)]
+    fn decode_part(whole: &Bytes, part: &[u8]) -> Result<T, PayloadError> {
+        Self::decode(&whole.slice_ref(part))
+    }
 }
 
 /// The default encoding: compact and fast, for programs that share the Rust types.
@@ -126,8 +148,18 @@ where
         serde_json::to_vec(value).map(Bytes::from).map_err(PayloadError::new)
     }
 
+    fn encode_in<'a>(value: &'a T, buffer: &'a mut Vec<u8>) -> Result<&'a [u8], PayloadError> {
+        buffer.clear();
+        serde_json::to_writer(&mut *buffer, value).map_err(PayloadError::new)?;
+        Ok(buffer)
+    }
+
     fn decode(payload: &Bytes) -> Result<T, PayloadError> {
-        serde_json::from_slice(payload).map_err(PayloadError::new)
+        Self::decode_part(payload, payload)
+    }
+
+    fn decode_part(_: &Bytes, part: &[u8]) -> Result<T, PayloadError> {
+        serde_json::from_slice(part).map_err(PayloadError::new)
     }
 }
 
@@ -136,6 +168,10 @@ impl Encoding<Bytes> for Raw {
 
     fn encode(value: &Bytes) -> Result<Bytes, PayloadError> {
         Ok(value.clone())
+    }
+
+    fn encode_in<'a>(value: &'a Bytes, _: &'a mut Vec<u8>) -> Result<&'a [u8], PayloadError> {
+        Ok(value)
     }
 
     fn decode(payload: &Bytes) -> Result<Bytes, PayloadError> {

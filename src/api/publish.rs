@@ -2,18 +2,19 @@
 
 use std::fmt;
 use std::future::IntoFuture;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use bytes::Bytes;
 use futures::future::BoxFuture;
+use tokio::sync::watch;
 
 use super::Node;
 use super::size::check;
 use crate::error::{Closed, PublishError};
 use crate::mesh::event::{Answer, Command};
 use crate::mesh::outgoing::{Appended, Draft};
-use crate::mesh::routes::{Reach, Routes};
+use crate::mesh::routes::{Group, Reach, Routes};
 use crate::message::Headers;
 use crate::payload::{Encoding, PayloadError};
 use crate::topic::{Name, Topic};
@@ -179,7 +180,7 @@ async fn wait_for_listeners(node: &Node, topic: &str, wanted: usize, timeout: Du
 /// On a short-lived node: waits for the neighbours' word, for as long as the caller likes: the mesh has no limit of its own
 /// while somebody waits. On others the message is on its way as it is.
 async fn confirm(node: &Node, appended: Appended, reach: &Reach, timeout: Duration) -> Result<Published, PublishError> {
-    let Appended { id, shard, sequence } = appended;
+    let Appended { id, shard, sequence, .. } = appended;
     let mut published = Published { id, peers: reach.linked, listeners: reach.peers, local: reach.local };
     if !node.about.short_lived {
         return Ok(published);
@@ -221,16 +222,27 @@ pub struct Publisher<T, E> {
     node: Node,
     topic: Topic<T, E>,
     shard: u8,
-    /// Who listened when last looked, and the routes that said so.
-    known: Mutex<(Arc<Routes>, Arc<Reach>)>,
+    known: Mutex<Known>,
 }
+
+/// What a publisher keeps from message to message.
+struct Known {
+    routes: watch::Receiver<Arc<Routes>>,
+    /// The groups that listened when last looked, if any.
+    groups: Option<Arc<[Group]>>,
+    /// Where values are encoded. One that is published meanwhile finds none, and makes its own.
+    buffer: Vec<u8>,
+}
+
+/// A publisher keeps no larger buffer: few values need one.
+const KEPT: usize = 64 * 1024;
 
 impl<T, E: Encoding<T>> Publisher<T, E> {
     pub(crate) fn new(node: Node, topic: Topic<T, E>) -> Self {
-        let routes = Arc::clone(&node.handle.routes.borrow());
-        let reach = Arc::new(routes.reach(topic.name(), node.handle.me));
+        let mut routes = node.handle.routes.clone();
+        let groups = groups(&routes.borrow_and_update(), topic.name(), &node);
         let shard = shard_of(topic.name());
-        Self { node, topic, shard, known: Mutex::new((routes, reach)) }
+        Self { node, topic, shard, known: Mutex::new(Known { routes, groups, buffer: Vec::new() }) }
     }
 
     /// The topic.
@@ -245,19 +257,23 @@ impl<T, E: Encoding<T>> Publisher<T, E> {
     ///
     /// If the value cannot be encoded or is too large, or the node is gone.
     pub async fn publish(&self, value: &T) -> Result<MessageId, PublishError> {
-        let payload = E::encode(value).map_err(PublishError::Encode)?;
+        let (groups, mut buffer) = self.look();
+        let payload = E::encode_in(value, &mut buffer).map_err(PublishError::Encode)?;
         let headers = Headers::default();
-        check(&payload, &headers, E::CONTENT_TYPE, self.node.about.limits.message)?;
-        let reach = self.reach();
+        check(payload, &headers, E::CONTENT_TYPE, self.node.about.limits.message)?;
         let draft = Draft {
             topic: self.topic.name(),
             shard: self.shard,
             content_type: E::CONTENT_TYPE,
             headers: &headers,
-            groups: &reach.groups,
-            payload: &payload,
+            groups: groups.as_deref().unwrap_or_default(),
+            payload,
         };
-        Ok(self.node.handle.press.append(&draft).await?.id)
+        let appended = self.node.handle.press.append(&draft).await?;
+        if buffer.capacity() <= KEPT {
+            self.known().buffer = buffer;
+        }
+        Ok(appended.id)
     }
 
     /// Waits until that many other nodes listen to the topic, however long that takes.
@@ -270,14 +286,26 @@ impl<T, E: Encoding<T>> Publisher<T, E> {
         Ok(self.node.handle.wait_for_routes(|routes| routes.reach(topic, me).peers >= peers).await?)
     }
 
-    fn reach(&self) -> Arc<Reach> {
-        let routes = self.node.handle.routes.borrow();
-        let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
-        if !Arc::ptr_eq(&known.0, &routes) {
-            *known = (Arc::clone(&routes), Arc::new(routes.reach(self.topic.name(), self.node.handle.me)));
+    /// The groups that listen now, and the buffer.
+    fn look(&self) -> (Option<Arc<[Group]>>, Vec<u8>) {
+        let mut known = self.known();
+        // It is an error when the node is gone.
+        if known.routes.has_changed().unwrap_or(true) {
+            let Known { routes, groups: who, .. } = &mut *known;
+            *who = groups(&routes.borrow_and_update(), self.topic.name(), &self.node);
         }
-        Arc::clone(&known.1)
+        (known.groups.clone(), std::mem::take(&mut known.buffer))
     }
+
+    fn known(&self) -> MutexGuard<'_, Known> {
+        // Nothing in here can panic half-way, so a poisoned lock guards whole data.
+        self.known.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+fn groups(routes: &Routes, topic: &str, node: &Node) -> Option<Arc<[Group]>> {
+    let groups = routes.reach(topic, node.handle.me).groups;
+    (!groups.is_empty()).then(|| groups.into())
 }
 
 impl<T, E> fmt::Debug for Publisher<T, E> {

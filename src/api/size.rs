@@ -2,8 +2,6 @@
 
 use std::fmt;
 
-use bytes::Bytes;
-
 use crate::error::{PublishError, RequestError};
 use crate::message::Headers;
 use crate::payload::PayloadError;
@@ -18,7 +16,7 @@ pub(super) enum Excess {
 }
 
 /// Whether the mesh carries it. `limit`: of this node, for payloads.
-pub(super) fn check(payload: &Bytes, headers: &Headers, content_type: &str, limit: usize) -> Result<(), Excess> {
+pub(super) fn check(payload: &[u8], headers: &Headers, content_type: &str, limit: usize) -> Result<(), Excess> {
     if payload.len() > limit {
         return Err(Excess::Payload { size: payload.len(), limit });
     }
@@ -76,6 +74,8 @@ impl From<Excess> for RequestError {
 
 #[cfg(test)]
 mod tests {
+    use bytes::Bytes;
+
     use super::*;
     use crate::Outcome;
 

@@ -8,14 +8,13 @@ use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
-use bytes::Bytes;
 use futures::Stream;
 use futures::future::BoxFuture;
 
 use super::Node;
 use super::unpack::Unpacker;
 use crate::error::{Closed, RecvError, SubscribeError};
-use crate::mesh::event::{Answer, Delivery, Lag, SubscriberId};
+use crate::mesh::event::{Answer, Delivery, SubscriberId};
 use crate::message::Message;
 use crate::net::handle::Registered;
 use crate::net::mailbox::Mailbox;
@@ -164,33 +163,21 @@ impl<T, E: Encoding<T>> Stream for Subscriber<T, E> {
         // A reader that always finds something must not keep the node's own tasks from running.
         let turn = ready!(tokio::task::coop::poll_proceed(context));
         loop {
-            if let Some(next) = self.unpacker.next() {
+            if let Some(next) = self.unpacker.next::<T, E>() {
                 turn.made_progress();
-                return Poll::Ready(Some(next.map_err(gap).and_then(decode::<T, E>)));
+                return Poll::Ready(Some(next));
             }
             match ready!(self.mailbox.poll_take(context)) {
                 Some(Delivery::Frame(frame, routes)) => {
-                    self.unpacker.unpack(&frame, &routes);
+                    self.unpacker.open(frame, &routes);
                     if self.mailbox.is_behind() {
                         self.registered.handle.hub.progress(self.registered.id);
                     }
                 }
-                Some(Delivery::Lagged(lag)) => return Poll::Ready(Some(Err(gap(lag)))),
+                Some(Delivery::Lagged(lag)) => return Poll::Ready(Some(Err(lag.into()))),
                 None => return Poll::Ready(None),
             }
         }
-    }
-}
-
-fn gap(lag: Lag) -> RecvError {
-    RecvError::Lagged { missed: lag.missed, exact: lag.exact }
-}
-
-fn decode<T, E: Encoding<T>>(packed: Message<Bytes>) -> Result<Message<T>, RecvError> {
-    let Message { topic, id, source, time, content_type, headers, payload } = packed;
-    match E::decode(&payload) {
-        Ok(payload) => Ok(Message { topic, id, source, time, content_type, headers, payload }),
-        Err(reason) => Err(RecvError::Decode { topic: topic.to_string(), source_peer: source, reason }),
     }
 }
 

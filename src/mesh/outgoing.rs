@@ -35,6 +35,8 @@ pub(crate) struct Appended {
     pub(crate) shard: u8,
     /// The frame in which it ends.
     pub(crate) sequence: u64,
+    /// Nothing of its shard waited before.
+    pub(crate) is_first: bool,
 }
 
 /// The frame of a shard that would be taken next.
@@ -97,7 +99,7 @@ impl Outgoing {
         // The members of further groups decide for themselves, by the same hash.
         let choices: Vec<Choice> =
             draft.groups.iter().take(MAX_CHOICES).filter_map(|group| choice(id, group)).collect();
-        let template = Outbound {
+        let mut piece = Outbound {
             topic: draft.topic,
             content_type: draft.content_type,
             headers: draft.headers,
@@ -107,29 +109,20 @@ impl Outgoing {
             fragment: None,
             payload: draft.payload,
         };
-        let room = FrameBuilder::room(template.beside()).max(1);
+        let room = FrameBuilder::room(piece.beside()).max(1);
         let pieces = draft.payload.len().div_ceil(room).max(1);
+        let stream = Stream { node: self.node, incarnation: self.incarnation, channel: Channel::Shard(draft.shard) };
+        let shard = self.shards.entry(draft.shard).or_insert_with(Shard::new);
+        let is_first = shard.next().is_none();
         for index in 0..pieces {
-            let end = draft.payload.len().min((index + 1) * room);
-            let fragment = (pieces > 1).then(|| Fragment { index: small(index), count: small(pieces) });
-            let piece = Outbound { fragment, payload: &draft.payload[index * room..end], ..template.clone() };
-            self.push(draft.shard, &piece).map_err(Refused::Codec)?;
+            if pieces > 1 {
+                piece.fragment = Some(Fragment { index: small(index), count: small(pieces) });
+                piece.payload = &draft.payload[index * room..draft.payload.len().min((index + 1) * room)];
+            }
+            self.bytes += shard.push(&piece, stream, self.start).map_err(Refused::Codec)?;
         }
         self.next_counter += 1;
-        let sequence = self.shards.get(&draft.shard).map_or(0, |shard| shard.next_sequence);
-        Ok(Appended { id, shard: draft.shard, sequence })
-    }
-
-    fn push(&mut self, number: u8, message: &Outbound<'_>) -> Result<(), CodecError> {
-        let (node, incarnation, start) = (self.node, self.incarnation, self.start);
-        let shard = self.shards.entry(number).or_insert_with(Shard::new);
-        if !shard.open.is_empty() && !shard.open.fits(message) {
-            shard.close(Stream { node, incarnation, channel: Channel::Shard(number) }, start);
-        }
-        let before = if shard.open.is_empty() { 0 } else { shard.open.len() };
-        shard.open.push(message)?;
-        self.bytes += shard.open.len() - before;
-        Ok(())
+        Ok(Appended { id, shard: draft.shard, sequence: shard.next_sequence, is_first })
     }
 
     /// The next frame of the shards that may go on. `may_go` is told the shard, and up to which sequence number gossip is
@@ -172,6 +165,16 @@ impl Shard {
             None => self.next_sequence,
         };
         Some(Next { sequence, allowed: self.allowed })
+    }
+
+    /// Appends a message or a piece of one, and says by how much what waits has grown.
+    fn push(&mut self, message: &Outbound<'_>, stream: Stream, start: [u8; 8]) -> Result<usize, CodecError> {
+        if !self.open.is_empty() && !self.open.fits(message) {
+            self.close(stream, start);
+        }
+        let before = if self.open.is_empty() { 0 } else { self.open.len() };
+        self.open.push(message)?;
+        Ok(self.open.len() - before)
     }
 
     fn close(&mut self, stream: Stream, start: [u8; 8]) {
@@ -278,6 +281,31 @@ mod tests {
         next(&mut outgoing).expect("a frame");
         assert!(outgoing.is_empty());
         outgoing.append(&draft("a", &headers, &payload), Wall(1)).expect("room again");
+    }
+
+    #[test]
+    fn the_first_that_waits_on_a_shard_says_so() {
+        let (_, mut outgoing) = node();
+        let headers = Headers::default();
+        let is_first = |outgoing: &mut Outgoing, topic: &str, bytes: usize| {
+            outgoing.append(&draft(topic, &headers, &vec![0; bytes]), Wall(1)).expect("appended").is_first
+        };
+        assert!(is_first(&mut outgoing, "a", 200_000), "of several frames");
+        assert!(!is_first(&mut outgoing, "a", 1));
+        assert!(is_first(&mut outgoing, "b", 0) && !is_first(&mut outgoing, "b", 1));
+        outgoing.allow(shard_of("a"), 0);
+        while next(&mut outgoing).is_some() {}
+        assert!(!is_first(&mut outgoing, "a", 1) && is_first(&mut outgoing, "b", 1));
+    }
+
+    #[test]
+    fn what_is_refused_leaves_nothing_that_waits() {
+        let (_, mut outgoing) = node();
+        let (headers, payload) = (Headers::default(), [0; 200_000]);
+        let content_type = "t".repeat(1_000);
+        let refused = Draft { content_type: &content_type, ..draft("a", &headers, &payload) };
+        assert!(matches!(outgoing.append(&refused, Wall(1)), Err(Refused::Codec(_))));
+        assert!(outgoing.is_empty() && next(&mut outgoing).is_none());
     }
 
     #[test]

@@ -8,7 +8,6 @@ use libp2p_identity::PeerId;
 use super::event::SubscriberId;
 use super::routes::{LocalSubscriber, choose};
 use super::shards::{ShardSet, shards_of};
-use crate::topic;
 use crate::wire::MessageId;
 use crate::wire::frame::{Entry, Fragment, Frame};
 use crate::wire::node_key::NodeKey;
@@ -125,10 +124,10 @@ fn wants_everything(local: &LocalSubscriber) -> bool {
     local.group.is_none() && local.patterns.iter().any(|pattern| **pattern == *">")
 }
 
-/// Whether a message of a frame is for this subscriber: its topic, and its group's choice.
+/// Whether a message on a topic that this subscriber listens to is for it, and not for another member of its group.
 ///
 /// `holders` are the nodes that hold the group, for messages whose publisher did not know the group.
-pub(crate) fn is_for(
+pub(crate) fn is_chosen(
     subscriber: &LocalSubscriber,
     siblings: &[SubscriberId],
     holders: &[PeerId],
@@ -136,11 +135,6 @@ pub(crate) fn is_for(
     frame: &Frame,
     entry: &Entry<'_>,
 ) -> bool {
-    let index = usize::try_from(entry.topic).unwrap_or(usize::MAX);
-    let listens = |topic: &String| subscriber.patterns.iter().any(|pattern| topic::matches(pattern, topic));
-    if !frame.header.topics.get(index).is_some_and(listens) {
-        return false;
-    }
     let Some(group) = &subscriber.group else { return true };
     let id = frame.message_id(entry);
     let written = entry.choices.iter().find_map(|choice| {
@@ -163,6 +157,7 @@ fn is_chosen_here(subscriber: SubscriberId, siblings: &[SubscriberId], id: Messa
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::topic;
 
     fn subscribed(patterns: &[&str], group: Option<&str>) -> Subscriptions {
         let mut subscriptions = Subscriptions::default();

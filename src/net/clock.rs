@@ -17,7 +17,7 @@ impl Clock {
     }
 
     pub(crate) fn now(&self) -> Now {
-        Now { mono: self.mono(), wall: self.wall() }
+        Now { mono: self.mono(), wall: Self::wall() }
     }
 
     pub(crate) fn mono(&self) -> Mono {
@@ -25,8 +25,7 @@ impl Clock {
     }
 
     #[expect(clippy::disallowed_methods, reason = "this is where clocks are read")]
-    #[expect(clippy::unused_self, reason = "whoever reads it has a clock")]
-    pub(crate) fn wall(&self) -> Wall {
+    pub(crate) fn wall() -> Wall {
         let wall = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or(Duration::ZERO);
         Wall(Span::from(wall).0)
     }

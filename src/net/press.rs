@@ -64,36 +64,51 @@ impl Press {
 
     /// Appends a message, as soon as there is room.
     pub(crate) async fn append(&self, draft: &Draft<'_>) -> Result<Appended, PublishError> {
+        let appended = match self.put(draft)? {
+            Some(appended) => appended,
+            None => self.put_when_there_is_room(draft).await?,
+        };
+        // A publisher that always finds room must not keep the node's own tasks from running. Only now: of several that are
+        // polled together, each has its place by now.
+        tokio::task::coop::consume_budget().await;
+        Ok(appended)
+    }
+
+    async fn put_when_there_is_room(&self, draft: &Draft<'_>) -> Result<Appended, PublishError> {
         loop {
             // Registered before looking, so that room made in between is not missed.
             let room = self.room.notified();
             tokio::pin!(room);
             room.as_mut().enable();
-            match self.put(draft)? {
-                Ok(appended) => {
-                    self.ready.notify_one();
-                    // A publisher that always finds room must not keep the node's own tasks from running. Only now: of several
-                    // that are polled together, each has its place by now.
-                    tokio::task::coop::consume_budget().await;
-                    return Ok(appended);
-                }
-                Err(Refused::Full) => room.await,
-                Err(Refused::Codec(reason)) => return Err(PublishError::Encode(PayloadError::new(reason))),
+            if let Some(appended) = self.put(draft)? {
+                return Ok(appended);
             }
+            room.await;
         }
     }
 
-    fn put(&self, draft: &Draft<'_>) -> Result<Result<Appended, Refused>, PublishError> {
-        let now = self.clock.now().wall;
+    /// `None` if there is no room.
+    fn put(&self, draft: &Draft<'_>) -> Result<Option<Appended>, PublishError> {
+        let now = Clock::wall();
         let mut tray = self.tray();
         match tray.door {
             Door::Open => {}
             Door::Draining => return Err(PublishError::Draining),
             Door::Closed => return Err(Closed.into()),
         }
-        let appended = tray.dispatch.outgoing.append(draft, now);
-        tray.messages += u64::from(appended.is_ok());
-        Ok(appended)
+        let appended = match tray.dispatch.outgoing.append(draft, now) {
+            Ok(appended) => appended,
+            Err(Refused::Full) => return Ok(None),
+            Err(Refused::Codec(reason)) => return Err(PublishError::Encode(PayloadError::new(reason))),
+        };
+        tray.messages += 1;
+        drop(tray);
+        // Behind others of its shard it changes nothing: either the signer is about to take them, or it has left them for
+        // want of leave or of room, and is told when there is any.
+        if appended.is_first {
+            self.ready.notify_one();
+        }
+        Ok(Some(appended))
     }
 
     /// Lets frames of a shard go up to this sequence number.
@@ -216,16 +231,20 @@ impl Signer {
             }
             self.hub.room().await?;
             let Some(Taken { place, builder, targets }) = self.press.take() else { return Ok(()) };
-            match builder.sign(place, self.mesh, &self.key) {
+            let told = match builder.sign(place, self.mesh, &self.key) {
                 Ok(frame) => {
                     targets.iter().for_each(|targets| self.press.send(&frame, targets));
                     let via = if targets.is_some() { Via::OwnOverLanes } else { Via::Own };
-                    self.hub.tell(Input::Frame { frame: Arc::new(frame), via })?;
+                    self.hub.tell(Input::Frame { frame: Arc::new(frame), via })
                 }
-                Err(reason) => error!(%reason, "cannot sign a frame"),
-            }
+                Err(reason) => {
+                    error!(%reason, "cannot sign a frame");
+                    Ok(())
+                }
+            };
             self.press.signing.store(0, Ordering::Release);
             self.press.room.notify_waiters();
+            told?;
         }
     }
 
@@ -251,6 +270,7 @@ async fn until(deadline: Option<Instant>) {
 #[cfg(test)]
 mod tests {
     use libp2p::futures::FutureExt;
+    use tokio::task::JoinSet;
 
     use super::*;
     use crate::Headers;
@@ -325,6 +345,48 @@ mod tests {
             () = signer.run() => panic!("the signer ended"),
         };
         assert!(frames < 150, "{frames} of 200 frames came first");
+    }
+
+    #[tokio::test]
+    async fn what_waited_behind_others_goes_with_them_when_there_is_leave() {
+        let (press, signer, hub) = press(8 << 20);
+        let mut tasks = JoinSet::new();
+        tasks.spawn(signer.run());
+        for round in 0..100_u64 {
+            press.allow(shard_of("a.b"), round);
+            // The first wakes the signer, in vain. Those behind it do not.
+            for _ in 0..3 {
+                append(&press, 10).await.unwrap();
+                tokio::task::yield_now().await;
+            }
+            assert!(gossip(&hub).now_or_never().is_none());
+            press.allow(shard_of("a.b"), round + 1);
+            let came = tokio::time::timeout(Duration::from_secs(5), gossip(&hub)).await.unwrap();
+            assert_eq!(came.iter().map(|frame| frame.header.messages).collect::<Vec<_>>(), [3]);
+        }
+    }
+
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    async fn no_wake_up_is_lost_between_publishers_and_the_signer() {
+        let (press, signer, hub) = press(20_000);
+        let mut tasks = JoinSet::new();
+        tasks.spawn(signer.run());
+        for _ in 0..4 {
+            let press = Arc::clone(&press);
+            tasks.spawn(async move {
+                for size in 0..5_000 {
+                    append(&press, size % 700).await.unwrap();
+                }
+            });
+        }
+        let all = async {
+            let mut messages = 0;
+            while messages < 20_000 {
+                messages += gossip(&hub).await.iter().map(|frame| frame.header.messages).sum::<u32>();
+            }
+        };
+        tokio::time::timeout(Duration::from_secs(60), all).await.expect("all came");
+        press.drained().await;
     }
 
     #[tokio::test]

@@ -146,7 +146,7 @@ impl FrameBuilder {
             extensions: Vec::new(),
             payload: message.payload,
         };
-        codec::encode_into(&entry, &mut self.body)?;
+        entry.write(&mut self.body);
         self.entries += 1;
         self.messages += u32::from(entry.ends_message());
         Ok(())

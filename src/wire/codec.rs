@@ -3,6 +3,8 @@
 //! Whatever is decoded came from somebody else, so what a value may cost is bounded by the bytes that it has, and bytes
 //! left over are an error.
 
+use bincode::enc::write::Writer;
+use bincode::error::EncodeError;
 use bytes::Bytes;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
@@ -42,9 +44,19 @@ impl CodecError {
 
 /// Appends a value. Fails only for types that serde itself cannot write, of which the wire format has none.
 pub(crate) fn encode_into<T: Serialize>(value: &T, bytes: &mut Vec<u8>) -> Result<(), CodecError> {
-    bincode::serde::encode_into_std_write(value, bytes, bincode::config::standard())
-        .map(|_| ())
+    bincode::serde::encode_into_writer(value, Appended(bytes), bincode::config::standard())
         .map_err(|error| CodecError::Malformed(error.to_string()))
+}
+
+/// Bytes that grow at their end. Bincode has the like for what implements `std::io::Write`, which is not inlined.
+struct Appended<'a>(&'a mut Vec<u8>);
+
+impl Writer for Appended<'_> {
+    #[inline]
+    fn write(&mut self, bytes: &[u8]) -> Result<(), EncodeError> {
+        self.0.extend_from_slice(bytes);
+        Ok(())
+    }
 }
 
 /// Reads a part of a record from the start of `bytes`, and says how many bytes it took.
@@ -83,10 +95,20 @@ where
         Ok(bytes.into())
     }
 
+    fn encode_in<'a>(value: &'a T, buffer: &'a mut Vec<u8>) -> Result<&'a [u8], PayloadError> {
+        buffer.clear();
+        encode_into(value, buffer).map_err(PayloadError::new)?;
+        Ok(buffer)
+    }
+
     fn decode(payload: &Bytes) -> Result<T, PayloadError> {
+        Self::decode_part(payload, payload)
+    }
+
+    fn decode_part(_: &Bytes, part: &[u8]) -> Result<T, PayloadError> {
         // Lists of the user's may be as long as the payload allows.
-        let bounds = Bounds::new(payload.len(), usize::MAX);
-        read(payload, &bounds).and_then(|read| whole(payload, read)).map_err(PayloadError::new)
+        let bounds = Bounds::new(part.len(), usize::MAX);
+        read(part, &bounds).and_then(|read| whole(part, read)).map_err(PayloadError::new)
     }
 }
 

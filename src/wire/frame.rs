@@ -177,6 +177,8 @@ impl Fragment {
 }
 
 /// A message in a frame's body. The numbers are indices into the header's tables, or differences from its fields.
+///
+/// It is written and read by hand, in `entry.rs`, as serde would.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Entry<'a> {
     pub(crate) topic: u32,
@@ -299,17 +301,12 @@ impl Frame {
     /// An error says that a message could not be read. If that was for an extension that has to be understood, the next
     /// message follows; after any other error there are no more.
     pub(crate) fn entries(&self) -> Entries<'_> {
-        Entries { frame: self, rest: self.body(), ended: 0, done: false }
+        Entries { frame: self, cursor: Cursor::default() }
     }
 
     /// Its messages as they travel.
     pub(crate) fn body(&self) -> &[u8] {
         &self.bytes[self.body.clone()]
-    }
-
-    /// A part of the frame's bytes, without copying them.
-    pub(crate) fn slice(&self, part: &[u8]) -> Bytes {
-        self.bytes.slice_ref(part)
     }
 
     /// The id of a message in this frame.
@@ -357,42 +354,57 @@ pub(super) fn check_header(kind: Kind, header: &Header) -> Result<(), FrameError
 #[derive(Debug)]
 pub(crate) struct Entries<'a> {
     frame: &'a Frame,
-    rest: &'a [u8],
-    /// How many messages ended so far.
-    ended: u32,
-    done: bool,
+    cursor: Cursor,
 }
 
 impl<'a> Iterator for Entries<'a> {
     type Item = Result<Entry<'a>, CodecError>;
 
     fn next(&mut self) -> Option<Self::Item> {
-        if self.done {
-            return None;
-        }
-        if self.rest.is_empty() {
-            self.done = true;
-            return self.check_end().err().map(Err);
-        }
-        let read = self.read();
-        self.done = matches!(read, Err(CodecError::Malformed(_) | CodecError::LeftOver(_)));
-        Some(read)
+        self.cursor.next(self.frame)
     }
 }
 
-impl<'a> Entries<'a> {
-    fn read(&mut self) -> Result<Entry<'a>, CodecError> {
-        let (entry, taken) = codec::decode_prefix::<Entry<'a>>(self.rest)?;
-        self.rest = &self.rest[taken..];
+/// How far a frame was read, for who keeps the frame beside it.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Cursor {
+    /// The bytes of the body that were read.
+    taken: usize,
+    /// How many messages ended so far.
+    ended: u32,
+    done: bool,
+}
+
+impl Cursor {
+    /// The next message of the frame, which is always the same one: as [`Frame::entries`] say.
+    #[inline]
+    pub(crate) fn next<'a>(&mut self, frame: &'a Frame) -> Option<Result<Entry<'a>, CodecError>> {
+        if self.done {
+            return None;
+        }
+        let rest = frame.body().get(self.taken..).unwrap_or_default();
+        if rest.is_empty() {
+            self.done = true;
+            return self.check_end(frame).err().map(Err);
+        }
+        let read = self.read(frame, rest);
+        self.done = matches!(read, Err(CodecError::Malformed(_) | CodecError::LeftOver(_)));
+        Some(read)
+    }
+
+    #[inline]
+    fn read<'a>(&mut self, frame: &Frame, rest: &'a [u8]) -> Result<Entry<'a>, CodecError> {
+        let (entry, taken) = Entry::read(rest)?;
+        self.taken += taken;
         self.ended += u32::from(entry.ends_message());
-        check_entry(&self.frame.header, &entry)?;
+        check_entry(&frame.header, &entry)?;
         codec::check_extensions(&entry.extensions)?;
         Ok(entry)
     }
 
     /// What the header promised has to be there: receivers count what they missed by it.
-    fn check_end(&self) -> Result<(), CodecError> {
-        let promised = self.frame.header.messages;
+    fn check_end(self, frame: &Frame) -> Result<(), CodecError> {
+        let promised = frame.header.messages;
         if self.ended == promised {
             return Ok(());
         }

@@ -46,6 +46,7 @@ impl Bounds {
         self.elements.get()
     }
 
+    #[inline]
     fn step<E: Error>(&self) -> Result<(), E> {
         let left = self.elements.get().checked_sub(1).ok_or_else(|| E::custom("more elements than bytes"))?;
         self.elements.set(left);
@@ -68,6 +69,7 @@ impl<'b, T> Root<'b, T> {
 impl<'de, T: Deserialize<'de>> DeserializeSeed<'de> for Root<'_, T> {
     type Value = T;
 
+    #[inline]
     fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<T, D::Error> {
         T::deserialize(Guard { inner: deserializer, bounds: self.bounds, depth: MAX_DEPTH })
     }
@@ -82,11 +84,13 @@ struct Guard<'b, I> {
 
 impl<'b, I> Guard<'b, I> {
     /// Another part at the same level.
+    #[inline]
     fn beside<J>(&self, inner: J) -> Guard<'b, J> {
         Guard { inner, bounds: self.bounds, depth: self.depth }
     }
 
     /// What visits one level further down.
+    #[inline]
     fn below<J, E: Error>(&self, inner: J) -> Result<Guard<'b, J>, E> {
         match self.depth.checked_sub(1) {
             Some(depth) => Ok(Guard { inner, bounds: self.bounds, depth }),
@@ -97,7 +101,8 @@ impl<'b, I> Guard<'b, I> {
 
 macro_rules! pass_on {
     ($($method:ident => $inner:ident,)*) => {
-        $(fn $method<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Self::Error> {
+        $(#[inline]
+        fn $method<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Self::Error> {
             self.inner.$inner(visitor)
         })*
     };
@@ -105,7 +110,8 @@ macro_rules! pass_on {
 
 macro_rules! descend {
     ($($method:ident($($name:ident: $type:ty),*);)*) => {
-        $(fn $method<V: Visitor<'de>>(self, $($name: $type,)* visitor: V) -> Result<V::Value, Self::Error> {
+        $(#[inline]
+        fn $method<V: Visitor<'de>>(self, $($name: $type,)* visitor: V) -> Result<V::Value, Self::Error> {
             let visitor = self.below(visitor)?;
             self.inner.$method($($name,)* visitor)
         })*
@@ -181,6 +187,7 @@ impl<'de, V: Visitor<'de>> Visitor<'de> for Guard<'_, V> {
         self.inner.visit_newtype_struct(deserializer)
     }
 
+    #[inline]
     fn visit_seq<A: SeqAccess<'de>>(self, access: A) -> Result<V::Value, A::Error> {
         check_length(access.size_hint(), self.bounds)?;
         let access = self.beside(access);
@@ -213,6 +220,7 @@ fn too_many<E: Error>(limit: usize) -> E {
 impl<'de, S: DeserializeSeed<'de>> DeserializeSeed<'de> for Guard<'_, S> {
     type Value = S::Value;
 
+    #[inline]
     fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<S::Value, D::Error> {
         let deserializer = self.beside(deserializer);
         self.inner.deserialize(deserializer)
@@ -222,6 +230,7 @@ impl<'de, S: DeserializeSeed<'de>> DeserializeSeed<'de> for Guard<'_, S> {
 impl<'de, A: SeqAccess<'de>> SeqAccess<'de> for Guard<'_, A> {
     type Error = A::Error;
 
+    #[inline]
     fn next_element_seed<S: DeserializeSeed<'de>>(&mut self, seed: S) -> Result<Option<S::Value>, A::Error> {
         self.bounds.step()?;
         let seed = self.beside(seed);

@@ -133,7 +133,7 @@ fn record() -> impl Strategy<Value = RosterRecord> {
 
 fn read_all(frame: &Frame) {
     for entry in frame.entries().flatten() {
-        let _ = (frame.message_id(&entry), frame.time(&entry), frame.slice(entry.payload));
+        let _ = (frame.message_id(&entry), frame.time(&entry), frame.bytes.slice_ref(entry.payload));
     }
     let _ = frame.count_before();
 }
@@ -142,12 +142,13 @@ fn read_all(frame: &Frame) {
 pub(super) type Decoder = fn(&[u8]);
 
 /// Everything that reads what came from outside, and what user types can be.
-pub(super) fn decoders() -> [Decoder; 10] {
+pub(super) fn decoders() -> [Decoder; 11] {
     [
         |bytes| drop(Frame::open(MESH, Bytes::copy_from_slice(bytes)).map(|frame| read_all(&frame))),
         |bytes| drop(SignedRecord::open(MESH, Bytes::copy_from_slice(bytes))),
         |bytes| drop(Request::decode(bytes)),
         |bytes| drop(Response::decode(bytes)),
+        |bytes| drop(Entry::read(bytes)),
         |bytes| drop(codec::decode_prefix::<Entry<'_>>(bytes)),
         |bytes| drop(codec::decode_prefix::<Header>(bytes)),
         |bytes| drop(codec::decode::<RosterRecord>(bytes)),
@@ -221,7 +222,7 @@ proptest! {
             prop_assert_eq!(entry.headers.iter().copied().collect::<Headers>(), sent.headers.clone());
             let choices = entry.choices.iter().map(|index| &header.choices[*index as usize]);
             prop_assert!(choices.eq(&sent.choices));
-            prop_assert_eq!(&frame.slice(entry.payload)[..], &sent.payload[..]);
+            prop_assert_eq!(&frame.bytes.slice_ref(entry.payload)[..], &sent.payload[..]);
         }
     }
 }

@@ -11,7 +11,7 @@ use crate::mesh::lane::Outbox;
 use crate::mesh::outgoing::Outgoing;
 use crate::mesh::routes::{LocalSubscriber, Routes};
 use crate::mesh::shards::ShardSet;
-use crate::mesh::subscriptions::is_for;
+use crate::mesh::subscriptions::is_chosen;
 use crate::mesh::time::Now;
 use crate::mesh::{Mesh, Settings};
 use crate::wire::frame::Frame;
@@ -181,7 +181,8 @@ impl SimNode {
             let groups = routes.reach(topic, self.peer).groups;
             let group = groups.into_iter().find(|group| Some(&group.name) == subscriber.local.group.as_ref());
             let holders = group.map(|group| group.holders).unwrap_or_default();
-            if !is_for(&subscriber.local, &siblings, &holders, self.peer, frame, &entry) {
+            let listens = subscriber.local.listens(topic);
+            if !listens || !is_chosen(&subscriber.local, &siblings, &holders, self.peer, frame, &entry) {
                 continue;
             }
             let payload = subscriber.under_way.entry(frame.stream.node).or_default();
