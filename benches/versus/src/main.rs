@@ -5,6 +5,7 @@ mod bench;
 mod brokers;
 mod clock;
 mod endpoint;
+mod guard;
 mod load;
 mod process;
 mod systems;
@@ -25,6 +26,9 @@ struct Cli {
     /// How many rounds
     #[arg(long, value_name = "N", default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..=100))]
     rounds: u32,
+    /// Fail if pombo has become slower against what it is made of (a minute; needs --features raw)
+    #[arg(long, conflicts_with_all = ["quick", "rounds", "only"])]
+    guard: bool,
     /// Only these beside pombo, separated by commas
     #[arg(long, value_name = "SYSTEMS", value_enum, value_delimiter = ',')]
     only: Vec<System>,
@@ -117,6 +121,7 @@ fn main() -> ExitCode {
     let cli = Cli::parse();
     let done = match &cli.endpoint {
         Some(Endpoint::Endpoint { spec }) => endpoint::run(spec),
+        None if cli.guard => guard::run(),
         None => bench::run(&bench::Plan::new(cli.quick, cli.rounds, &cli.only)),
     };
     match done {

@@ -17,21 +17,34 @@ use crate::load::{Called, Parcel, Sink, Source, call as ask};
 
 const PROTOCOL: StreamProtocol = StreamProtocol::new("/versus/stream/1");
 
-/// The most bytes that are written together, unless one message has more.
+/// The most bytes that are written together.
 const BATCH: usize = 60 << 10;
+
+/// How many may wait before more must wait for room. With less, who sends and who writes would wait for each other to get a turn
+/// whenever the machine is busy.
+const WAITING: usize = 64 * BATCH;
+
+/// A frame in so many parts.
+fn append(to: &mut Vec<u8>, frame: &[&[u8]]) {
+    let length: usize = frame.iter().map(|part| part.len()).sum();
+    to.extend_from_slice(&u32::try_from(length).unwrap_or(u32::MAX).to_le_bytes());
+    for part in frame {
+        to.extend_from_slice(part);
+    }
+}
 
 /// What waits to be written to a stream: frames, each after its length.
 #[derive(Debug, Default)]
 struct Lane {
-    batch: Mutex<Vec<u8>>,
-    /// There is a batch to write.
+    waiting: Mutex<Vec<u8>>,
+    /// There is something to write.
     filled: Notify,
     /// There is room for more.
     room: Notify,
 }
 
 impl Lane {
-    /// Waits while a whole batch waits already.
+    /// Returns when there was room.
     async fn push(&self, frame: &[&[u8]]) {
         loop {
             // Before the look, so that room made right after it is noticed.
@@ -45,17 +58,13 @@ impl Lane {
 
     /// Whether there was room.
     fn offer(&self, frame: &[&[u8]]) -> bool {
-        let length: usize = frame.iter().map(|part| part.len()).sum();
-        let mut batch = self.batch();
-        let was_empty = batch.is_empty();
-        if !was_empty && batch.len() + size_of::<u32>() + length > BATCH {
+        let mut waiting = self.waiting();
+        if waiting.len() >= WAITING {
             return false;
         }
-        batch.extend_from_slice(&u32::try_from(length).unwrap_or(u32::MAX).to_le_bytes());
-        for part in frame {
-            batch.extend_from_slice(part);
-        }
-        drop(batch);
+        let was_empty = waiting.is_empty();
+        append(&mut waiting, frame);
+        drop(waiting);
         if was_empty {
             self.filled.notify_one();
         }
@@ -63,19 +72,24 @@ impl Lane {
     }
 
     async fn write_to(&self, mut stream: impl AsyncWrite + Unpin) -> io::Result<()> {
-        let mut batch = Vec::with_capacity(BATCH);
+        let mut taken = Vec::new();
         loop {
             self.filled.notified().await;
-            std::mem::swap(&mut batch, &mut *self.batch());
+            // Those that were woken together have something to send together. Without this, the first of them alone would be
+            // served where the machine is idle, and all of them where it is busy.
+            tokio::task::yield_now().await;
+            std::mem::swap(&mut taken, &mut *self.waiting());
             self.room.notify_waiters();
-            stream.write_all(&batch).await?;
-            stream.flush().await?;
-            batch.clear();
+            for batch in taken.chunks(BATCH) {
+                stream.write_all(batch).await?;
+                stream.flush().await?;
+            }
+            taken.clear();
         }
     }
 
-    fn batch(&self) -> MutexGuard<'_, Vec<u8>> {
-        self.batch.lock().unwrap_or_else(PoisonError::into_inner)
+    fn waiting(&self) -> MutexGuard<'_, Vec<u8>> {
+        self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -179,15 +193,19 @@ pub(in crate::systems) async fn subscribe(spec: &Spec, sink: &Sink) -> Result<()
 
 pub(in crate::systems) async fn serve(spec: &Spec) -> Result<()> {
     let (_, stream) = listening(spec).await?.next().await.ok_or("nobody asks")?;
-    let (questions, answers) = stream.split();
-    let lane = Arc::new(Lane::default());
-    let answering = Arc::clone(&lane);
-    tokio::spawn(async move { answering.write_to(answers).await });
+    let (questions, mut stream) = stream.split();
     let mut frames = Frames::new(questions);
+    let mut answers = Vec::new();
     loop {
         let (id, question) = frames.next().await?.split_first_chunk::<8>().ok_or("a question without an id")?;
         let question = Parcel::decode(question).ok_or("no parcel")?;
-        lane.push(&[id, &question.encode()]).await;
+        append(&mut answers, &[id, &question.encode()]);
+        // What came together is answered together.
+        if frames.whole().is_none() || answers.len() >= BATCH {
+            stream.write_all(&answers).await?;
+            stream.flush().await?;
+            answers.clear();
+        }
     }
 }
 
@@ -254,7 +272,7 @@ mod tests {
         lane.push(&[b"one"]).await;
         lane.push(&[]).await;
         lane.push(&[b"an", b"other"]).await;
-        let written = std::mem::take(&mut *lane.batch());
+        let written = std::mem::take(&mut *lane.waiting());
         let mut frames = Frames::new(Drops(written.into_iter()));
         for expected in [&b"one"[..], b"", b"another"] {
             assert_eq!(frames.next().await.unwrap(), expected);
@@ -263,11 +281,11 @@ mod tests {
     }
 
     #[test]
-    fn a_full_batch_waits_but_a_message_of_any_size_goes_alone() {
+    fn who_is_faster_waits() {
         let lane = Lane::default();
-        assert!(lane.offer(&[&[0; 2 * BATCH]]));
+        assert!(lane.offer(&[&[0; WAITING]]));
         assert!(!lane.offer(&[b"more"]));
-        lane.batch().clear();
-        assert!(lane.offer(&[b"more"]) && lane.offer(&[b"more"]));
+        lane.waiting().clear();
+        assert!(lane.offer(&[b"more"]));
     }
 }
