@@ -32,4 +32,5 @@ mod silence;
 mod start;
 mod translate;
 pub(crate) mod transport;
+mod verified;
 mod watcher;
