@@ -1,5 +1,6 @@
 //! One size: start, calm, measure without messages and then with them.
 
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -22,6 +23,8 @@ const QUIET: Duration = Duration::from_secs(20);
 const TAIL: Duration = Duration::from_secs(12);
 /// What has not come so long after the last message counts as lost.
 const LOST: Duration = Duration::from_secs(60);
+/// How long nodes may take to end.
+const FAREWELL: Duration = Duration::from_secs(5);
 const LOOK_AGAIN: Duration = Duration::from_millis(100);
 
 /// What all nodes together used until some moment.
@@ -45,21 +48,21 @@ impl Spent {
 pub(crate) fn run(cli: &Cli, nodes: usize, seed: u64) -> Result<Report> {
     counters::install()?;
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
-    let report = runtime.block_on(measure(cli, nodes, seed));
-    // A thousand goodbyes are no part of it.
-    runtime.shutdown_background();
+    let directory = tempfile::tempdir()?;
+    let report = runtime.block_on(measure(cli, nodes, seed, directory.path()));
+    // A thousand goodbyes are no part of it, but what nodes write down last needs its directory.
+    runtime.shutdown_timeout(FAREWELL);
     report
 }
 
-async fn measure(cli: &Cli, count: usize, seed: u64) -> Result<Report> {
+async fn measure(cli: &Cli, count: usize, seed: u64, directory: &Path) -> Result<Report> {
     let mut chance = Chance::new(seed);
     let graph = graph::random(count, cli.degree, &mut chance);
-    let directory = tempfile::tempdir()?;
     let arrivals = Arc::new(Arrivals::default());
     let (began, empty) = (Spent::now(), memory());
 
     eprintln!("{count} nodes: starting");
-    let nodes = network::start(count, &graph, directory.path()).await?;
+    let nodes = network::start(count, &graph, directory).await?;
     let _readers = load::subscribe(&nodes, cli, &arrivals).await?;
     network::gather(&nodes, &graph).await?;
     let gathered = Spent::now().since(began);
