@@ -44,7 +44,11 @@ pub(crate) async fn start(nodes: usize, graph: &Graph, directory: &Path) -> Resu
             dissemination: Dissemination::Gossip,
             ..Config::default()
         };
-        started.push(Node::builder().config(config).start().await?);
+        let links = config.peers.len();
+        let node = Node::builder().config(config).start().await?;
+        // All at once they would want so much that links fall again for want of an answer in time.
+        tokio::time::timeout(PATIENCE, node.ready(links)).await??;
+        started.push(node);
     }
     Ok(started)
 }
