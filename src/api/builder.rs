@@ -80,6 +80,9 @@ impl Builder {
     /// Listens on this address. May be given several times; without any, on every interface.
     ///
     /// Port 0 stands for one that the system picks. An address that cannot be opened fails the start.
+    ///
+    /// `/memory/1` and its like lead nowhere but within one process, for tests and benchmarks of many nodes. No other node is told
+    /// of them; who is to be reached there is given with [`peer`](Self::peer).
     pub fn listen(mut self, address: Multiaddr) -> Self {
         self.config.listen.push(address);
         self

@@ -174,6 +174,7 @@ impl<Q, R, E: Encoding<Q> + Encoding<R>> Incoming<Q, R, E> {
     /// # Errors
     ///
     /// If the node is gone.
+    #[expect(clippy::unused_async, reason = "that nothing is waited for today is not part of what is promised")]
     pub async fn refuse(mut self, text: impl Into<String>) -> Result<(), Closed> {
         let command = self.open.refusal(&text.into());
         self.open.post(command)
@@ -245,7 +246,7 @@ impl Respond {
         self
     }
 
-    async fn send(mut self) -> Result<(), PayloadError> {
+    fn send(mut self) -> Result<(), PayloadError> {
         let (command, result) = self.open.answer(self.answer);
         self.open.post(command).map_err(PayloadError::new)?;
         result
@@ -257,7 +258,7 @@ impl IntoFuture for Respond {
     type IntoFuture = BoxFuture<'static, Self::Output>;
 
     fn into_future(self) -> Self::IntoFuture {
-        Box::pin(self.send())
+        Box::pin(async move { self.send() })
     }
 }
 
@@ -279,7 +280,7 @@ impl<R, E: Encoding<R>> Answering<R, E> {
         self.gone.told().await;
     }
 
-    pub(crate) async fn answer(mut self, answer: Result<R, Refusal>) {
+    pub(crate) fn answer(mut self, answer: Result<R, Refusal>) {
         let command = match answer {
             Ok(answer) => self.open.answer(Answer::of::<R, E>(&answer)).0,
             Err(refusal) => self.open.refusal(refusal.as_str()),

@@ -274,7 +274,7 @@ where
                 let answer = handler(question);
                 running.spawn(async move {
                     tokio::select! {
-                        answer = answer => answering.answer(answer).await,
+                        answer = answer => answering.answer(answer),
                         () = answering.cancelled() => {}
                     }
                 });

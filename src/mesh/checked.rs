@@ -13,13 +13,45 @@ use crate::wire::frame::{Frame, FrameError};
 use crate::wire::roster::{RecordError, SignedRecord};
 use crate::wire::rpc::{Request, Response};
 
+/// Records whose signature was found right, by their bytes. Every neighbour passes on every record, and to verify one costs more
+/// than all else that is done with it.
+pub(crate) trait Verified {
+    fn has(&self, record: &[u8]) -> bool;
+    fn add(&self, record: &[u8]);
+}
+
+/// Remembers nothing.
+impl Verified for () {
+    fn has(&self, _: &[u8]) -> bool {
+        false
+    }
+
+    fn add(&self, _: &[u8]) {}
+}
+
 /// Opens a request.
 pub(crate) fn request(mesh: MeshId, bytes: &[u8]) -> Result<Checked<Request>, CodecError> {
+    request_with(&(), mesh, bytes)
+}
+
+/// Opens the answer to a request.
+pub(crate) fn response(mesh: MeshId, bytes: &[u8]) -> Result<Checked<Response>, CodecError> {
+    response_with(&(), mesh, bytes)
+}
+
+/// Opens a request, but for signatures that were verified before.
+pub(crate) fn request_with(
+    verified: &impl Verified,
+    mesh: MeshId,
+    bytes: &[u8],
+) -> Result<Checked<Request>, CodecError> {
     let mut body = Request::decode(bytes)?;
     let (mut frames, mut records, mut forged) = (Vec::new(), Vec::new(), 0);
     match &mut body {
         Request::Inject { frames: inside, .. } => frames = open_frames(mesh, std::mem::take(inside), &mut forged),
-        Request::Push { records: inside, .. } => records = open_records(mesh, std::mem::take(inside), &mut forged),
+        Request::Push { records: inside, .. } => {
+            records = open_records(verified, mesh, std::mem::take(inside), &mut forged);
+        }
         Request::Call(_)
         | Request::Cancel { .. }
         | Request::Repair { .. }
@@ -31,13 +63,19 @@ pub(crate) fn request(mesh: MeshId, bytes: &[u8]) -> Result<Checked<Request>, Co
     Ok(Checked { body, frames, records, forged })
 }
 
-/// Opens the answer to a request.
-pub(crate) fn response(mesh: MeshId, bytes: &[u8]) -> Result<Checked<Response>, CodecError> {
+/// Opens the answer to a request, but for signatures that were verified before.
+pub(crate) fn response_with(
+    verified: &impl Verified,
+    mesh: MeshId,
+    bytes: &[u8],
+) -> Result<Checked<Response>, CodecError> {
     let mut body = Response::decode(bytes)?;
     let (mut frames, mut records, mut forged) = (Vec::new(), Vec::new(), 0);
     match &mut body {
         Response::Frames { frames: inside, .. } => frames = open_frames(mesh, std::mem::take(inside), &mut forged),
-        Response::Records { records: inside, .. } => records = open_records(mesh, std::mem::take(inside), &mut forged),
+        Response::Records { records: inside, .. } => {
+            records = open_records(verified, mesh, std::mem::take(inside), &mut forged);
+        }
         Response::Done { .. } | Response::Reply(_) | Response::Injected { .. } | Response::Differ { .. } => {}
     }
     Ok(Checked { body, frames, records, forged })
@@ -53,11 +91,20 @@ fn open_frames(mesh: MeshId, inside: Vec<Bytes>, forged: &mut u32) -> Vec<Arc<Fr
     opened.collect()
 }
 
-fn open_records(mesh: MeshId, inside: Vec<Bytes>, forged: &mut u32) -> Vec<SignedRecord> {
+fn open_records(verified: &impl Verified, mesh: MeshId, inside: Vec<Bytes>, forged: &mut u32) -> Vec<SignedRecord> {
     let opened = inside.into_iter().filter_map(|bytes| {
-        let opened = SignedRecord::open(mesh, bytes);
-        *forged += u32::from(matches!(opened, Err(RecordError::Signature)));
-        opened.ok()
+        let read = SignedRecord::read(bytes);
+        *forged += u32::from(matches!(read, Err(RecordError::Signature)));
+        let signed = read.ok()?;
+        if verified.has(&signed.bytes) {
+            return Some(signed);
+        }
+        if !signed.verifies(mesh) {
+            *forged += 1;
+            return None;
+        }
+        verified.add(&signed.bytes);
+        Some(signed)
     });
     opened.collect()
 }

@@ -138,7 +138,7 @@ impl Driver {
         let output = match work {
             Work::Do(output) => output,
             Work::Respond(channel, response) => {
-                if self.swarm.behaviour_mut().rpc.send_response(channel, (*response).into()).is_err() {
+                if self.swarm.behaviour_mut().rpc.send_response(channel, response.into()).is_err() {
                     debug!("whoever asked is gone before the answer");
                 }
                 return None;

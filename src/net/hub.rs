@@ -55,7 +55,7 @@ pub(crate) enum Work {
     /// The mesh wants it.
     Do(Output),
     /// Answer somebody else's exchange.
-    Respond(Answering, Box<Response>),
+    Respond(Answering, Response),
     /// The other side of this lane asks, and does not read what it asked for.
     EndLane(LaneId),
 }

@@ -28,7 +28,12 @@ pub(crate) fn for_others(addresses: &[Multiaddr]) -> Vec<Multiaddr> {
     let (inner, outer): (Vec<_>, Vec<_>) = addresses.iter().partition(is_inner);
     let leads_out = |address: &&Multiaddr| ip(address).is_none_or(|ip| !ip.is_loopback());
     let all = if outer.iter().any(leads_out) { outer } else { [outer, inner].concat() };
-    all.into_iter().cloned().collect()
+    all.into_iter().filter(|address| !is_memory(address)).cloned().collect()
+}
+
+/// Whether it leads nowhere but within the process that listens there.
+pub(super) fn is_memory(address: &Multiaddr) -> bool {
+    address.iter().any(|part| matches!(part, Protocol::Memory(_)))
 }
 
 /// The IP address that an address begins with.
@@ -117,8 +122,9 @@ mod tests {
     }
 
     #[test]
-    fn without_another_the_addresses_stay_as_they_are() {
+    fn without_another_the_addresses_stay_as_they_are_but_for_those_within_the_process() {
         let addresses: Vec<Multiaddr> = vec!["/ip4/127.0.0.1/tcp/1".parse().unwrap(), "/memory/7".parse().unwrap()];
-        assert_eq!(for_others(&addresses), addresses);
+        assert_eq!(for_others(&addresses), addresses[..1]);
+        assert!(for_others(&addresses[1..]).is_empty());
     }
 }

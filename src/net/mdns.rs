@@ -22,6 +22,8 @@ use libp2p::swarm::{
 use libp2p::{Multiaddr, PeerId, mdns};
 use tokio::time::{Instant, Sleep};
 
+use crate::net::inner;
+
 /// Addresses that may be found at once: of a thousand nodes, over TCP and QUIC.
 const BURST: u32 = 2_048;
 /// ... and in each second after that.
@@ -139,6 +141,10 @@ impl NetworkBehaviour for Mdns {
     }
 
     fn on_swarm_event(&mut self, event: FromSwarm<'_>) {
+        // Nobody on the network can be found there.
+        if matches!(&event, FromSwarm::NewListenAddr(new) if inner::is_memory(new.addr)) {
+            return;
+        }
         self.listening.on_swarm_event(&event);
         if let Some(inner) = &mut self.inner {
             inner.on_swarm_event(event);

@@ -33,4 +33,5 @@ mod silence;
 mod start;
 mod translate;
 pub(crate) mod transport;
+mod verified;
 mod watcher;

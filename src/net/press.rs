@@ -329,8 +329,8 @@ mod tests {
         let watch = async {
             // From now on the signer is busy with frames, of which there are enough.
             let mut before = gossip(&hub).await.len();
-            let signing = |state: &mut State| state.unsigned.try_send(Unsigned::Head { place, time: Wall(1).0 });
-            hub.with(signing).unwrap().unwrap();
+            let unsigned = hub.with(|state| state.unsigned.clone()).unwrap();
+            unsigned.try_send(Unsigned::Head { place, time: Wall(1).0 }).unwrap();
             loop {
                 for frame in gossip(&hub).await {
                     if frame.kind == Kind::Head {

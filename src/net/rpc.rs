@@ -13,6 +13,7 @@ use libp2p::request_response::{self, ProtocolSupport};
 use crate::mesh::checked;
 use crate::mesh::event::Checked;
 use crate::mesh::requests::{IN_FLIGHT, MAX_TIMEOUT};
+use crate::net::verified::Recent;
 use crate::wire::MeshId;
 use crate::wire::codec::CodecError;
 use crate::wire::rpc::{Request, Response};
@@ -50,13 +51,16 @@ pub(crate) type Answering = request_response::ResponseChannel<Checked<Response>>
 pub(crate) fn behaviour(mesh: MeshId) -> Behaviour {
     let config =
         request_response::Config::default().with_request_timeout(TIMEOUT).with_max_concurrent_streams(MAX_STREAMS);
-    Behaviour::with_codec(Codec { mesh }, [(StreamProtocol::new("/pombo/rpc/1"), ProtocolSupport::Full)], config)
+    let codec = Codec { mesh, verified: Recent::default() };
+    Behaviour::with_codec(codec, [(StreamProtocol::new("/pombo/rpc/1"), ProtocolSupport::Full)], config)
 }
 
 /// Reads and writes the records of one mesh.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub(crate) struct Codec {
     mesh: MeshId,
+    /// The same for all connections.
+    verified: Recent,
 }
 
 impl request_response::Codec for Codec {
@@ -68,14 +72,14 @@ impl request_response::Codec for Codec {
     where
         T: AsyncRead + Unpin + Send,
     {
-        checked::request(self.mesh, &in_time(read(io)).await?).map_err(malformed)
+        checked::request_with(&self.verified, self.mesh, &in_time(read(io)).await?).map_err(malformed)
     }
 
     async fn read_response<T>(&mut self, _: &StreamProtocol, io: &mut T) -> io::Result<Checked<Response>>
     where
         T: AsyncRead + Unpin + Send,
     {
-        checked::response(self.mesh, &read(io).await?).map_err(malformed)
+        checked::response_with(&self.verified, self.mesh, &read(io).await?).map_err(malformed)
     }
 
     async fn write_request<T>(&mut self, _: &StreamProtocol, io: &mut T, request: Checked<Request>) -> io::Result<()>

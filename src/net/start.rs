@@ -303,6 +303,7 @@ fn is_peer(address: &Multiaddr) -> bool {
     let is_host = match address.iter().next() {
         Some(Protocol::Dns(host) | Protocol::Dns4(host) | Protocol::Dns6(host)) => dns::is_host(&host),
         Some(Protocol::Ip4(_) | Protocol::Ip6(_)) => true,
+        Some(Protocol::Memory(_)) => return address.protocol_stack().skip(1).all(|part| part == "p2p"),
         _ => false,
     };
     let mut rest: Vec<_> = address.protocol_stack().skip(1).collect();

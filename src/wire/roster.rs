@@ -91,6 +91,12 @@ pub(crate) struct SignedRecord {
 impl SignedRecord {
     /// Reads and checks a record.
     pub(crate) fn open(mesh: MeshId, bytes: Bytes) -> Result<Self, RecordError> {
+        let signed = Self::read(bytes)?;
+        if signed.verifies(mesh) { Ok(signed) } else { Err(RecordError::Signature) }
+    }
+
+    /// Reads a record and checks everything but its signature.
+    pub(crate) fn read(bytes: Bytes) -> Result<Self, RecordError> {
         if bytes.len() > MAX_RECORD || bytes.len() < 2 + SIGNATURE {
             return Err(RecordError::Length(bytes.len()));
         }
@@ -104,10 +110,13 @@ impl SignedRecord {
         let record: RosterRecord = codec::decode(&bytes[2..end])?;
         record.check()?;
         let node = record.node.peer().ok_or(RecordError::Signature)?;
-        if !record.node.verify(Purpose::RosterRecord, mesh, &bytes[..end], &bytes[end..]) {
-            return Err(RecordError::Signature);
-        }
         Ok(Self { bytes, node, record })
+    }
+
+    /// Whether the signature is its author's, for this mesh.
+    pub(crate) fn verifies(&self, mesh: MeshId) -> bool {
+        let (said, signature) = self.bytes.split_at(self.bytes.len() - SIGNATURE);
+        self.record.node.verify(Purpose::RosterRecord, mesh, said, signature)
     }
 
     /// What decides which of two records of a node is newer.

@@ -668,3 +668,24 @@ async fn everything_works_over_quic() {
     let _serving = b.serve(UPPER).with(|text| async move { Ok(text.to_uppercase()) }).await.unwrap();
     assert_eq!(within("an answer", a.request(UPPER, &"pombo".to_owned())).await.unwrap().as_str(), "POMBO");
 }
+
+#[tokio::test]
+async fn nodes_of_one_process_meet_in_memory_where_they_are_told_to_and_tell_nobody() {
+    let world = World::new();
+    let node = |name: &str, listen: &str| {
+        let builder = Node::builder().name(name).mesh(private()).data_dir(world.data.path()).mdns(false).local(false);
+        builder.listen(listen.parse().unwrap())
+    };
+    // A row: the ends know each other by the one between, and not where the other is.
+    let a = node("a", "/memory/0").start().await.unwrap();
+    let b = node("b", "/memory/0").peer(address(&a)).relay(true).start().await.unwrap();
+    let c = node("c", "/memory/0").peer(address(&b)).start().await.unwrap();
+    let mut texts = c.subscribe(DEMO).ready(1).await.unwrap();
+    within("a listener", a.publish(DEMO, &"hello".to_owned()).min_peers(1)).await.unwrap();
+    assert_eq!(*message(&mut texts).await, "hello");
+    let known = a.status().await.unwrap().peers;
+    assert!(known.len() == 2 && known.iter().all(|peer| peer.addresses.is_empty()), "{known:?}");
+
+    let refused = node("d", "/memory/0").peer("/memory/7/tcp/1".parse().unwrap()).start().await;
+    assert!(matches!(refused, Err(pombo::StartError::Config(_))), "{refused:?}");
+}

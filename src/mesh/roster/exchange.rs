@@ -9,7 +9,7 @@ use super::digest::{Digest, bucket_of};
 use super::{Change, Roster, compare, digest_with, outbox, parcel};
 use crate::mesh::effects::{Asked, Effects};
 use crate::mesh::event::{Checked, RpcFailure, RpcId};
-use crate::mesh::time::Now;
+use crate::mesh::time::{Now, Span};
 use crate::wire::node_key::NodeKey;
 use crate::wire::roster::{SignedRecord, Stamp};
 use crate::wire::rpc::{Response, Summary};
@@ -174,7 +174,7 @@ impl Roster {
         changes
     }
 
-    /// Takes records from a neighbour. Returns the nodes of which they were news.
+    /// Takes records from a neighbour. Returns the nodes of which they were news, and how long that may wait.
     fn take_all(
         &mut self,
         from: PeerId,
@@ -182,7 +182,7 @@ impl Roster {
         changes: &mut Vec<Change>,
         now: Now,
         fx: &mut Effects,
-    ) -> Vec<PeerId> {
+    ) -> Vec<(PeerId, Span)> {
         let mut news = Vec::new();
         for record in records {
             let (node, stamp) = (record.node, record.stamp());
@@ -192,8 +192,8 @@ impl Roster {
             }
             let linked = self.neighbours.contains_key(&node);
             if let Some(more) = self.table.take(record, linked, now) {
+                news.push((node, if more.is_empty() { outbox::GATHER_REPEATS } else { outbox::GATHER }));
                 changes.extend(more);
-                news.push(node);
             }
             let newest = self.table.get(&node).is_some_and(|known| known.stamp() == stamp);
             if let Some(neighbour) = self.neighbours.get_mut(&from).filter(|_| newest) {
@@ -217,12 +217,12 @@ impl Roster {
     }
 
     /// News goes once to every neighbour but the one that it came from, and not to whom it is about.
-    fn pass_on(&mut self, from: PeerId, news: &[PeerId], now: Now) {
-        for node in news {
+    fn pass_on(&mut self, from: PeerId, news: &[(PeerId, Span)], now: Now) {
+        for (node, wait) in news {
             let bytes = self.table.get(node).map_or(0, |known| known.signed.bytes.len());
             for (peer, neighbour) in &mut self.neighbours {
                 if *peer != from && peer != node {
-                    neighbour.outbox.owe(*node, bytes, now.mono + outbox::GATHER, now);
+                    neighbour.outbox.owe(*node, bytes, now.mono + *wait, now);
                 }
             }
         }

@@ -16,6 +16,9 @@ use crate::wire::rpc::Request;
 
 /// News of others waits so long for company.
 pub(super) const GATHER: Span = Span::millis(20);
+/// A record that only says that its node is still there waits longer, and more of them go together: in a large mesh these are
+/// nearly all there is, and an exchange costs more than the records in it. Far below what makes a node suspect.
+pub(super) const GATHER_REPEATS: Span = Span::secs(1);
 /// So many records, or bytes of them, wait no longer.
 const ENOUGH_RECORDS: usize = 64;
 const ENOUGH_BYTES: usize = 256 * 1024;

@@ -78,7 +78,7 @@ impl State {
         match self.desks.answering.remove(&to) {
             None => replied,
             Some(AnswerTo::Exchange(channel)) => {
-                self.work.push_back(Work::Respond(channel, Box::new(response)));
+                self.work.push_back(Work::Respond(channel, response));
                 None
             }
             Some(AnswerTo::Lane { lane, id }) => {

@@ -225,7 +225,7 @@ impl Handler {
             Record::Frame { since, frame } => match Frame::open_from(self.ends.peer, frame) {
                 Ok(frame) => records.push(Read::Frame { since, frame: Arc::new(frame) }),
                 Err(error) if error.is_of_later_version() => {
-                    debug!(peer = %self.ends.peer, %error, "a frame is skipped")
+                    debug!(peer = %self.ends.peer, %error, "a frame is skipped");
                 }
                 Err(error) => return Err(Ended::Frame(error)),
             },

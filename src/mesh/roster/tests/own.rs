@@ -151,9 +151,28 @@ fn one_push_at_a_time_then_only_the_newest() {
     }
     assert_eq!(bench.pushes().len(), 0, "one is under way");
     bench.respond(first[0].1, Ok(Response::done()));
+    bench.wait(1_000);
     let second = bench.pushes();
     let versions: Vec<u64> = second[0].2.iter().map(|record| record.record.version).collect();
     assert_eq!(versions, [8]);
+}
+
+#[test]
+fn what_only_repeats_itself_waits_for_company() {
+    let mut bench = Bench::linked(&[1, 2]);
+    bench.push(1, vec![signed(10, record(10, 1, 1, 0)), signed(11, record(11, 1, 1, 0))]);
+    bench.wait(20);
+    let first = bench.pushes();
+    assert_eq!(first[0].2.len(), 2);
+    bench.respond(first[0].1, Ok(Response::done()));
+    bench.push(1, vec![signed(10, record(10, 1, 2, 0))]);
+    bench.wait(900);
+    assert_eq!(bench.pushes().len(), 0, "it says nothing new");
+    // What does takes along what waits.
+    bench.push(1, vec![signed(11, RosterRecord { relay: true, ..record(11, 1, 2, 0) })]);
+    bench.wait(20);
+    let second = bench.pushes();
+    assert_eq!((second.len(), second[0].2.len()), (1, 2));
 }
 
 #[test]
