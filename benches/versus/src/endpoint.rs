@@ -88,7 +88,12 @@ pub(crate) fn run(spec: &str) -> Result<()> {
         }
         std::process::exit(0);
     });
-    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+    let mut runtime = tokio::runtime::Builder::new_multi_thread();
+    if spec.system == System::Libp2pStream {
+        // With more, chance decides which of them finds how much to send together, and with it on twice the speed or half.
+        runtime.worker_threads(1);
+    }
+    let runtime = runtime.enable_all().build()?;
     runtime.block_on(async {
         match spec.role {
             Role::Publisher(subscribers) => systems::publish(&spec, subscribers, &Gate(gate)).await,
