@@ -60,21 +60,24 @@ impl Plan {
 }
 
 pub(crate) fn run(plan: &Plan) -> Result<()> {
+    let mut readings = Readings::default();
+    watched(plan.duration, async |bench| bench.rounds(plan, &mut readings).await)?;
+    print!("{}", table::page(plan, &readings));
+    Ok(())
+}
+
+/// Does that with runs of so long, unless it is interrupted.
+pub(crate) fn watched(duration: Duration, work: impl AsyncFnOnce(&mut Bench)) -> Result<()> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let scratch = tempfile::tempdir()?;
     certificates(scratch.path())?;
-    let mut bench = Bench { scratch, brokers: Brokers::default(), duration: plan.duration };
-    let mut readings = Readings::default();
-    let done = runtime.block_on(async {
+    let mut bench = Bench { scratch, brokers: Brokers::default(), duration };
+    runtime.block_on(async {
         tokio::select! {
-            () = bench.rounds(plan, &mut readings) => Ok(()),
-            stopped = tokio::signal::ctrl_c() => { stopped?; Err("interrupted") }
+            () = work(&mut bench) => Ok(()),
+            stopped = tokio::signal::ctrl_c() => { stopped?; Err("interrupted".into()) }
         }
-        .map_err(Box::<dyn std::error::Error + Send + Sync>::from)
-    });
-    done?;
-    print!("{}", table::page(plan, &readings));
-    Ok(())
+    })
 }
 
 /// For those that encrypt with TLS.
@@ -90,7 +93,7 @@ fn certificates(_: &Path) -> Result<()> {
     Ok(())
 }
 
-struct Bench {
+pub(crate) struct Bench {
     brokers: Brokers,
     duration: Duration,
     scratch: TempDir,
@@ -122,7 +125,7 @@ impl Bench {
     }
 
     /// None if the system does nothing of the kind.
-    async fn read(&mut self, measure: Measure, system: System) -> Option<Result<Reading>> {
+    pub(crate) async fn read(&mut self, measure: Measure, system: System) -> Option<Result<Reading>> {
         match measure {
             Measure::Requests { in_flight } if system.asks() => Some(self.requests(system, in_flight).await),
             Measure::Throughput { size, subscribers } if system.publishes() => {

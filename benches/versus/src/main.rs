@@ -5,6 +5,7 @@ mod bench;
 mod brokers;
 mod clock;
 mod endpoint;
+mod guard;
 mod load;
 mod process;
 mod systems;
@@ -25,6 +26,9 @@ struct Cli {
     /// How many rounds
     #[arg(long, value_name = "N", default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..=100))]
     rounds: u32,
+    /// Fail if pombo has become slower against what it is made of (a minute; needs --features raw)
+    #[arg(long, conflicts_with_all = ["quick", "rounds", "only"])]
+    guard: bool,
     /// Only these beside pombo, separated by commas
     #[arg(long, value_name = "SYSTEMS", value_enum, value_delimiter = ',')]
     only: Vec<System>,
@@ -54,6 +58,9 @@ enum System {
     Zeromq,
     Mosquitto,
     Rabbitmq,
+    /// What pombo is made of, bare.
+    Libp2pStream,
+    Libp2pRequestResponse,
 }
 
 impl System {
@@ -70,11 +77,14 @@ impl System {
             Self::Zeromq => "ZeroMQ",
             Self::Mosquitto => "Mosquitto, QoS 0",
             Self::Rabbitmq => "RabbitMQ",
+            Self::Libp2pStream => "libp2p stream",
+            Self::Libp2pRequestResponse => "libp2p request-response",
         }
     }
 
     fn is_encrypted(self) -> bool {
-        matches!(self, Self::Pombo | Self::PomboGossip | Self::ZenohTls | Self::GrpcTls)
+        let plain = matches!(self, Self::Nats | Self::ZenohTcp | Self::Grpc | Self::Http1);
+        !plain && !matches!(self, Self::Zeromq | Self::Mosquitto | Self::Rabbitmq)
     }
 
     /// Whether it is compiled in.
@@ -88,15 +98,17 @@ impl System {
             Self::Zeromq => cfg!(feature = "zeromq"),
             Self::Mosquitto => cfg!(feature = "mosquitto"),
             Self::Rabbitmq => cfg!(feature = "rabbitmq"),
+            Self::Libp2pStream | Self::Libp2pRequestResponse => cfg!(feature = "raw"),
         }
     }
 
     fn publishes(self) -> bool {
-        !matches!(self, Self::Grpc | Self::GrpcTls | Self::Http1)
+        !matches!(self, Self::Grpc | Self::GrpcTls | Self::Http1 | Self::Libp2pRequestResponse)
     }
 
     fn asks(self) -> bool {
-        matches!(self, Self::Pombo | Self::Nats | Self::Grpc | Self::GrpcTls | Self::Http1)
+        let raw = matches!(self, Self::Libp2pStream | Self::Libp2pRequestResponse);
+        raw || matches!(self, Self::Pombo | Self::Nats | Self::Grpc | Self::GrpcTls | Self::Http1)
     }
 
     /// Whether subscribers connect to the publisher.
@@ -109,6 +121,7 @@ fn main() -> ExitCode {
     let cli = Cli::parse();
     let done = match &cli.endpoint {
         Some(Endpoint::Endpoint { spec }) => endpoint::run(spec),
+        None if cli.guard => guard::run(),
         None => bench::run(&bench::Plan::new(cli.quick, cli.rounds, &cli.only)),
     };
     match done {

@@ -46,7 +46,7 @@ impl Readings {
 }
 
 impl Measure {
-    fn title(self) -> String {
+    pub(crate) fn title(self) -> String {
         match self {
             Self::Throughput { size, subscribers: 1 } => format!("Publish, 1 to 1, {}: messages/s", bytes(size)),
             Self::Throughput { size, subscribers } => {
@@ -58,7 +58,7 @@ impl Measure {
         }
     }
 
-    fn is_latency(self) -> bool {
+    pub(crate) fn is_latency(self) -> bool {
         matches!(self, Self::Latency | Self::Requests { in_flight: 1 })
     }
 }
@@ -137,8 +137,8 @@ fn memory(readings: &[Reading]) -> String {
     each.into_iter().map(|mebibytes| format!("{mebibytes:.0}")).collect::<Vec<_>>().join(" / ")
 }
 
-fn median(readings: &[Reading], value: impl Fn(&Reading) -> f64) -> Option<f64> {
-    let mut values: Vec<_> = readings.iter().map(value).collect();
+pub(crate) fn median<T>(of: &[T], value: impl Fn(&T) -> f64) -> Option<f64> {
+    let mut values: Vec<_> = of.iter().map(value).collect();
     values.sort_by(f64::total_cmp);
     let middle = values.len() / 2;
     let upper = values.get(middle).copied()?;

@@ -12,6 +12,8 @@ mod nats;
 mod pombo;
 #[cfg(feature = "rabbitmq")]
 mod rabbitmq;
+#[cfg(feature = "raw")]
+mod raw;
 #[cfg(feature = "zenoh")]
 mod zenoh;
 #[cfg(feature = "zeromq")]
@@ -43,6 +45,8 @@ pub(crate) async fn publish(spec: &Spec, subscribers: usize, gate: &Gate) -> Res
         System::Mosquitto => mosquitto::publish(spec, gate).await,
         #[cfg(feature = "rabbitmq")]
         System::Rabbitmq => rabbitmq::publish(spec, gate).await,
+        #[cfg(feature = "raw")]
+        System::Libp2pStream => raw::stream::publish(spec, gate).await,
         other => Err(format!("{} does not publish", other.name()).into()),
     }
 }
@@ -61,6 +65,8 @@ pub(crate) async fn subscribe(spec: &Spec, sink: Sink) -> Result<()> {
         System::Mosquitto => mosquitto::subscribe(spec, &sink).await,
         #[cfg(feature = "rabbitmq")]
         System::Rabbitmq => rabbitmq::subscribe(spec, &sink).await,
+        #[cfg(feature = "raw")]
+        System::Libp2pStream => raw::stream::subscribe(spec, &sink).await,
         other => Err(format!("{} does not subscribe", other.name()).into()),
     }
 }
@@ -74,6 +80,10 @@ pub(crate) async fn serve(spec: &Spec) -> Result<()> {
         System::Grpc | System::GrpcTls => grpc::serve(spec).await,
         #[cfg(feature = "http")]
         System::Http1 => http::serve(spec).await,
+        #[cfg(feature = "raw")]
+        System::Libp2pStream => raw::stream::serve(spec).await,
+        #[cfg(feature = "raw")]
+        System::Libp2pRequestResponse => raw::request_response::serve(spec).await,
         other => Err(format!("{} does not serve", other.name()).into()),
     }
 }
@@ -87,6 +97,10 @@ pub(crate) async fn call(spec: &Spec, gate: &Gate) -> Result<Called> {
         System::Grpc | System::GrpcTls => grpc::call(spec, gate).await,
         #[cfg(feature = "http")]
         System::Http1 => http::call(spec, gate).await,
+        #[cfg(feature = "raw")]
+        System::Libp2pStream => raw::stream::call(spec, gate).await,
+        #[cfg(feature = "raw")]
+        System::Libp2pRequestResponse => raw::request_response::call(spec, gate).await,
         other => Err(format!("{} does not ask", other.name()).into()),
     }
 }
