@@ -183,7 +183,7 @@ impl<T, E: Encoding<T>> Stream for Subscriber<T, E> {
 
 impl<T, E> Drop for Subscriber<T, E> {
     fn drop(&mut self) {
-        // What is delivered until the driver hears of it finds no reader.
+        // What is delivered until the mesh hears of it finds no reader.
         self.mailbox.close();
     }
 }

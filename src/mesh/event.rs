@@ -1,6 +1,6 @@
 //! The mesh's whole alphabet: what it can be told ([`Input`]) and what it can want done ([`Output`]).
 //!
-//! All of it is plain data. Channels, sockets and gossipsub's handles stay with the driver, behind integers.
+//! All of it is plain data. Channels, sockets and gossipsub's handles stay with the hub and the driver, behind integers.
 
 use std::sync::Arc;
 

@@ -141,7 +141,7 @@ impl Mesh {
         }
     }
 
-    /// What the driver holds is filled in there.
+    /// What the hub and the driver hold is filled in there.
     fn tables(&self) -> Tables {
         Tables {
             links: self.links.count(),

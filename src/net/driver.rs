@@ -344,7 +344,7 @@ impl Drop for Driver {
     }
 }
 
-/// Waits until what was published is with the driver, or that moment has come. Without one, for ever.
+/// Waits until what was published is with the mesh, or that moment has come. Without one, for ever.
 async fn drained(press: &Press, until: Option<Instant>) {
     match until {
         Some(at) => drop(tokio::time::timeout_at(at, press.drained()).await),

@@ -42,7 +42,7 @@ impl Desk {
     }
 }
 
-/// What waits for the lanes of all connections, whether or not our half stands already. Shared by the driver and the publishers'
+/// What waits for the lanes of all connections, whether or not our half stands already. Shared by the hub and the publishers'
 /// signer.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Table {

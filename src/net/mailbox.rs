@@ -1,6 +1,6 @@
 //! Mailboxes: where whole frames wait for a subscriber to read them.
 //!
-//! Bounded by bytes. The driver puts frames in without waiting; what finds no room is counted by the mesh and told to the
+//! Bounded by bytes. The hub puts frames in without waiting; what finds no room is counted by the mesh and told to the
 //! reader as a gap, which always fits.
 
 use std::collections::VecDeque;
