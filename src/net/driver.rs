@@ -23,7 +23,7 @@ use crate::net::checker::Unchecked;
 use crate::net::clock::Clock;
 use crate::net::data_dir::Slot;
 use crate::net::gossip;
-use crate::net::hub::{Hub, State, Work};
+use crate::net::hub::{Hub, Work};
 use crate::net::press::{LAST_FRAMES, Press};
 use crate::net::registry::Registration;
 use crate::net::remembered::Remembered;
@@ -319,7 +319,6 @@ impl Driver {
         if let Some((remembered, state)) = self.remembered.as_ref().zip(state.as_ref()) {
             remembered.save(&state.mesh.to_remember());
         }
-        state.iter().for_each(State::close_mailboxes);
         // Before the handles learn that the driver is gone: their process may end at once.
         self.registration = None;
         let linked: Vec<_> = self.swarm.connected_peers().copied().collect();

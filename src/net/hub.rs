@@ -112,6 +112,13 @@ impl Desks {
     }
 }
 
+impl Drop for Desks {
+    /// However the node ends: readers take what has come and see the end, and do not wait for ever.
+    fn drop(&mut self) {
+        self.mailboxes.values().for_each(|mailbox| mailbox.close());
+    }
+}
+
 impl Hub {
     pub(crate) fn new(state: State) -> Self {
         Self { state: Mutex::new(Some(state)), work: Notify::new(), taken: Notify::new() }
@@ -355,11 +362,6 @@ impl State {
             drop(reply.send(answer));
         }
     }
-
-    /// Nothing more will come for those who read.
-    pub(crate) fn close_mailboxes(&self) {
-        self.desks.mailboxes.values().for_each(|mailbox| mailbox.close());
-    }
 }
 
 #[cfg(test)]
@@ -399,5 +401,37 @@ impl State {
             work: VecDeque::new(),
             due: None,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::panic::{AssertUnwindSafe, catch_unwind};
+    use std::task::{Context, Poll, Waker};
+
+    use libp2p::identity::Keypair;
+
+    use super::*;
+    use crate::mesh::dispatch::Dispatch;
+    use crate::mesh::outgoing::Outgoing;
+
+    #[test]
+    fn a_panic_under_the_lock_ends_the_node_and_nobody_waits_for_it() {
+        let me = Keypair::generate_ed25519().public().to_peer_id();
+        let (clock, lanes) = (Clock::start(), Table::default());
+        let outgoing = Outgoing::new(me, 1, [0; 8], 1_000);
+        let press = Arc::new(Press::new(Dispatch::new(outgoing), clock, lanes.clone()));
+        let hub = Hub::new(State::alone(me, clock, press, lanes, mpsc::channel(1).0));
+        let (mailbox, (reply, mut answer)) = (Arc::new(Mailbox::new(1_000)), oneshot::channel());
+        hub.with(|state| {
+            state.desks.mailboxes.insert(SubscriberId(1), Arc::clone(&mailbox));
+            state.desks.replies.insert(Ticket(1), reply);
+        });
+        let mut context = Context::from_waker(Waker::noop());
+        assert!(mailbox.poll_take(&mut context).is_pending());
+        assert!(catch_unwind(AssertUnwindSafe(|| hub.with(|_| panic!("on purpose")))).is_err());
+        assert!(matches!(hub.tell(Input::Timeout), Err(Closed)));
+        assert!(matches!(mailbox.poll_take(&mut context), Poll::Ready(None)));
+        assert!(matches!(answer.try_recv(), Err(oneshot::error::TryRecvError::Closed)));
     }
 }

@@ -328,9 +328,10 @@ mod tests {
         };
         let watch = async {
             // From now on the signer is busy with frames, of which there are enough.
-            let mut before = gossip(&hub).await.len();
+            assert!(!gossip(&hub).await.is_empty());
             let unsigned = hub.with(|state| state.unsigned.clone()).unwrap();
             unsigned.try_send(Unsigned::Head { place, time: Wall(1).0 }).unwrap();
+            let mut before = 0;
             loop {
                 for frame in gossip(&hub).await {
                     if frame.kind == Kind::Head {
@@ -344,7 +345,7 @@ mod tests {
             frames = watch => frames,
             () = signer.run() => panic!("the signer ended"),
         };
-        assert!(frames < 150, "{frames} of 200 frames came first");
+        assert!(frames <= 3, "{frames} frames came first");
     }
 
     #[tokio::test]
