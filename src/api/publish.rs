@@ -141,7 +141,7 @@ impl<'n> Publish<'n> {
             groups: &reach.groups,
             payload: &payload,
         };
-        let appended = self.node.handle.press.append(&draft).await?;
+        let appended = self.node.handle.press.append(&draft, &self.node.handle.hub).await?;
         confirm(self.node, appended, &reach, self.timeout).await
     }
 }
@@ -269,7 +269,7 @@ impl<T, E: Encoding<T>> Publisher<T, E> {
             groups: groups.as_deref().unwrap_or_default(),
             payload,
         };
-        let appended = self.node.handle.press.append(&draft).await?;
+        let appended = self.node.handle.press.append(&draft, &self.node.handle.hub).await?;
         if buffer.capacity() <= KEPT {
             self.known().buffer = buffer;
         }

@@ -16,7 +16,7 @@ use crate::mesh::subscriptions::is_chosen;
 use crate::message::{Headers, Message, Origin};
 use crate::payload::Encoding;
 use crate::wire::MessageId;
-use crate::wire::frame::{Cursor, Entry, Fragment, Frame, Stream};
+use crate::wire::frame::{Cursor, Entry, Fragment, Frame, MAX_FRAME, Stream};
 
 /// Large messages of so many streams can be under way at once; then the one begun first is given up.
 const UNDER_WAY: usize = 64;
@@ -192,7 +192,11 @@ impl Pieces {
         let id = frame.message_id(entry);
         let known = self.under_way.iter().position(|known| known.stream == frame.stream);
         let mut message = match (known.and_then(|index| self.under_way.remove(index)), fragment.index) {
-            (_, 0) => UnderWay { stream: frame.stream, id, next: 0, payload: Vec::new() },
+            (_, 0) => {
+                let others = index(fragment.count).saturating_sub(1).saturating_mul(MAX_FRAME);
+                let whole = entry.payload.len().saturating_add(others).min(self.largest);
+                UnderWay { stream: frame.stream, id, next: 0, payload: Vec::with_capacity(whole) }
+            }
             (Some(message), index) if message.id == id && message.next == index => message,
             (_, _) => return not_whole(fragment),
         };

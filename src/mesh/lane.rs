@@ -18,8 +18,8 @@ use crate::wire::rpc::{Request, Response};
 pub(crate) const WINDOW: u64 = 1024 * 1024;
 /// The reader grants in steps of this many bytes.
 const STEP: u64 = WINDOW / 8;
-/// With more bytes of frames than this waiting to be written, their publisher waits.
-const LOW: usize = 128 * 1024;
+/// With more bytes of frames than this waiting to be written, their publisher waits, until half of them are gone.
+const LOW: usize = 512 * 1024;
 /// All that may wait here in bytes.
 const MOST: usize = 8 * 1024 * 1024;
 /// Requests and answers that may wait here. A member has fewer open at a time.
@@ -122,6 +122,11 @@ impl Outbox {
         }
         self.reader = Reader::Late;
         Room::Now
+    }
+
+    /// Whether it is worth telling that there is room: for one frame at a time its publisher and its writer would only take turns.
+    pub(crate) fn has_ample_room(&self) -> bool {
+        self.frame_bytes <= LOW / 2
     }
 
     /// Puts a frame in. False if it is dropped: so much waits for a late reader that all of it is given up.

@@ -4,6 +4,8 @@
 //! the signer is busy shares a frame, so an idle node sends at once and a busy one in batches, without a timer.
 
 use std::collections::{BTreeMap, VecDeque};
+use std::iter;
+use std::ops::Range;
 
 use libp2p_identity::PeerId;
 
@@ -14,6 +16,9 @@ use crate::wire::MessageId;
 use crate::wire::codec::CodecError;
 use crate::wire::frame::{Channel, Choice, Fragment, FrameBuilder, MAX_CHOICES, Outbound, Place, Stream};
 use crate::wire::node_key::NodeKey;
+
+/// A frame that has less room than this is closed before a large message.
+const LEAST: usize = 4 * 1024;
 
 /// A message as a publisher hands it over.
 #[derive(Clone, Copy, Debug)]
@@ -109,15 +114,14 @@ impl Outgoing {
             fragment: None,
             payload: draft.payload,
         };
-        let room = FrameBuilder::room(piece.beside()).max(1);
-        let pieces = draft.payload.len().div_ceil(room).max(1);
         let stream = Stream { node: self.node, incarnation: self.incarnation, channel: Channel::Shard(draft.shard) };
         let shard = self.shards.entry(draft.shard).or_insert_with(Shard::new);
         let is_first = shard.next().is_none();
-        for index in 0..pieces {
+        let (pieces, cut) = shard.cut(&piece);
+        for (index, range) in (0..).zip(cut) {
             if pieces > 1 {
-                piece.fragment = Some(Fragment { index: small(index), count: small(pieces) });
-                piece.payload = &draft.payload[index * room..draft.payload.len().min((index + 1) * room)];
+                piece.fragment = Some(Fragment { index, count: small(pieces) });
+                piece.payload = &draft.payload[range];
             }
             self.bytes += shard.push(&piece, stream, self.start).map_err(Refused::Codec)?;
         }
@@ -147,6 +151,12 @@ impl Outgoing {
         self.shards.entry(shard).or_insert_with(Shard::new).allowed = sequence;
     }
 
+    /// Whether so much was taken out that it is worth waking those who wait for room: one by one they would be woken for each
+    /// frame.
+    pub(crate) fn has_ample_room(&self) -> bool {
+        self.bytes <= self.limit / 2
+    }
+
     /// Whether nothing waits here.
     pub(crate) fn is_empty(&self) -> bool {
         self.bytes == 0
@@ -167,6 +177,15 @@ impl Shard {
         Some(Next { sequence, allowed: self.allowed })
     }
 
+    /// How many pieces a message goes into, and which. One that is larger than a frame begins in what is left of the open one.
+    fn cut(&self, message: &Outbound<'_>) -> (usize, impl Iterator<Item = Range<usize>> + use<>) {
+        let (beside, all) = (message.beside(), message.payload.len());
+        let (room, left) = (FrameBuilder::room(beside).max(1), self.open.left(beside));
+        let first = if all > room && left >= LEAST { left } else { all.min(room) };
+        let rest = (first..all).step_by(room).map(move |from| from..all.min(from + room));
+        (1 + rest.len(), iter::once(0..first).chain(rest))
+    }
+
     /// Appends a message or a piece of one, and says by how much what waits has grown.
     fn push(&mut self, message: &Outbound<'_>, stream: Stream, start: [u8; 8]) -> Result<usize, CodecError> {
         if !self.open.is_empty() && !self.open.fits(message) {
@@ -178,7 +197,8 @@ impl Shard {
     }
 
     fn close(&mut self, stream: Stream, start: [u8; 8]) {
-        let frame = std::mem::take(&mut self.open);
+        let next = self.open.next();
+        let frame = std::mem::replace(&mut self.open, next);
         self.count += u64::from(frame.messages());
         let place = Place { stream, sequence: self.next_sequence, count: self.count, attempt: 0, start };
         self.next_sequence += 1;
@@ -257,6 +277,34 @@ mod tests {
     }
 
     #[test]
+    fn large_messages_share_frames_with_what_is_around_them() {
+        let (key, mut outgoing) = node();
+        let sent: Vec<Vec<u8>> = (0..40_u8).map(|n| vec![n; if n % 8 == 7 { 10 } else { 64 * 1024 }]).collect();
+        for payload in &sent {
+            outgoing.append(&draft("a", &Headers::default(), payload), Wall(1)).expect("appended");
+        }
+        let (mut frames, mut together) = (0, Vec::<Vec<u8>>::new());
+        while let Some((place, builder)) = next(&mut outgoing) {
+            let frame = builder.sign(place, MESH, &key).expect("signed");
+            frames += 1;
+            for entry in frame.entries() {
+                let entry = entry.expect("an entry");
+                if entry.fragment.is_none_or(|fragment| fragment.index == 0) {
+                    together.push(Vec::new());
+                }
+                together.last_mut().expect("begun").extend(entry.payload);
+            }
+        }
+        assert_eq!(together, sent);
+        let bytes: usize = sent.iter().map(Vec::len).sum();
+        let most = bytes.div_ceil(MAX_FRAME - LEAST);
+        assert!(
+            (bytes.div_ceil(MAX_FRAME)..=most).contains(&frames),
+            "{frames} frames: all but the last are full, or nearly"
+        );
+    }
+
+    #[test]
     fn frames_wait_until_they_are_allowed() {
         let (_, mut outgoing) = node();
         let headers = Headers::default();
@@ -319,7 +367,7 @@ mod tests {
             }
         }
         let order: Vec<_> =
-            std::iter::from_fn(|| next(&mut outgoing).map(|(place, _)| place.stream.shard())).take(8).collect();
+            iter::from_fn(|| next(&mut outgoing).map(|(place, _)| place.stream.shard())).take(8).collect();
         assert_eq!(order[..4], order[4..]);
     }
 }

@@ -22,6 +22,10 @@ pub(crate) struct Now {
 pub(crate) struct Span(pub(crate) u64);
 
 impl Span {
+    pub(crate) const fn micros(micros: u64) -> Self {
+        Self(micros)
+    }
+
     pub(crate) const fn millis(millis: u64) -> Self {
         Self(millis.saturating_mul(1_000))
     }

@@ -219,6 +219,11 @@ impl Hub {
         Some(Due { mesh: state.due, silence: state.silence.next() })
     }
 
+    /// Whether not much waits for the driver.
+    pub(crate) fn has_room(&self) -> bool {
+        self.state().as_ref().is_some_and(State::has_room)
+    }
+
     /// Waits while much waits for the driver.
     pub(crate) async fn room(&self) -> Result<(), Closed> {
         loop {
@@ -226,7 +231,7 @@ impl Hub {
             tokio::pin!(taken);
             // Registered before looking, so that room made in between is not missed.
             taken.as_mut().enable();
-            if self.state().as_ref().ok_or(Closed)?.work.len() < BACKLOG {
+            if self.state().as_ref().ok_or(Closed)?.has_room() {
                 return Ok(());
             }
             taken.await;
@@ -242,6 +247,10 @@ impl Hub {
 }
 
 impl State {
+    fn has_room(&self) -> bool {
+        self.work.len() < BACKLOG
+    }
+
     pub(crate) fn handle(&mut self, input: Input) {
         self.mesh.handle(input, self.now);
     }
@@ -412,15 +421,17 @@ mod tests {
     use libp2p::identity::Keypair;
 
     use super::*;
+    use crate::MeshId;
     use crate::mesh::dispatch::Dispatch;
     use crate::mesh::outgoing::Outgoing;
 
     #[test]
     fn a_panic_under_the_lock_ends_the_node_and_nobody_waits_for_it() {
-        let me = Keypair::generate_ed25519().public().to_peer_id();
+        let key = Keypair::generate_ed25519();
+        let me = key.public().to_peer_id();
         let (clock, lanes) = (Clock::start(), Table::default());
         let outgoing = Outgoing::new(me, 1, [0; 8], 1_000);
-        let press = Arc::new(Press::new(Dispatch::new(outgoing), clock, lanes.clone()));
+        let press = Arc::new(Press::new(Dispatch::new(outgoing), clock, lanes.clone(), MeshId([1; 16]), key));
         let hub = Hub::new(State::alone(me, clock, press, lanes, mpsc::channel(1).0));
         let (mailbox, (reply, mut answer)) = (Arc::new(Mailbox::new(1_000)), oneshot::channel());
         hub.with(|state| {

@@ -7,6 +7,7 @@
 mod handler;
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll};
 
@@ -47,14 +48,46 @@ impl Desk {
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Table {
     desks: Arc<Mutex<HashMap<LaneId, Arc<Desk>>>>,
-    /// Told when frames have left an outbox, so that there may be room for others.
-    pub(crate) room: Arc<Notify>,
+    pub(crate) room: Arc<Room>,
+}
+
+/// Whether frames wait for room on a lane, and the signal that there may be some.
+#[derive(Debug, Default)]
+pub(crate) struct Room {
+    wanted: AtomicBool,
+    made: Notify,
+}
+
+impl Room {
+    /// Whoever looks for room says so before, and then whether it still waits: what is made in between is not missed.
+    pub(crate) fn want(&self, wanted: bool) {
+        self.wanted.store(wanted, Ordering::Release);
+    }
+
+    /// Frames have left an outbox. Most of the time nobody waits for that, and nobody is woken.
+    fn make(&self) {
+        if self.wanted.swap(false, Ordering::AcqRel) {
+            self.made.notify_one();
+        }
+    }
+
+    /// Waits for it.
+    pub(crate) async fn made(&self) {
+        self.made.notified().await;
+    }
 }
 
 impl Table {
     /// Whether that lane's connection stands.
     pub(crate) fn has(&self, lane: LaneId) -> bool {
         self.desks().contains_key(&lane)
+    }
+
+    /// Has the task of a lane's connection run, which finds what will be there by then.
+    pub(crate) fn rouse(&self, lane: LaneId) {
+        if let Some(desk) = self.desks().get(&lane) {
+            desk.writer.wake();
+        }
     }
 
     fn desks(&self) -> MutexGuard<'_, HashMap<LaneId, Arc<Desk>>> {
@@ -148,7 +181,7 @@ impl Lanes {
     fn down(&mut self, lane: LaneId) {
         let desk = self.table.desks().remove(&lane);
         // Whoever waits for room on it must not wait for ever.
-        self.table.room.notify_one();
+        self.table.room.make();
         if let Some(desk) = desk {
             let unsent = desk.outbox().unsent().collect();
             self.tell(Event::Down { lane, unsent });

@@ -34,6 +34,7 @@ use crate::net::registry::{self, Card, Registration, RegistryError};
 use crate::net::remembered::Remembered;
 use crate::net::silence::Silence;
 use crate::net::{checker, files, inner, resolver, transport, watcher};
+use crate::wire::MeshId;
 use crate::wire::roster::is_node_name;
 
 /// What the resolver and the watcher may have ready for the driver.
@@ -86,7 +87,7 @@ async fn run(
 
     let clock = Clock::start();
     let (unsigned_in, unsigned) = mpsc::channel(UNCHECKED);
-    let (state, handles) = state(&config, &slot, registry_dir.is_some(), clock, unsigned_in)?;
+    let (state, handles) = state(&config, &slot, access.id, registry_dir.is_some(), clock, unsigned_in)?;
     let (press, lanes) = (Arc::clone(&state.press), state.lanes.clone());
     let hub = Arc::new(Hub::new(state));
     let behaviour = Lanes::new(access.id, clock, lanes, Arc::clone(&hub));
@@ -136,8 +137,7 @@ async fn run(
         early,
         files: Files::default(),
     };
-    let (mesh, key) = (access.id, slot.keypair.clone());
-    spawn(Signer { mesh, key, press: Arc::clone(&press), wanted: unsigned, hub: Arc::clone(&hub) }.run());
+    spawn(Signer { press: Arc::clone(&press), wanted: unsigned, hub: Arc::clone(&hub) }.run());
     spawn(checker::run(access.id, unchecked, Arc::clone(&hub)));
     spawn(resolver::run(questions, inbox_in.clone()));
     if let Some(directory) = registry_dir {
@@ -167,6 +167,7 @@ type Heard = (watch::Receiver<Arc<Routes>>, broadcast::WeakSender<Event>);
 fn state(
     config: &Config,
     slot: &Slot,
+    mesh_id: MeshId,
     looks_local: bool,
     clock: Clock,
     unsigned: mpsc::Sender<Unsigned>,
@@ -176,7 +177,8 @@ fn state(
         |what| files::random::<8>().map_err(|error| StartError::Config(format!("cannot draw {what}: {error}")));
     let lanes = Table::default();
     let outgoing = Outgoing::new(me, slot.incarnation, random("a message id")?, config.limits.outgoing);
-    let press = Arc::new(Press::new(Dispatch::new(outgoing), clock, lanes.clone()));
+    let (dispatch, key) = (Dispatch::new(outgoing), slot.keypair.clone());
+    let press = Arc::new(Press::new(dispatch, clock, lanes.clone(), mesh_id, key));
     let mesh = Mesh::new(Settings {
         me,
         incarnation: slot.incarnation,

@@ -22,6 +22,10 @@ use crate::net::access::MeshAccess;
 use crate::net::doorstep::Doorstep;
 use crate::net::gate::Gate;
 
+mod bulk;
+
+use bulk::{GatheredYamux, Wide};
+
 /// A transport as the `Swarm` takes it.
 pub(crate) type BoxedTransport = Boxed<(PeerId, StreamMuxerBox)>;
 
@@ -117,10 +121,11 @@ pub(super) fn ungated(keypair: &Keypair) -> io::Result<BoxedTransport> {
     yamux.set_max_num_streams(STREAMS.into());
 
     let streams = tcp::tokio::Transport::new(tcp::Config::default().nodelay(true))
+        .map(|socket, _| Wide::new(socket))
         .or_transport(MemoryTransport::default())
         .upgrade(Version::V1Lazy)
         .authenticate(noise)
-        .multiplex(yamux)
+        .multiplex(GatheredYamux(yamux))
         .map(|(peer, muxer), _| (peer, StreamMuxerBox::new(muxer)));
 
     #[cfg(feature = "quic")]

@@ -1,5 +1,6 @@
 //! Making frames: messages are appended to an open frame, which is closed and signed when it is sent.
 
+use bytes::Bytes;
 use libp2p_identity::Keypair;
 
 use super::MeshId;
@@ -67,14 +68,17 @@ impl Outbound<'_> {
 }
 
 /// A frame that still takes messages.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub(crate) struct FrameBuilder {
     topics: Vec<String>,
     content_types: Vec<String>,
     choices: Vec<Choice>,
     /// The bytes of the three tables, near enough.
     tables: usize,
+    /// Behind room for the header, which is known last: so the messages need not be copied.
     body: Vec<u8>,
+    /// How many bytes of messages there will be, probably.
+    expected: usize,
     entries: u32,
     messages: u32,
     counter: u64,
@@ -83,6 +87,9 @@ pub(crate) struct FrameBuilder {
 
 /// The version, the kind, the header without its tables, and the signature: 169 bytes at most.
 const OVERHEAD: usize = 256;
+
+/// A header that takes more, which only many topics or choices do, is put before a copy of the messages.
+const HEADROOM: usize = OVERHEAD;
 
 /// The numbers and lengths of an entry and its topic's and content type's lengths in the tables: 56 bytes at most.
 const ENTRY: usize = 64;
@@ -102,9 +109,24 @@ impl FrameBuilder {
         MAX_FRAME.saturating_sub(OVERHEAD + beside)
     }
 
+    /// An empty frame that is likely to become as long as this one.
+    pub(crate) fn next(&self) -> Self {
+        Self { expected: self.written(), ..Self::default() }
+    }
+
+    /// The most payload that fits beside what it has, as [`room`](Self::room).
+    pub(crate) fn left(&self, beside: usize) -> usize {
+        MAX_FRAME.saturating_sub(self.len() + beside)
+    }
+
     /// The bytes that the frame would have if it were closed now, at most.
     pub(crate) fn len(&self) -> usize {
-        OVERHEAD + self.tables + self.body.len()
+        OVERHEAD + self.tables + self.written()
+    }
+
+    /// The bytes of its messages.
+    fn written(&self) -> usize {
+        self.body.len().saturating_sub(HEADROOM)
     }
 
     pub(crate) fn is_empty(&self) -> bool {
@@ -134,6 +156,8 @@ impl FrameBuilder {
         if self.is_empty() {
             self.counter = message.counter;
             self.time = message.time;
+            self.body.reserve(HEADROOM + self.expected.max(message.cost()) + SIGNATURE);
+            self.body.resize(HEADROOM, 0);
         }
         let entry = Entry {
             topic: intern(&mut self.topics, message.topic, &mut self.tables),
@@ -162,13 +186,13 @@ impl FrameBuilder {
     }
 
     /// Closes the frame and signs it.
-    pub(crate) fn sign(&self, place: Place, mesh: MeshId, key: &Keypair) -> Result<Frame, SignFrameError> {
-        let header = self.header(place)?;
-        seal(Kind::Messages, header, &self.body, mesh, key)
+    pub(crate) fn sign(self, place: Place, mesh: MeshId, key: &Keypair) -> Result<Frame, SignFrameError> {
+        let (header, body) = self.header(place)?;
+        seal(Kind::Messages, header, body, mesh, key)
     }
 
-    fn header(&self, place: Place) -> Result<Header, SignFrameError> {
-        Ok(Header {
+    fn header(self, place: Place) -> Result<(Header, Vec<u8>), SignFrameError> {
+        let header = Header {
             node: NodeKey::of(&place.stream.node).ok_or(SignError)?,
             incarnation: place.stream.incarnation,
             channel: place.stream.channel,
@@ -179,24 +203,25 @@ impl FrameBuilder {
             attempt: place.attempt,
             start: place.start,
             counter: self.counter,
-            topics: self.topics.clone(),
-            content_types: self.content_types.clone(),
-            choices: self.choices.clone(),
+            topics: self.topics,
+            content_types: self.content_types,
+            choices: self.choices,
             extensions: Vec::new(),
-        })
+        };
+        Ok((header, self.body))
     }
 }
 
 /// A head: a frame without messages that repeats where a stream stands.
 pub(crate) fn head(place: Place, time: u64, mesh: MeshId, key: &Keypair) -> Result<Frame, SignFrameError> {
-    let builder = FrameBuilder { time, ..FrameBuilder::default() };
-    seal(Kind::Head, builder.header(place)?, &[], mesh, key)
+    let (header, body) = FrameBuilder { time, ..FrameBuilder::default() }.header(place)?;
+    seal(Kind::Head, header, body, mesh, key)
 }
 
 /// The same frame, signed anew with this attempt number: gossip takes it for another one, readers do not.
 pub(crate) fn again(frame: &Frame, attempt: u8, mesh: MeshId, key: &Keypair) -> Result<Frame, SignFrameError> {
     let header = Header { attempt, ..frame.header.clone() };
-    seal(frame.kind, header, frame.body(), mesh, key)
+    seal(frame.kind, header, [&[0; HEADROOM], frame.body()].concat(), mesh, key)
 }
 
 /// A frame could not be made.
@@ -211,20 +236,39 @@ pub(crate) enum SignFrameError {
 }
 
 /// Checks, encodes and signs. What goes out is held to what a reader checks, so that a mistake shows where it was made.
-fn seal(kind: Kind, header: Header, body: &[u8], mesh: MeshId, key: &Keypair) -> Result<Frame, SignFrameError> {
+fn seal(kind: Kind, header: Header, body: Vec<u8>, mesh: MeshId, key: &Keypair) -> Result<Frame, SignFrameError> {
     check_header(kind, &header)?;
-    let mut bytes = Vec::with_capacity(2 * OVERHEAD + body.len());
-    bytes.extend([VERSION, kind.byte()]);
-    codec::encode_into(&header, &mut bytes)?;
-    let start = bytes.len();
-    bytes.extend(body);
+    let mut head = Vec::with_capacity(HEADROOM);
+    head.extend([VERSION, kind.byte()]);
+    codec::encode_into(&header, &mut head)?;
+    let (start, (from, mut bytes)) = (head.len(), join(&head, body));
     let end = bytes.len();
-    if end + SIGNATURE > MAX_FRAME {
-        return Err(FrameError::Length(end + SIGNATURE).into());
+    let len = end - from + SIGNATURE;
+    if len > MAX_FRAME {
+        return Err(FrameError::Length(len).into());
     }
-    let signature = node_key::sign(key, Purpose::Frame, mesh, &bytes)?;
+    let signature = node_key::sign(key, Purpose::Frame, mesh, &bytes[from..])?;
     bytes.extend(signature);
-    Ok(Frame::assemble(kind, header, bytes.into(), start..end)?)
+    Ok(Frame::assemble(kind, header, Bytes::from(bytes).slice(from..), start..end - from)?)
+}
+
+/// Puts the head before the body, and says where it begins: in the room that there is, unless frames that are kept for long
+/// would keep much more than themselves.
+fn join(head: &[u8], mut body: Vec<u8>) -> (usize, Vec<u8>) {
+    let written = body.get(HEADROOM..).unwrap_or_default();
+    let len = head.len() + written.len() + SIGNATURE;
+    if let Some(from) = HEADROOM.checked_sub(head.len())
+        && body.len() >= HEADROOM
+        && body.capacity() <= len + len / 4
+    {
+        body[from..HEADROOM].copy_from_slice(head);
+        body.reserve_exact(SIGNATURE);
+        return (from, body);
+    }
+    let mut bytes = Vec::with_capacity(len);
+    bytes.extend(head);
+    bytes.extend(written);
+    (0, bytes)
 }
 
 fn intern(table: &mut Vec<String>, text: &str, bytes: &mut usize) -> u32 {

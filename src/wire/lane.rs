@@ -114,38 +114,47 @@ impl Record {
 
     /// Appends it as it travels.
     pub(crate) fn write(&self, out: &mut BytesMut) -> Result<(), CodecError> {
+        let rest = self.begin(out)?;
+        out.put_slice(&rest);
+        Ok(())
+    }
+
+    /// Appends what it begins with. What this returns comes next: it may be long, and need not be copied.
+    pub(crate) fn begin(&self, out: &mut BytesMut) -> Result<Bytes, CodecError> {
         let start = out.len();
         out.put_u32(0);
-        match self {
+        let rest = match self {
             Self::Frame { since, frame } => {
                 out.put_u8(FRAME);
                 out.put_u64(*since);
-                out.put_slice(frame);
+                frame.clone()
             }
             Self::Mark(mark) => {
                 out.put_u8(MARK);
                 let mut bytes = Vec::new();
                 codec::encode_into(mark, &mut bytes)?;
-                out.put_slice(&bytes);
+                bytes.into()
             }
             Self::Grant(bytes) => {
                 out.put_u8(GRANT);
                 out.put_u64(*bytes);
+                Bytes::new()
             }
             Self::Request { id, request: bytes } | Self::Answer { id, answer: bytes } => {
                 out.put_u8(if matches!(self, Self::Request { .. }) { REQUEST } else { ANSWER });
                 out.put_u64(*id);
-                out.put_slice(bytes);
+                bytes.clone()
             }
             Self::Part { last, bytes } => {
                 out.put_u8(PART_OF);
                 out.put_u8(u8::from(*last));
-                out.put_slice(bytes);
+                bytes.clone()
             }
-        }
-        let len = u32::try_from(out.len() - start - 4).map_err(|_| CodecError::malformed("a record of 4 GiB"))?;
+        };
+        let len = u32::try_from(out.len() - start - 4 + rest.len());
+        let len = len.map_err(|_| CodecError::malformed("a record of 4 GiB"))?;
         out[start..start + 4].copy_from_slice(&len.to_be_bytes());
-        Ok(())
+        Ok(rest)
     }
 
     /// Takes the next record off the front of what came, if it is whole. Kinds of later versions that may be skipped are.
@@ -166,6 +175,13 @@ impl Record {
                 return Self::read(kind, body).map(Some);
             }
         }
+    }
+
+    /// How many bytes of the next record have not come yet, as far as that is known.
+    pub(crate) fn missing(from: &[u8]) -> usize {
+        let len = from.first_chunk::<4>().map(|prefix| u32::from_be_bytes(*prefix));
+        let len = len.and_then(|len| usize::try_from(len).ok()).filter(|len| *len <= MAX_RECORD);
+        len.map_or(0, |len| (4 + len).saturating_sub(from.len()))
     }
 
     fn read(kind: u8, mut body: Bytes) -> Result<Self, LaneError> {

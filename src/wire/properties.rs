@@ -95,7 +95,7 @@ pub(super) fn frame_of(messages: &[Sent]) -> (FrameBuilder, Vec<&Sent>) {
 }
 
 pub(super) fn signed(builder: &FrameBuilder) -> Frame {
-    builder.sign(place(1, u64::from(builder.messages())), MESH, &key(1)).expect("signs")
+    builder.clone().sign(place(1, u64::from(builder.messages())), MESH, &key(1)).expect("signs")
 }
 
 /// Signs what stands before the signature again.

@@ -81,7 +81,7 @@ fn what_no_reader_takes_cannot_be_pushed() {
 #[test]
 fn places_that_no_reader_takes_are_not_signed() {
     let (builder, _) = frame_of(&[whole("orders")]);
-    let sign = |place: Place| builder.sign(place, MESH, &key(1));
+    let sign = |place: Place| builder.clone().sign(place, MESH, &key(1));
     assert!(sign(place(0, 1)).is_err());
     assert!(sign(place(1, 0)).is_err(), "fewer in all than in the frame");
     assert!(sign(place(u64::MAX, 1)).is_err());

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use bytes::{Buf, BytesMut};
+use bytes::{Buf, Bytes, BytesMut};
 use libp2p::core::upgrade::ReadyUpgrade;
 use libp2p::futures::{AsyncRead, AsyncWrite};
 use libp2p::swarm::handler::{
@@ -14,14 +14,14 @@ use libp2p::swarm::handler::{
 };
 use libp2p::swarm::{ConnectionId, Stream, StreamUpgradeError, SubstreamProtocol};
 use libp2p::{PeerId, StreamProtocol};
-use tokio::sync::Notify;
 use tokio::time::Sleep;
 use tracing::{debug, error};
 
-use super::Desk;
+use super::{Desk, Room};
 use crate::MeshId;
 use crate::mesh::checked;
 use crate::mesh::event::{Checked, LaneId};
+use crate::mesh::time::Mono;
 use crate::net::clock::Clock;
 use crate::net::hub::Hub;
 use crate::wire::frame::Frame;
@@ -34,8 +34,9 @@ const PROTOCOL: StreamProtocol = StreamProtocol::new("/pombo/lane/1");
 /// subscribers stand still goes on reading, and is merely granted nothing.
 const STUCK: Duration = Duration::from_secs(4);
 
-/// Bytes that are read at once.
+/// Bytes that are read at once, of short records, and the fewest that there is always room for.
 const READ: usize = 32 * 1024;
+const LEAST: usize = 4 * 1024;
 /// Records are gathered up to so many bytes before they are written. One of bulk at most: what is urgent waits for no more.
 const WRITE: usize = 16 * 1024;
 /// So many bytes are read at a time, if there is more: what came is dealt with before it goes on, and the driver has its
@@ -96,18 +97,19 @@ pub(crate) struct Handler {
     mesh: MeshId,
     clock: Clock,
     desk: Arc<Desk>,
-    room: Arc<Notify>,
+    room: Arc<Room>,
     events: VecDeque<Happened>,
     outgoing: Outgoing,
     out: BytesMut,
+    /// Of the last record in `out`.
+    rest: Bytes,
     unflushed: bool,
     /// Runs while something cannot be written.
     stuck: Option<Pin<Box<Sleep>>>,
     incoming: Option<Stream>,
     /// One inbound half was there. Another one on the same connection is none of ours.
     begun: bool,
-    scratch: Vec<u8>,
-    came: BytesMut,
+    came: Came,
     parts: Parts,
     ended: bool,
 }
@@ -121,7 +123,7 @@ enum Outgoing {
 }
 
 impl Handler {
-    pub(super) fn new(ends: Ends, mesh: MeshId, clock: Clock, desk: Arc<Desk>, room: Arc<Notify>) -> Self {
+    pub(super) fn new(ends: Ends, mesh: MeshId, clock: Clock, desk: Arc<Desk>, room: Arc<Room>) -> Self {
         Self {
             ends,
             mesh,
@@ -131,12 +133,12 @@ impl Handler {
             events: VecDeque::new(),
             outgoing: Outgoing::No,
             out: BytesMut::new(),
+            rest: Bytes::new(),
             unflushed: false,
             stuck: None,
             incoming: None,
             begun: false,
-            scratch: Vec::new(),
-            came: BytesMut::new(),
+            came: Came::default(),
             parts: Parts::default(),
             ended: false,
         }
@@ -145,46 +147,40 @@ impl Handler {
     fn end(&mut self, why: &Ended) {
         debug!(peer = %self.ends.peer, %why, "a lane ended");
         (self.outgoing, self.incoming, self.ended) = (Outgoing::No, None, true);
-        (self.came, self.out, self.scratch) = (BytesMut::new(), BytesMut::new(), Vec::new());
+        (self.came, self.out, self.rest) = (Came::default(), BytesMut::new(), Bytes::new());
         self.events
             .push_back(Happened::Ended { broken: !matches!(why, Ended::Io(_) | Ended::NotOpened | Ended::Stuck) });
     }
 
     /// Writes until there is nothing left or the connection takes no more.
     fn write(&mut self, cx: &mut Context<'_>) -> Result<(), Ended> {
-        let Outgoing::Stands(stream) = &mut self.outgoing else { return Ok(()) };
+        if !matches!(self.outgoing, Outgoing::Stands(_)) {
+            return Ok(());
+        }
         // Registered before looking, so that what is put in meanwhile is not missed.
         self.desk.writer.register(cx.waker());
         let now = self.clock.mono();
         loop {
-            let mut frames = false;
-            while self.out.len() < WRITE {
-                let next = self.desk.outbox().next(now);
-                match next {
-                    Ok(Some(record)) => {
-                        frames |= matches!(record, Record::Frame { .. });
-                        record.write(&mut self.out)?;
-                    }
-                    Ok(None) => break,
-                    Err(reason) => error!(%reason, "a message cannot be encoded and is left out"),
-                }
-            }
-            if frames {
-                self.room.notify_one();
-            }
-            if self.out.is_empty() {
+            self.gather(now)?;
+            let Outgoing::Stands(stream) = &mut self.outgoing else { return Ok(()) };
+            let (is_rest, bytes) = if self.out.is_empty() { (true, &self.rest[..]) } else { (false, &self.out[..]) };
+            if bytes.is_empty() {
                 if self.unflushed
-                    && let Poll::Ready(flushed) = Pin::new(&mut *stream).poll_flush(cx)
+                    && let Poll::Ready(flushed) = Pin::new(stream).poll_flush(cx)
                 {
                     flushed?;
                     self.unflushed = false;
                 }
                 return Ok(());
             }
-            match Pin::new(&mut *stream).poll_write(cx, &self.out) {
+            match Pin::new(stream).poll_write(cx, bytes) {
                 Poll::Ready(Ok(0)) => return Err(std::io::Error::from(std::io::ErrorKind::WriteZero).into()),
                 Poll::Ready(Ok(written)) => {
-                    self.out.advance(written);
+                    if is_rest {
+                        self.rest.advance(written)
+                    } else {
+                        self.out.advance(written)
+                    }
                     (self.unflushed, self.stuck) = (true, None);
                 }
                 Poll::Ready(Err(error)) => return Err(error.into()),
@@ -196,11 +192,36 @@ impl Handler {
         }
     }
 
+    /// Puts together what is written next. Of a long record only as much as goes with others: the rest is written from where
+    /// it stands.
+    fn gather(&mut self, now: Mono) -> Result<(), Ended> {
+        let mut frames = false;
+        while self.out.len() < WRITE && !(self.out.is_empty() && self.rest.len() >= WRITE) {
+            if self.rest.is_empty() {
+                let next = self.desk.outbox().next(now);
+                match next {
+                    Ok(Some(record)) => {
+                        frames |= matches!(record, Record::Frame { .. });
+                        self.rest = record.begin(&mut self.out)?;
+                    }
+                    Ok(None) => break,
+                    Err(reason) => error!(%reason, "a message cannot be encoded and is left out"),
+                }
+            }
+            let fits = self.rest.len().min(WRITE.saturating_sub(self.out.len()));
+            self.out.extend_from_slice(&self.rest.split_to(fits));
+        }
+        if frames && self.desk.outbox().has_ample_room() {
+            self.room.make();
+        }
+        Ok(())
+    }
+
     /// Reads what is there, or so much of it that others should have their turn: then it is called again.
     fn read(&mut self, cx: &mut Context<'_>, records: &mut Vec<Read>) -> Result<(), Ended> {
         let mut bytes = 0;
         loop {
-            while let Some(record) = Record::take(&mut self.came)? {
+            while let Some(record) = self.came.take()? {
                 bytes += record.len();
                 self.open(record, records)?;
             }
@@ -209,10 +230,9 @@ impl Handler {
                 break;
             }
             let Some(stream) = &mut self.incoming else { break };
-            self.scratch.resize(READ, 0);
-            match Pin::new(stream).poll_read(cx, &mut self.scratch) {
+            match Pin::new(stream).poll_read(cx, self.came.room()) {
                 Poll::Ready(Ok(0)) => return Err(std::io::Error::from(std::io::ErrorKind::UnexpectedEof).into()),
-                Poll::Ready(Ok(read)) => self.came.extend_from_slice(&self.scratch[..read]),
+                Poll::Ready(Ok(read)) => self.came.add(read),
                 Poll::Ready(Err(error)) => return Err(error.into()),
                 Poll::Pending => break,
             }
@@ -233,7 +253,7 @@ impl Handler {
             Record::Grant(total) => {
                 if self.desk.outbox().granted(total, self.clock.mono()) {
                     self.desk.writer.wake();
-                    self.room.notify_one();
+                    self.room.make();
                 }
             }
             Record::Request { id, request } => {
@@ -251,6 +271,43 @@ impl Handler {
             }
         }
         Ok(())
+    }
+}
+
+/// What came and is no whole record yet, with room behind it for what comes next: records are read to where they stay.
+#[derive(Debug, Default)]
+struct Came {
+    bytes: BytesMut,
+    /// So many of them came.
+    filled: usize,
+}
+
+impl Came {
+    /// Where to read to. Enough for the rest of the record that has begun, and for some short ones at least.
+    fn room(&mut self) -> &mut [u8] {
+        let missing = Record::missing(&self.bytes[..self.filled]);
+        let room = self.bytes.len() - self.filled;
+        if room < missing.max(LEAST) {
+            self.bytes.truncate(self.filled);
+            self.bytes.resize(self.filled + missing.max(READ), 0);
+        }
+        &mut self.bytes[self.filled..]
+    }
+
+    /// So much was read to there.
+    fn add(&mut self, read: usize) {
+        self.filled += read;
+    }
+
+    /// The next record, if it is whole.
+    fn take(&mut self) -> Result<Option<Record>, LaneError> {
+        let mut came = self.bytes.split_to(self.filled);
+        let record = Record::take(&mut came);
+        self.filled = came.len();
+        // Next to each other in memory, so nothing is moved.
+        came.unsplit(std::mem::take(&mut self.bytes));
+        self.bytes = came;
+        record
     }
 }
 
