@@ -299,6 +299,10 @@ impl Mesh {
                 requests.unserve(provider, &membership::Directory { roster, links, settling }, now.mono, fx);
                 self.services_changed(None, now);
             }
+            Command::Withdraw { provider } => {
+                self.requests.withdraw(provider);
+                self.services_changed(None, now);
+            }
             Command::Request(ask) => {
                 let Self { requests, roster, links, settling, fx, .. } = self;
                 requests.ask(ticket, ask, &membership::Directory { roster, links, settling }, now.mono, fx);

@@ -193,6 +193,11 @@ impl Requests {
         self.settle(directory, now, fx);
     }
 
+    /// This provider gets no more calls. Those that it is at stay open.
+    pub(crate) fn withdraw(&mut self, provider: ProviderId) {
+        self.provider.withdraw(provider);
+    }
+
     /// From now on this node serves nothing. Calls that are open stay so.
     pub(crate) fn drain(&mut self) {
         self.provider.drain();
