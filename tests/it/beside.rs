@@ -192,16 +192,19 @@ fn a_node_that_is_killed_leaves_nobody_waiting() {
     let serve = serving(&user, "serve demo.slow --exec 'touch started; sleep 60'");
     let watch = user.start("topics --watch --json");
     watch.line(|_| true);
-    let waiting = user.start("pub demo.nobody hi --min-peers 5 --timeout 1m");
+    let mut lines = user.start("pub demo.hello --lines --json");
+    lines.write(b"one\n");
+    lines.line(|_| true);
     let request = user.start("request demo.slow hi --timeout 1m");
     wait_for_file(&user, "started");
     node.kill();
+    lines.write(b"two\n");
     for (process, code, said) in [
         (sub, 1, "the node harbour has ended"),
         (serve, 1, "the node harbour has ended"),
         (watch, 1, "the node harbour has ended"),
         (request, 4, "may have run"),
-        (waiting, 4, "may or may not have arrived"),
+        (lines, 9, "1 message published, then"),
     ] {
         let finished = process.ended().expect(code);
         assert!(finished.stderr.contains(said), "{finished}");
@@ -355,6 +358,47 @@ fn a_node_that_does_not_welcome_a_verb_is_not_used() {
         stream.read_to_end(&mut rest).unwrap();
         assert_eq!(rest, b"");
     }
+}
+
+/// What a node may have taken before it died is not given to another.
+#[test]
+fn what_a_node_may_have_taken_is_not_done_again() {
+    let user = User::new();
+    let (_node, started) = user.node("--name harbour");
+    let sub = user.sub(&format!("'demo.>' --raw {OWN}"));
+    let serve = serving(&user, &format!("serve demo.echo --echo --json {OWN}"));
+    let (path, aside) = (socket(&user), socket(&user).with_extension("aside"));
+    fs::rename(&path, &aside).unwrap();
+    let listener = UnixListener::bind(&path).unwrap();
+    fs::set_permissions(&path, Permissions::from_mode(0o600)).unwrap();
+    let mesh = u128::from_str_radix(started["mesh"]["id"].as_str().unwrap(), 16).unwrap().to_be_bytes();
+    let welcome = [&[0, 0, 0, 53, 1, 0][..], &[7; 32], &[1, b'x'], &mesh, &[0]].concat();
+    for (line, said) in
+        [("pub demo.hello taken", "may or may not have arrived"), ("request demo.echo taken", "it may have run")]
+    {
+        let verb = user.start(line);
+        // It looks whether the node is there, and then says what it wants. That has the topic or service in it.
+        let (mut looking, _) = listener.accept().unwrap();
+        looking.write_all(&welcome).unwrap();
+        let (mut wanting, _) = listener.accept().unwrap();
+        wanting.write_all(&welcome).unwrap();
+        let mut read = Vec::new();
+        while !read.windows(5).any(|bytes| bytes == b"taken") {
+            let mut some = [0; 1_024];
+            let length = wanting.read(&mut some).unwrap();
+            assert!(length > 0, "{read:?}");
+            read.extend_from_slice(&some[..length]);
+        }
+        drop(wanting);
+        let finished = verb.finish().expect(4);
+        assert!(finished.stderr.contains(said), "{finished}");
+    }
+    fs::rename(&aside, &path).unwrap();
+    user.run("pub demo.hello next --min-peers 1").expect(0);
+    assert_eq!(sub.line(|_| true), "next");
+    user.run("request demo.echo next").expect(0);
+    let handled = json(&serve.line(|_| true));
+    assert_eq!((&handled["outcome"], &handled["bytes"]), (&"answered".into(), &4.into()));
 }
 
 #[test]
