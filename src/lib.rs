@@ -7,9 +7,9 @@
 
 #[cfg(feature = "net")]
 pub use api::{
-    Ask, AskMany, Builder, Discovery, Doctor, Drain, DrainError, Identity, Incoming, MeshInfo, Node, Provider,
-    ProviderError, Publish, Published, Publisher, Refusal, Reply, Respond, Serve, ServeWith, Serving, Subscribe,
-    Subscriber,
+    Ask, AskMany, Builder, Discovery, Doctor, Drain, DrainError, Identity, Incoming, MeshInfo, Node, OfferError,
+    Offered, Provider, ProviderError, Publish, Published, Publisher, Refusal, Reply, Respond, RunningNode, Serve,
+    ServeWith, Serving, Subscribe, Subscriber,
 };
 /// Bytes that are cheap to clone: what [`RawTopic`] and its like carry.
 pub use bytes::Bytes;

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use libp2p::{Multiaddr, PeerId};
 
-use super::{Doctor, MeshInfo, Node};
+use super::{Doctor, MeshInfo, Node, RunningNode};
 use crate::DnsName;
 use crate::config::{Config, Dissemination, MeshChoice};
 use crate::error::StartError;
@@ -174,6 +174,27 @@ impl Builder {
     /// before it starts.
     pub fn identity(&self) -> Result<Identity, StartError> {
         net::identity(&self.config)
+    }
+
+    /// A node that runs beside this process and can do what one with this configuration would: one of this user's, in the same
+    /// mesh, that is [offered](Node::offer); of several the first by name.
+    ///
+    /// `None` if there is none, or it does not answer within 3 s, or speaks another version; and also if something is asked for
+    /// that only a node of its own can give: a name, a key, an address to listen on or to dial, a way to send, or not to be
+    /// [local](Self::local). Limits are those of the node that runs.
+    ///
+    /// ```no_run
+    /// # async fn f() -> Result<(), Box<dyn std::error::Error>> {
+    /// let builder = pombo::Node::builder();
+    /// match builder.running().await {
+    ///     Some(node) => println!("{} runs already", node.name()),
+    ///     None => println!("{} it is", builder.start().await?.name()),
+    /// }
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub async fn running(&self) -> Option<RunningNode> {
+        RunningNode::find(&self.config).await
     }
 
     /// Starts the node. When this returns, it listens and looks for others.

@@ -13,6 +13,7 @@ use futures::future::BoxFuture;
 use libp2p::PeerId;
 
 use super::Refusal;
+use super::local::Answers;
 use super::size::check;
 use crate::error::Closed;
 use crate::mesh::event::{CallId, Command, IncomingCall};
@@ -57,26 +58,38 @@ pub struct Incoming<Q, R, E> {
 /// A call that has to be answered, whatever happens.
 #[derive(Debug)]
 struct OpenCall {
-    handle: Arc<Handle>,
+    to: AnswerTo,
     id: Option<CallId>,
     limit: usize,
 }
 
+/// Where the answer to a call goes.
+#[derive(Debug)]
+pub(super) enum AnswerTo {
+    /// To a node of this process.
+    Node(Arc<Handle>),
+    /// To the connection that the call came over, from a node that runs beside this process.
+    Running(Answers),
+}
+
+/// The answer to a call.
+type Answered = (CallId, Reply);
+
 impl OpenCall {
-    /// The command that answers, once.
-    fn reply(&mut self, status: ReplyStatus, content_type: &str, headers: Headers, body: Bytes) -> Option<Command> {
+    /// What answers, once.
+    fn reply(&mut self, status: ReplyStatus, content_type: &str, headers: Headers, body: Bytes) -> Option<Answered> {
         let call = self.id.take()?;
         let content_type = content_type.to_owned();
-        Some(Command::Reply { call, reply: Reply { status, content_type, headers, body, extensions: Vec::new() } })
+        Some((call, Reply { status, content_type, headers, body, extensions: Vec::new() }))
     }
 
-    fn refusal(&mut self, text: &str) -> Option<Command> {
+    fn refusal(&mut self, text: &str) -> Option<Answered> {
         let body = Bytes::copy_from_slice(text.as_bytes());
         self.reply(ReplyStatus::Refused, "text/plain; charset=utf-8", Headers::default(), body)
     }
 
     /// The answer, or a refusal that says why it cannot be sent.
-    fn answer(&mut self, answer: Answer) -> (Option<Command>, Result<(), PayloadError>) {
+    fn answer(&mut self, answer: Answer) -> (Option<Answered>, Result<(), PayloadError>) {
         let Answer { body, content_type, headers } = answer;
         let body = body.and_then(|body| Ok(check(&body, &headers, &content_type, self.limit).map(|()| body)?));
         match body {
@@ -85,8 +98,13 @@ impl OpenCall {
         }
     }
 
-    fn post(&self, command: Option<Command>) -> Result<(), Closed> {
-        command.map_or(Ok(()), |command| self.handle.tell(command))
+    fn post(&self, answered: Option<Answered>) -> Result<(), Closed> {
+        let Some((call, reply)) = answered else { return Ok(()) };
+        match &self.to {
+            AnswerTo::Node(handle) => handle.tell(Command::Reply { call, reply }),
+            // There is room for one of each call that is open.
+            AnswerTo::Running(answers) => answers.try_send((call, reply)).map_err(|_| Closed),
+        }
     }
 }
 
@@ -106,17 +124,16 @@ impl Answer {
 
 impl Drop for OpenCall {
     fn drop(&mut self) {
-        if let Some(command) = self.reply(ReplyStatus::Unanswered, "", Headers::default(), Bytes::new()) {
-            // A node that is gone has told its askers so.
-            let _gone = self.handle.tell(command);
-        }
+        let unanswered = self.reply(ReplyStatus::Unanswered, "", Headers::default(), Bytes::new());
+        // A node that is gone has told its askers so.
+        let _gone = self.post(unanswered);
     }
 }
 
 impl<Q, R, E: Encoding<Q> + Encoding<R>> Incoming<Q, R, E> {
     /// Decodes the question. One that is not of the service's type is refused.
-    pub(crate) fn open(handle: Arc<Handle>, call: IncomingCall, gone: Arc<Gone>, limit: usize) -> Option<Self> {
-        let mut open = OpenCall { handle, id: Some(call.id), limit };
+    pub(super) fn open(to: AnswerTo, call: IncomingCall, gone: Arc<Gone>, limit: usize) -> Option<Self> {
+        let mut open = OpenCall { to, id: Some(call.id), limit };
         match <E as Encoding<Q>>::decode(&call.body) {
             Ok(question) => Some(Self {
                 open,
@@ -129,9 +146,8 @@ impl<Q, R, E: Encoding<Q> + Encoding<R>> Incoming<Q, R, E> {
                 types: PhantomData,
             }),
             Err(reason) => {
-                if let Some(command) = open.refusal(&format!("the question is not of the expected type: {reason}")) {
-                    let _gone = open.handle.tell(command);
-                }
+                let refusal = open.refusal(&format!("the question is not of the expected type: {reason}"));
+                let _gone = open.post(refusal);
                 None
             }
         }
@@ -176,8 +192,8 @@ impl<Q, R, E: Encoding<Q> + Encoding<R>> Incoming<Q, R, E> {
     /// If the node is gone.
     #[expect(clippy::unused_async, reason = "that nothing is waited for today is not part of what is promised")]
     pub async fn refuse(mut self, text: impl Into<String>) -> Result<(), Closed> {
-        let command = self.open.refusal(&text.into());
-        self.open.post(command)
+        let refusal = self.open.refusal(&text.into());
+        self.open.post(refusal)
     }
 
     /// Waits until nobody wants the answer any more: the asker cancelled, its time ran out, or it is gone.
@@ -198,6 +214,11 @@ impl<Q, R, E: Encoding<Q> + Encoding<R>> Incoming<Q, R, E> {
     /// ```
     pub async fn cancelled(&self) {
         self.gone.told().await;
+    }
+
+    /// What tells that nobody wants the answer any more.
+    pub(super) fn gone(&self) -> Arc<Gone> {
+        Arc::clone(&self.gone)
     }
 
     /// Takes the question out, and keeps what answers it.
@@ -247,8 +268,8 @@ impl Respond {
     }
 
     fn send(mut self) -> Result<(), PayloadError> {
-        let (command, result) = self.open.answer(self.answer);
-        self.open.post(command).map_err(PayloadError::new)?;
+        let (answered, result) = self.open.answer(self.answer);
+        self.open.post(answered).map_err(PayloadError::new)?;
         result
     }
 }
@@ -281,12 +302,12 @@ impl<R, E: Encoding<R>> Answering<R, E> {
     }
 
     pub(crate) fn answer(mut self, answer: Result<R, Refusal>) {
-        let command = match answer {
+        let answered = match answer {
             Ok(answer) => self.open.answer(Answer::of::<R, E>(&answer)).0,
             Err(refusal) => self.open.refusal(refusal.as_str()),
         };
         // A node that is gone has nobody left to tell.
-        let _gone = self.open.post(command);
+        let _gone = self.open.post(answered);
     }
 }
 

@@ -1,5 +1,6 @@
 //! The node: a cloneable handle to a running peer.
 
+use std::path::PathBuf;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -9,6 +10,7 @@ use futures::{Stream, StreamExt};
 use libp2p::{Multiaddr, PeerId};
 use tokio::sync::{broadcast, watch};
 
+use super::local::By;
 use super::{Ask, AskMany, Builder, Drain, Publish, Publisher, Serve, Subscribe};
 use crate::config::Limits;
 use crate::error::Closed;
@@ -86,6 +88,8 @@ pub(crate) struct About {
     pub(crate) limits: Limits,
     pub(crate) short_lived: bool,
     pub(crate) settled: AtomicBool,
+    /// Where its socket would be. `None`: it is not in this host's registry, and nobody would find it.
+    pub(crate) socket: Option<PathBuf>,
 }
 
 /// The mesh that a node belongs to.
@@ -199,7 +203,7 @@ impl Node {
     /// # }
     /// ```
     pub fn publish<T, E: Encoding<T>>(&self, topic: Topic<T, E>, value: &T) -> Publish<'_> {
-        Publish::new(self, topic, value)
+        Publish::new(By::Own(self), topic, value)
     }
 
     /// The hot path: publishes many values on one topic. [`Publisher`] has an example.
@@ -227,7 +231,7 @@ impl Node {
     /// # }
     /// ```
     pub fn subscribe<T, E: Encoding<T>>(&self, pattern: impl Into<Pattern<T, E>>) -> Subscribe<T, E> {
-        Subscribe::new(self.clone(), pattern.into())
+        Subscribe::new(By::Own(self.clone()), pattern.into())
     }
 
     /// Calls a service, whichever node serves it. Await it to get the answer.
@@ -256,7 +260,7 @@ impl Node {
     where
         E: Encoding<Q> + Encoding<R>,
     {
-        Ask::new(self, &service, question)
+        Ask::new(By::Own(self), &service, question)
     }
 
     /// Calls a service at every node that serves it, and returns the stream of their answers.
@@ -305,7 +309,7 @@ impl Node {
     where
         E: Encoding<Q> + Encoding<R>,
     {
-        Serve::new(self.clone(), service)
+        Serve::new(By::Own(self.clone()), service)
     }
 
     /// What happens in the mesh, from this call on. A reader that is more than 256 events behind misses the oldest.

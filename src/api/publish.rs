@@ -9,8 +9,10 @@ use bytes::Bytes;
 use futures::future::BoxFuture;
 use tokio::sync::watch;
 
-use super::Node;
+use super::local::{By, millis};
 use super::size::check;
+use super::{Node, RunningNode};
+use crate::config::Limits;
 use crate::error::{Closed, PublishError};
 use crate::mesh::event::{Answer, Command};
 use crate::mesh::outgoing::{Appended, Draft};
@@ -20,6 +22,7 @@ use crate::payload::{Encoding, PayloadError};
 use crate::topic::{Name, Topic};
 use crate::wire::MessageId;
 use crate::wire::frame::shard_of;
+use crate::wire::local::Post;
 
 /// How long listeners are waited for, unless a time is given.
 const PATIENCE: Duration = Duration::from_secs(5);
@@ -42,13 +45,14 @@ const PATIENCE: Duration = Duration::from_secs(5);
 /// ```
 #[must_use = "a message is published only when this is awaited"]
 pub struct Publish<'n> {
-    node: &'n Node,
+    by: By<&'n Node, &'n RunningNode>,
     topic: Name,
     payload: Result<Bytes, PayloadError>,
     content_type: Arc<str>,
     headers: Headers,
     min_peers: usize,
     timeout: Duration,
+    for_another: bool,
 }
 
 /// A message was published.
@@ -71,7 +75,7 @@ pub struct Published {
     /// Its id.
     pub id: MessageId,
     /// How many neighbours took it: on a short-lived node those that confirmed to have taken it over, otherwise those that
-    /// listen.
+    /// listen. By a [`RunningNode`] it is one, that node.
     pub peers: usize,
     /// How many other nodes listen to its topic, as far as is known here.
     pub listeners: usize,
@@ -80,16 +84,23 @@ pub struct Published {
 }
 
 impl<'n> Publish<'n> {
-    pub(crate) fn new<T, E: Encoding<T>>(node: &'n Node, topic: Topic<T, E>, value: &T) -> Self {
+    pub(super) fn new<T, E: Encoding<T>>(by: By<&'n Node, &'n RunningNode>, topic: Topic<T, E>, value: &T) -> Self {
         Self {
-            node,
+            by,
             topic: topic.name,
             payload: E::encode(value),
             content_type: E::CONTENT_TYPE.into(),
             headers: Headers::default(),
             min_peers: 0,
             timeout: PATIENCE,
+            for_another: false,
         }
+    }
+
+    /// The publisher is another process: subscribers of this node are others to it, and count as those of other nodes do.
+    pub(super) fn for_another_process(mut self) -> Self {
+        self.for_another = true;
+        self
     }
 
     /// Attaches a header. At most [`Headers::MAX_COUNT`], and [`Headers::MAX_BYTES`] together.
@@ -125,14 +136,21 @@ impl<'n> Publish<'n> {
     }
 
     async fn send(self) -> Result<Published, PublishError> {
-        let payload = self.payload.map_err(PublishError::Encode)?;
-        check(&payload, &self.headers, &self.content_type, self.node.about.limits.message)?;
-        let topic = self.topic.as_str();
-        if self.node.about.short_lived {
-            self.node.settled().await?;
+        match self.by {
+            By::Own(node) => self.send_by(node).await,
+            By::Running(node) => self.hand_to(node).await,
         }
-        wait_for_listeners(self.node, topic, self.min_peers, self.timeout).await?;
-        let reach = reach(self.node, topic);
+    }
+
+    async fn send_by(self, node: &Node) -> Result<Published, PublishError> {
+        let payload = self.payload.map_err(PublishError::Encode)?;
+        check(&payload, &self.headers, &self.content_type, node.about.limits.message)?;
+        let topic = self.topic.as_str();
+        if node.about.short_lived {
+            node.settled().await?;
+        }
+        wait_for_listeners(node, topic, self.min_peers, self.timeout, self.for_another).await?;
+        let reach = reach(node, topic, self.for_another);
         let draft = Draft {
             topic,
             shard: shard_of(topic),
@@ -141,8 +159,23 @@ impl<'n> Publish<'n> {
             groups: &reach.groups,
             payload: &payload,
         };
-        let appended = self.node.handle.press.append(&draft, &self.node.handle.hub).await?;
-        confirm(self.node, appended, &reach, self.timeout).await
+        let appended = node.handle.press.append(&draft, &node.handle.hub).await?;
+        confirm(node, appended, &reach, self.timeout).await
+    }
+
+    async fn hand_to(self, node: &RunningNode) -> Result<Published, PublishError> {
+        let payload = self.payload.map_err(PublishError::Encode)?;
+        check(&payload, &self.headers, &self.content_type, Limits::default().message)?;
+        let post = Post {
+            topic: self.topic.as_str().to_owned(),
+            content_type: self.content_type.as_ref().to_owned(),
+            headers: self.headers,
+            min_peers: u32::try_from(self.min_peers).unwrap_or(u32::MAX),
+            timeout: millis(self.timeout),
+            payload,
+            extensions: Vec::new(),
+        };
+        node.post(post, self.timeout).await
     }
 }
 
@@ -161,19 +194,35 @@ impl fmt::Debug for Publish<'_> {
     }
 }
 
-fn reach(node: &Node, topic: &str) -> Reach {
-    node.handle.routes.borrow().reach(topic, node.handle.me)
+fn reach(node: &Node, topic: &str, for_another: bool) -> Reach {
+    reach_in(&node.handle.routes.borrow(), node, topic, for_another)
 }
 
-async fn wait_for_listeners(node: &Node, topic: &str, wanted: usize, timeout: Duration) -> Result<(), PublishError> {
+fn reach_in(routes: &Routes, node: &Node, topic: &str, for_another: bool) -> Reach {
+    let mut reach = routes.reach(topic, node.handle.me);
+    if for_another {
+        reach.peers += std::mem::take(&mut reach.local);
+    }
+    reach
+}
+
+async fn wait_for_listeners(
+    node: &Node,
+    topic: &str,
+    wanted: usize,
+    timeout: Duration,
+    for_another: bool,
+) -> Result<(), PublishError> {
     if wanted == 0 {
         return Ok(());
     }
-    let me = node.handle.me;
-    let enough = node.handle.wait_for_routes(|routes: &Routes| routes.reach(topic, me).peers >= wanted);
+    let enough = node.handle.wait_for_routes(|routes| reach_in(routes, node, topic, for_another).peers >= wanted);
     match tokio::time::timeout(timeout, enough).await {
         Ok(result) => Ok(result?),
-        Err(_) => Err(PublishError::Nobody { topic: topic.to_owned(), wanted, found: reach(node, topic).peers }),
+        Err(_) => {
+            let found = reach(node, topic, for_another).peers;
+            Err(PublishError::Nobody { topic: topic.to_owned(), wanted, found })
+        }
     }
 }
 

@@ -11,8 +11,10 @@ use bytes::Bytes;
 use futures::future::BoxFuture;
 use libp2p::PeerId;
 
-use super::Node;
+use super::local::{By, millis};
 use super::size::check;
+use super::{Node, RunningNode};
+use crate::config::Limits;
 use crate::error::{Closed, RequestError};
 use crate::mesh::event::{self, Answer, AskFailure, Command, NodeName};
 use crate::mesh::time::Span;
@@ -20,7 +22,7 @@ use crate::message::Headers;
 use crate::net::handle::Handle;
 use crate::payload::{Encoding, PayloadError};
 use crate::topic::Service;
-use crate::wire::rpc::{self, ReplyStatus};
+use crate::wire::rpc::{self, Call, ReplyStatus};
 
 /// How long an answer is waited for, unless a time is given.
 const PATIENCE: Duration = Duration::from_secs(5);
@@ -46,18 +48,18 @@ const PATIENCE: Duration = Duration::from_secs(5);
 /// ```
 #[must_use = "a request is sent only when this is awaited"]
 pub struct Ask<'n, R, E> {
-    node: &'n Node,
+    by: By<&'n Node, &'n RunningNode>,
     question: Question,
     to: Option<String>,
     types: PhantomData<fn() -> (R, E)>,
 }
 
 impl<'n, R, E> Ask<'n, R, E> {
-    pub(crate) fn new<Q>(node: &'n Node, service: &Service<Q, R, E>, question: &Q) -> Self
+    pub(super) fn new<Q>(by: By<&'n Node, &'n RunningNode>, service: &Service<Q, R, E>, question: &Q) -> Self
     where
         E: Encoding<Q> + Encoding<R>,
     {
-        Self { node, question: Question::new(service, question), to: None, types: PhantomData }
+        Self { by, question: Question::new(service, question), to: None, types: PhantomData }
     }
 
     /// Asks this node and no other: its name, or its peer id.
@@ -98,12 +100,36 @@ impl<'n, R, E> Ask<'n, R, E> {
     where
         E: Encoding<R>,
     {
-        let mut ask = self.question.checked(self.node.about.limits.message)?;
+        let node = match self.by {
+            By::Own(node) => node,
+            By::Running(node) => return self.hand_to(node).await,
+        };
+        let mut ask = self.question.checked(node.about.limits.message)?;
         ask.to = self.to.as_deref().map(|text| match text.parse() {
             Ok(peer) => NodeName::Peer(peer),
             Err(_) => NodeName::Name(text.to_owned()),
         });
-        send::<R, E>(&self.node.handle, ask).await
+        send::<R, E>(&node.handle, ask).await
+    }
+
+    async fn hand_to(self, node: &RunningNode) -> Result<Reply<R>, RequestError>
+    where
+        E: Encoding<R>,
+    {
+        let timeout = millis(self.question.timeout);
+        let event::Ask { service, content_type, headers, body, .. } =
+            self.question.checked(Limits::default().message)?;
+        let call = Call {
+            call: 0,
+            service: service.as_ref().to_owned(),
+            timeout,
+            content_type: content_type.as_ref().to_owned(),
+            headers,
+            body,
+            extensions: Vec::new(),
+        };
+        let (from, reply) = node.call(self.to, call).await?;
+        read::<R, E>(&service, from, reply)
     }
 }
 

@@ -12,9 +12,12 @@ use futures::{Stream, StreamExt};
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 
-use super::{Incoming, Node};
+use super::incoming::AnswerTo;
+use super::local::{By, Calls};
+use super::{Incoming, Node, RunningNode};
+use crate::config::Limits;
 use crate::error::{Closed, SubscribeError};
-use crate::mesh::event::{Answer, ProviderId};
+use crate::mesh::event::{Answer, Command, ProviderId};
 use crate::net::handle::{Registered, Served};
 use crate::payload::Encoding;
 use crate::topic::Service;
@@ -38,14 +41,14 @@ const ROOM: u32 = 64;
 /// ```
 #[must_use = "a service is served only when this is awaited"]
 pub struct Serve<Q, R, E> {
-    node: Node,
+    by: By<Node, RunningNode>,
     service: Service<Q, R, E>,
     room: u32,
 }
 
 impl<Q, R, E: Encoding<Q> + Encoding<R>> Serve<Q, R, E> {
-    pub(crate) fn new(node: Node, service: Service<Q, R, E>) -> Self {
-        Self { node, service, room: ROOM }
+    pub(super) fn new(by: By<Node, RunningNode>, service: Service<Q, R, E>) -> Self {
+        Self { by, service, room: ROOM }
     }
 
     /// How many requests may be open here at once; those beyond it are answered `busy`. 64 without this, at least 1.
@@ -78,14 +81,21 @@ impl<Q, R, E: Encoding<Q> + Encoding<R>> Serve<Q, R, E> {
     }
 
     async fn set_up(self) -> Result<Provider<Q, R, E>, SubscribeError> {
-        let handle = Arc::clone(&self.node.handle);
-        let (registered, served, answer) = handle.serve(self.service.name().into(), self.room).await?;
+        let name = self.service.name();
+        let node = match self.by {
+            By::Own(node) => node,
+            By::Running(node) => {
+                let source = Source::Running(node.take_calls(name.to_owned(), self.room).await?);
+                return Ok(Provider { source, limit: Limits::default().message, types: PhantomData });
+            }
+        };
+        let (registered, served, answer) = node.handle.serve(name.into(), self.room).await?;
         match answer {
             Answer::TooMany { limit } => Err(SubscribeError::TooMany { limit }),
             Answer::Draining => Err(SubscribeError::Draining),
             Answer::Done => {
-                let limit = self.node.about.limits.message;
-                Ok(Provider { registered, served, limit, types: PhantomData })
+                let (source, limit) = (Source::Own { registered, served }, node.about.limits.message);
+                Ok(Provider { source, limit, types: PhantomData })
             }
             Answer::Reply { .. }
             | Answer::Failed(_)
@@ -136,10 +146,44 @@ impl<Q, R, E> fmt::Debug for Serve<Q, R, E> {
 /// # }
 /// ```
 pub struct Provider<Q, R, E> {
-    registered: Registered<ProviderId>,
-    served: mpsc::Receiver<Served>,
+    source: Source,
     limit: usize,
     types: Types<Q, R, E>,
+}
+
+/// Where calls come from.
+enum Source {
+    Own {
+        registered: Registered<ProviderId>,
+        served: mpsc::Receiver<Served>,
+    },
+    /// Over the socket of a node that runs beside this process.
+    Running(Calls),
+}
+
+impl Source {
+    /// The next call, and where its answer goes.
+    fn poll(&mut self, context: &mut Context<'_>) -> Poll<Option<(Served, AnswerTo)>> {
+        match self {
+            Self::Own { registered, served } => {
+                let to = || AnswerTo::Node(Arc::clone(&registered.handle));
+                served.poll_recv(context).map(|served| served.map(|served| (served, to())))
+            }
+            Self::Running(calls) => {
+                calls.poll_call(context).map(|call| call.map(|(served, answers)| (served, AnswerTo::Running(answers))))
+            }
+        }
+    }
+}
+
+impl<Q, R, E> Provider<Q, R, E> {
+    /// Takes no more calls but those that are in the stream already.
+    pub(super) fn withdraw(&self) {
+        if let Source::Own { registered, .. } = &self.source {
+            // A node that is gone serves nothing.
+            let _gone = registered.handle.tell(Command::Withdraw { provider: registered.id });
+        }
+    }
 }
 
 impl<Q, R, E: Encoding<Q> + Encoding<R>> Stream for Provider<Q, R, E> {
@@ -147,8 +191,8 @@ impl<Q, R, E: Encoding<Q> + Encoding<R>> Stream for Provider<Q, R, E> {
 
     fn poll_next(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Self::Item>> {
         loop {
-            let Some(Served { call, gone }) = ready!(self.served.poll_recv(context)) else { return Poll::Ready(None) };
-            if let Some(incoming) = Incoming::open(Arc::clone(&self.registered.handle), call, gone, self.limit) {
+            let Some((Served { call, gone }, to)) = ready!(self.source.poll(context)) else { return Poll::Ready(None) };
+            if let Some(incoming) = Incoming::open(to, call, gone, self.limit) {
                 return Poll::Ready(Some(incoming));
             }
         }
@@ -157,7 +201,11 @@ impl<Q, R, E: Encoding<Q> + Encoding<R>> Stream for Provider<Q, R, E> {
 
 impl<Q, R, E> fmt::Debug for Provider<Q, R, E> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Provider").field("id", &self.registered.id).finish_non_exhaustive()
+        let id = match &self.source {
+            Source::Own { registered, .. } => Some(registered.id),
+            Source::Running(_) => None,
+        };
+        f.debug_struct("Provider").field("id", &id).finish_non_exhaustive()
     }
 }
 
@@ -242,7 +290,10 @@ where
 
     fn into_future(self) -> Self::IntoFuture {
         Box::pin(async move {
-            let runtime = self.serve.node.handle.runtime.clone();
+            let runtime = match &self.serve.by {
+                By::Own(node) => node.handle.runtime.clone(),
+                By::Running(_) => tokio::runtime::Handle::current(),
+            };
             let provider = self.serve.set_up().await?;
             let task = runtime.spawn(run(provider, self.handler));
             Ok(Serving { task: task.abort_handle() })

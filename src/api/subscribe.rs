@@ -8,11 +8,13 @@ use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
-use futures::Stream;
+use bytes::Bytes;
 use futures::future::BoxFuture;
+use futures::{Stream, StreamExt};
 
-use super::Node;
+use super::local::{Arrivals, By, millis};
 use super::unpack::Unpacker;
+use super::{Node, RunningNode};
 use crate::error::{Closed, RecvError, SubscribeError};
 use crate::mesh::event::{Answer, Delivery, SubscriberId};
 use crate::message::Message;
@@ -20,6 +22,7 @@ use crate::net::handle::Registered;
 use crate::net::mailbox::Mailbox;
 use crate::payload::Encoding;
 use crate::topic::{Pattern, check_name};
+use crate::wire::local::ToNode;
 
 /// How long peers are waited for, unless a time is given.
 const PATIENCE: Duration = Duration::from_secs(5);
@@ -42,7 +45,7 @@ const PATIENCE: Duration = Duration::from_secs(5);
 /// ```
 #[must_use = "a subscription is set up only when this is awaited"]
 pub struct Subscribe<T, E> {
-    node: Node,
+    by: By<Node, RunningNode>,
     patterns: Vec<Pattern<T, E>>,
     group: Option<String>,
     peers: usize,
@@ -50,8 +53,8 @@ pub struct Subscribe<T, E> {
 }
 
 impl<T, E: Encoding<T>> Subscribe<T, E> {
-    pub(crate) fn new(node: Node, pattern: Pattern<T, E>) -> Self {
-        Self { node, patterns: vec![pattern], group: None, peers: 0, timeout: PATIENCE }
+    pub(super) fn new(by: By<Node, RunningNode>, pattern: Pattern<T, E>) -> Self {
+        Self { by, patterns: vec![pattern], group: None, peers: 0, timeout: PATIENCE }
     }
 
     /// Listens to another pattern as well. A message that several patterns match is received once.
@@ -87,27 +90,50 @@ impl<T, E: Encoding<T>> Subscribe<T, E> {
         if let Some(group) = &self.group {
             check_name(group)?;
         }
-        if self.peers > 0 && tokio::time::timeout(self.timeout, self.node.ready(self.peers)).await.is_err() {
-            let found = self.node.handle.routes.borrow().remote.iter().filter(|node| node.linked).count();
-            return Err(SubscribeError::Nobody { wanted: self.peers, found });
-        }
-        let handle = Arc::clone(&self.node.handle);
         let patterns: Vec<Arc<str>> = self.patterns.iter().map(Pattern::text).collect();
-        let group: Option<Arc<str>> = self.group.as_deref().map(Into::into);
-        let (registered, mailbox, answer) =
-            handle.subscribe(patterns.clone(), group.clone(), self.node.about.limits.mailbox).await?;
-        match answer {
-            Answer::TooMany { limit } => Err(SubscribeError::TooMany { limit }),
-            Answer::Draining => Err(SubscribeError::Draining),
-            Answer::Done => {
-                let unpacker = Unpacker::new(handle.me, registered.id, patterns, group, self.node.about.limits.message);
-                Ok(Subscriber { registered, mailbox, unpacker, types: PhantomData })
+        let source = match self.by {
+            By::Own(node) => {
+                let group = self.group.as_deref().map(Into::into);
+                own(&node, patterns, group, self.peers, self.timeout).await?
             }
-            Answer::Reply { .. }
-            | Answer::Failed(_)
-            | Answer::Providers(_)
-            | Answer::Confirmed(_)
-            | Answer::Status(_) => Err(Closed.into()),
+            By::Running(node) => {
+                let record = ToNode::Subscribe {
+                    patterns: patterns.iter().map(ToString::to_string).collect(),
+                    group: self.group,
+                    peers: u32::try_from(self.peers).unwrap_or(u32::MAX),
+                    timeout: millis(self.timeout),
+                    extensions: Vec::new(),
+                };
+                Source::Running(node.listen(record, self.timeout).await?)
+            }
+        };
+        Ok(Subscriber { source, types: PhantomData })
+    }
+}
+
+/// A subscription of that node, once it is linked to so many others.
+async fn own(
+    node: &Node,
+    patterns: Vec<Arc<str>>,
+    group: Option<Arc<str>>,
+    peers: usize,
+    timeout: Duration,
+) -> Result<Source, SubscribeError> {
+    if peers > 0 && tokio::time::timeout(timeout, node.ready(peers)).await.is_err() {
+        let found = node.handle.routes.borrow().remote.iter().filter(|node| node.linked).count();
+        return Err(SubscribeError::Nobody { wanted: peers, found });
+    }
+    let (handle, limits) = (&node.handle, &node.about.limits);
+    let (registered, mailbox, answer) = handle.subscribe(patterns.clone(), group.clone(), limits.mailbox).await?;
+    match answer {
+        Answer::TooMany { limit } => Err(SubscribeError::TooMany { limit }),
+        Answer::Draining => Err(SubscribeError::Draining),
+        Answer::Done => {
+            let unpacker = Unpacker::new(handle.me, registered.id, patterns, group, limits.message);
+            Ok(Source::Own(Box::new(Own { registered, mailbox, unpacker })))
+        }
+        Answer::Reply { .. } | Answer::Failed(_) | Answer::Providers(_) | Answer::Confirmed(_) | Answer::Status(_) => {
+            Err(Closed.into())
         }
     }
 }
@@ -150,16 +176,26 @@ impl<T, E> fmt::Debug for Subscribe<T, E> {
 /// # }
 /// ```
 pub struct Subscriber<T, E> {
-    registered: Registered<SubscriberId>,
-    mailbox: Arc<Mailbox>,
-    unpacker: Unpacker,
+    source: Source,
     types: PhantomData<fn() -> (T, E)>,
 }
 
-impl<T, E: Encoding<T>> Stream for Subscriber<T, E> {
-    type Item = Result<Message<T>, RecvError>;
+/// Where messages come from.
+enum Source {
+    Own(Box<Own>),
+    /// Over the socket of a node that runs beside this process.
+    Running(Arrivals),
+}
 
-    fn poll_next(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Self::Item>> {
+/// A subscription of a node of this process.
+struct Own {
+    registered: Registered<SubscriberId>,
+    mailbox: Arc<Mailbox>,
+    unpacker: Unpacker,
+}
+
+impl Own {
+    fn poll<T, E: Encoding<T>>(&mut self, context: &mut Context<'_>) -> Poll<Option<Result<Message<T>, RecvError>>> {
         // A reader that always finds something must not keep the node's own tasks from running.
         let turn = ready!(tokio::task::coop::poll_proceed(context));
         loop {
@@ -181,15 +217,41 @@ impl<T, E: Encoding<T>> Stream for Subscriber<T, E> {
     }
 }
 
-impl<T, E> Drop for Subscriber<T, E> {
+impl Drop for Own {
     fn drop(&mut self) {
         // What is delivered until the mesh hears of it finds no reader.
         self.mailbox.close();
     }
 }
 
+impl<T, E: Encoding<T>> Stream for Subscriber<T, E> {
+    type Item = Result<Message<T>, RecvError>;
+
+    fn poll_next(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Self::Item>> {
+        match &mut self.source {
+            Source::Own(own) => own.poll::<T, E>(context),
+            Source::Running(arrivals) => arrivals
+                .poll_next_unpin(context)
+                .map(|arrived| arrived.map(|arrived| arrived.and_then(decoded::<T, E>))),
+        }
+    }
+}
+
+/// The message with its payload decoded.
+fn decoded<T, E: Encoding<T>>(message: Message<Bytes>) -> Result<Message<T>, RecvError> {
+    let Message { origin, id, time, headers, payload } = message;
+    match E::decode(&payload) {
+        Ok(payload) => Ok(Message { origin, id, time, headers, payload }),
+        Err(reason) => Err(RecvError::Decode { topic: origin.topic.clone(), source_peer: origin.source, reason }),
+    }
+}
+
 impl<T, E> fmt::Debug for Subscriber<T, E> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Subscriber").field("id", &self.registered.id).finish_non_exhaustive()
+        let id = match &self.source {
+            Source::Own(own) => Some(own.registered.id),
+            Source::Running(_) => None,
+        };
+        f.debug_struct("Subscriber").field("id", &id).finish_non_exhaustive()
     }
 }

@@ -1,16 +1,57 @@
-//! What every verb is given: the flags, the output, the signals, and a node of its own.
+//! What every verb is given: the flags, the output, the signals, and a node, of its own or one that runs.
 
 use std::time::Duration;
 
 use futures::future::{self, Either};
-use pombo::{Builder, Config, Identity, Node, StartError};
+use pombo::{Builder, Config, Identity, Node, Outcome, StartError};
 
 use super::args::Common;
+use super::bus::Bus;
 use super::config::Settings;
 use super::failure::Failure;
 use super::output::Output;
 use super::progress;
 use super::signals::{self, Signals};
+
+/// What a verb works with, and how that ends.
+pub(super) trait Ends {
+    /// Says goodbye.
+    async fn leave(&self);
+
+    /// Takes nothing new, finishes what was accepted, and then says goodbye.
+    async fn drain(&self) -> Result<(), Failure>;
+}
+
+impl Ends for Node {
+    async fn leave(&self) {
+        Self::leave(self).await;
+    }
+
+    async fn drain(&self) -> Result<(), Failure> {
+        let drained = Self::drain(self).timeout(signals::DRAIN).await;
+        drained.map_err(|error| Failure::new(error.outcome(), error.to_string()))
+    }
+}
+
+impl Ends for Bus {
+    /// Of a node that runs it just takes its hands off.
+    async fn leave(&self) {
+        match self {
+            Self::Own(node) => node.leave().await,
+            Self::Running(_) => {}
+        }
+    }
+
+    async fn drain(&self) -> Result<(), Failure> {
+        match self {
+            Self::Own(node) => Ends::drain(node).await,
+            Self::Running(node) => {
+                let finished = tokio::time::timeout(signals::DRAIN, node.finish()).await;
+                finished.map_err(|_| Failure::new(Outcome::Partial, "requests were cut off: they took too long"))
+            }
+        }
+    }
+}
 
 /// How long work that has nothing left to do may take to say so.
 const LAST_WORDS: Duration = Duration::from_secs(1);
@@ -75,39 +116,50 @@ impl Context {
         builder
     }
 
-    /// Starts a node, lets `work` use it, and leaves the mesh politely, whichever way the work ends. `None`: a signal came
-    /// first.
-    pub(super) async fn on_node<T>(
+    /// What does the work of a verb with these flags: the node that runs on this machine, or else one of its own.
+    pub(super) async fn bus(&self) -> Result<Bus, Failure> {
+        let builder = self.short_lived();
+        match builder.running().await {
+            Some(node) => Ok(Bus::Running(node)),
+            None => self.node(builder).await.map(Bus::Own),
+        }
+    }
+
+    /// A node, started.
+    pub(super) async fn node(&self, builder: Builder) -> Result<Node, Failure> {
+        builder.start().await.map_err(|error| self.not_started(error))
+    }
+
+    /// Lets `work` use what is started, and ends that politely, whichever way the work ends. `None`: a signal came first.
+    pub(super) async fn on<B: Ends, T>(
         &self,
-        builder: Builder,
-        work: impl AsyncFnOnce(&Node) -> Result<T, Failure>,
+        started: impl Future<Output = Result<B, Failure>>,
+        work: impl AsyncFnOnce(&B) -> Result<T, Failure>,
     ) -> Result<Option<T>, Failure> {
-        let Some(node) = self.unless_stopped(builder.start()).await else { return Ok(None) };
-        let node = node.map_err(|error| self.not_started(error))?;
-        let result = self.unless_stopped(work(&node)).await;
-        self.goodbye(&node).await;
+        let Some(bus) = self.unless_stopped(started).await.transpose()? else { return Ok(None) };
+        let result = self.unless_stopped(work(&bus)).await;
+        self.goodbye(&bus).await;
         result.transpose()
     }
 
-    async fn goodbye(&self, node: &Node) {
-        progress::waiting(self.output, "saying goodbye, Ctrl-C ends it at once", None, node.leave()).await;
+    async fn goodbye(&self, bus: &impl Ends) {
+        progress::waiting(self.output, "saying goodbye, Ctrl-C ends it at once", None, bus.leave()).await;
     }
 
-    /// As [`on_node`](Self::on_node), for work that others wait for: after a signal nothing new is taken, and what runs goes on
-    /// until it is finished.
-    pub(super) async fn until_drained(
+    /// As [`on`](Self::on), for work that others wait for: after a signal nothing new is taken, and what runs goes on until it
+    /// is finished.
+    pub(super) async fn until_drained<B: Ends>(
         &self,
-        builder: Builder,
-        work: impl AsyncFnOnce(&Node) -> Result<(), Failure>,
+        started: impl Future<Output = Result<B, Failure>>,
+        work: impl AsyncFnOnce(&B) -> Result<(), Failure>,
     ) -> Result<(), Failure> {
-        let Some(node) = self.unless_stopped(builder.start()).await else { return Ok(()) };
-        let node = node.map_err(|error| self.not_started(error))?;
-        let mut work = std::pin::pin!(work(&node));
+        let Some(bus) = self.unless_stopped(started).await.transpose()? else { return Ok(()) };
+        let mut work = std::pin::pin!(work(&bus));
         if let Some(result) = self.unless_stopped(&mut work).await {
-            self.goodbye(&node).await;
+            self.goodbye(&bus).await;
             return result;
         }
-        let drain = std::pin::pin!(node.drain().timeout(signals::DRAIN).into_future());
+        let drain = std::pin::pin!(bus.drain());
         let finish = async {
             match future::select(drain, work).await {
                 Either::Left((drained, work)) => {
@@ -118,9 +170,7 @@ impl Context {
                 Either::Right((_, drain)) => drain.await,
             }
         };
-        let drained =
-            progress::waiting(self.output, "finishing what was accepted, Ctrl-C ends it at once", None, finish).await;
-        drained.map_err(|error| Failure::new(error.outcome(), error.to_string()))
+        progress::waiting(self.output, "finishing what was accepted, Ctrl-C ends it at once", None, finish).await
     }
 
     /// Why there is no node. Who did not type what it comes from is told where that is set.
@@ -132,15 +182,6 @@ impl Context {
             StartError::Io(_) | _ => &[],
         };
         self.settings.culprits(concerned).into_iter().fold(error.into(), Failure::hint)
-    }
-
-    /// As [`on_node`](Self::on_node), for work that a signal leaves undone.
-    pub(super) async fn finish_on_node<T>(
-        &self,
-        builder: Builder,
-        work: impl AsyncFnOnce(&Node) -> Result<T, Failure>,
-    ) -> Result<T, Failure> {
-        self.on_node(builder, work).await?.ok_or_else(Failure::interrupted)
     }
 
     /// `None` if a signal asks to stop before the work is done.

@@ -2,13 +2,13 @@
 
 use std::fmt::Write as _;
 use std::io;
-use std::pin::pin;
 use std::time::Duration;
 
 use futures::{FutureExt, StreamExt};
-use pombo::{Closed, Node, PeerStatus};
+use pombo::PeerStatus;
 use serde::Serialize;
 
+use super::bus::Bus;
 use super::context::Context;
 use super::failure::Failure;
 use super::output;
@@ -97,25 +97,25 @@ impl Page {
 type View = fn(&[PeerStatus]) -> Result<Page, Failure>;
 
 pub(super) async fn run(context: &Context, args: Args, view: View) -> Result<(), Failure> {
-    let builder = context.short_lived();
     if args.watch {
         // Its work is to run until it is stopped.
-        let work = async |node: &Node| output::while_read(watch(context, node, view)).await;
-        return context.on_node(builder, work).await.map(|_| ());
+        let work = async |bus: &Bus| output::while_read(watch(context, bus, view)).await;
+        return context.on(context.bus(), work).await.map(|_| ());
     }
-    context.finish_on_node(builder, async |node| view(&known(context, node).await?)?.print(context)).await
+    let listed = context.on(context.bus(), async |bus: &Bus| view(&known(context, bus).await?)?.print(context)).await?;
+    listed.ok_or_else(Failure::interrupted)
 }
 
 /// The other nodes, once the first look around is over.
-async fn known(context: &Context, node: &Node) -> Result<Vec<PeerStatus>, Failure> {
-    progress::waiting(context.output, "looking for other nodes", None, node.settled()).await?;
-    Ok(node.status().await?.peers)
+async fn known(context: &Context, bus: &Bus) -> Result<Vec<PeerStatus>, Failure> {
+    progress::waiting(context.output, "looking for other nodes", None, bus.settled()).await?;
+    Ok(bus.peers().await?)
 }
 
-async fn watch(context: &Context, node: &Node, view: View) -> Result<(), Failure> {
+async fn watch(context: &Context, bus: &Bus, view: View) -> Result<(), Failure> {
     // From before the first look: nothing that happens after it is missed.
-    let mut events = pin!(node.events());
-    let mut peers = known(context, node).await?;
+    let mut events = bus.changes().await?;
+    let mut peers = known(context, bus).await?;
     let mut screen = output::is_screen(&io::stdout()).then(Screen::default).filter(|_| !context.output.is_json());
     let mut last = None;
     loop {
@@ -135,14 +135,14 @@ async fn watch(context: &Context, node: &Node, view: View) -> Result<(), Failure
         last = Some(lasting);
         let happened = tokio::time::timeout(if screen.is_some() { FRESH } else { LATEST }, events.next());
         match happened.await {
-            Ok(None) => return Err(Closed.into()),
+            Ok(None) => return Err(bus.ended()),
             Ok(Some(_)) => {
                 tokio::time::sleep(GATHER).await;
                 while let Some(Some(_)) = events.next().now_or_never() {}
             }
             Err(_) => {}
         }
-        peers = node.status().await?.peers;
+        peers = bus.peers().await?;
     }
 }
 

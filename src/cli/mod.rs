@@ -2,8 +2,8 @@
 //! part of pombo that prints.
 //!
 //! Each verb has a file with its flags and its work ([`bench`] and [`config`] have directories); [`banner`] belongs to `node`, [`tally`] to `pub`, [`exec`] to `serve`.
-//! What they share: [`args`] (the command tree and the flags of all verbs), [`context`] (a node for the verb, and its
-//! goodbye), [`output`] (who writes where), [`failure`] (how a verb ends), [`usage`] (how one does not begin), [`signals`],
+//! What they share: [`args`] (the command tree and the flags of all verbs), [`context`] and [`bus`] (a node for the
+//! verb, its own or one that runs, and its goodbye), [`output`] (who writes where), [`failure`] (how a verb ends), [`usage`] (how one does not begin), [`signals`],
 //! [`parse`], [`input`], [`text`], [`json`], [`table`], [`listing`], [`progress`] and [`names`].
 
 use std::process::ExitCode;
@@ -21,6 +21,7 @@ use self::signals::Signals;
 mod args;
 mod banner;
 mod bench;
+mod bus;
 mod completions;
 mod config;
 mod context;

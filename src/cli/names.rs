@@ -3,9 +3,10 @@
 use std::collections::HashMap;
 use std::time::Duration;
 
-use pombo::{Node, PeerId};
+use pombo::PeerId;
 use tokio::time::Instant;
 
+use super::bus::Bus;
 use super::text;
 
 /// How often the node is asked at most. Short-lived nodes are in nobody's roster, so some ids never get a name.
@@ -20,24 +21,23 @@ pub(super) struct Names {
 
 impl Names {
     /// The node's name, safe to print, or the end of its id.
-    pub(super) async fn of(&mut self, node: &Node, peer: PeerId) -> String {
+    pub(super) async fn of(&mut self, bus: &Bus, peer: PeerId) -> String {
         if !self.known.contains_key(&peer) && self.asked.is_none_or(|asked| asked.elapsed() >= PAUSE) {
-            self.refresh(node).await;
+            self.refresh(bus).await;
         }
         self.known.get(&peer).cloned().unwrap_or_else(|| text::short(peer))
     }
 
-    async fn refresh(&mut self, node: &Node) {
+    async fn refresh(&mut self, bus: &Bus) {
         // A node that has ended has no names to give; whoever asks will notice soon enough.
-        if let Ok(status) = node.status().await {
-            let all = status.peers.into_iter().chain([status.node]);
-            self.known = all.map(|peer| (peer.peer, text::escape(&peer.name).into_owned())).collect();
+        if let Ok(all) = bus.everybody().await {
+            self.known = all.into_iter().map(|peer| (peer.peer, text::escape(&peer.name).into_owned())).collect();
         }
         self.asked = Some(Instant::now());
     }
 }
 
 /// The name of a node, asked once.
-pub(super) async fn name_of(node: &Node, peer: PeerId) -> String {
-    Names::default().of(node, peer).await
+pub(super) async fn name_of(bus: &Bus, peer: PeerId) -> String {
+    Names::default().of(bus, peer).await
 }

@@ -5,7 +5,7 @@ use std::pin::pin;
 
 use clap::builder::FalseyValueParser;
 use futures::StreamExt;
-use pombo::{Closed, Event, FoundBy, Multiaddr, Node, PeerId};
+use pombo::{Closed, Event, FoundBy, Multiaddr, Node, Offered, PeerId};
 use serde::Serialize;
 
 use super::banner;
@@ -33,15 +33,33 @@ pub(super) struct Args {
 
 pub(super) async fn run(context: &Context, args: Args) -> Result<(), Failure> {
     let builder = context.lasting().relay(!args.no_relay);
-    context.until_drained(builder, async |node| output::while_read(watch(context, node)).await).await
+    let work = async |node: &Node| output::while_read(watch(context, node, offer(context, node))).await;
+    context.until_drained(context.node(builder), work).await
 }
 
-async fn watch(context: &Context, node: &Node) -> Result<(), Failure> {
+/// Lets the user's verbs on this machine use the node. Without that they do with nodes of their own.
+fn offer(context: &Context, node: &Node) -> Option<Offered> {
+    match node.offer() {
+        Ok(offered) => Some(offered),
+        Err(error) => {
+            if !context.common.no_local {
+                context.output.warn(format_args!("{error}; until then verbs start nodes of their own"));
+            }
+            None
+        }
+    }
+}
+
+async fn watch(context: &Context, node: &Node, offered: Option<Offered>) -> Result<(), Failure> {
     let mut events = pin!(node.events());
     banner::print(context, node)?;
     let mut log = Log { output: context.output, open: node.mesh().open, links: HashMap::new() };
     while let Some(event) = events.next().await {
         log.event(node, event).await?;
+    }
+    // The node has ended. What came for those that use it is theirs.
+    if let Some(mut offered) = offered {
+        offered.ended().await;
     }
     Err(Closed.into())
 }

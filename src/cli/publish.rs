@@ -7,9 +7,10 @@ use std::time::Duration;
 use bytes::Bytes;
 use futures::StreamExt;
 use futures::stream::{self, BoxStream, FuturesOrdered, LocalBoxStream};
-use pombo::{Headers, Node, Outcome, PublishError, Published, RawTopic};
+use pombo::{Headers, Outcome, PublishError, Published, RawTopic};
 use tokio::time::{Instant, MissedTickBehavior};
 
+use super::bus::Bus;
 use super::context::Context;
 use super::failure::Failure;
 use super::input::{self, Input};
@@ -71,7 +72,7 @@ pub(super) async fn run(context: &Context, args: Args) -> Result<(), Failure> {
     let post = Post { context, args: &args, topic, headers: args.headers.iter().cloned().collect(), timeout };
     let mut tally = Tally::new(context, &args.topic, args.every.is_some());
     let interrupted = || Failure::new(Outcome::Unknown, "interrupted before all of it was confirmed");
-    let done = context.on_node(context.short_lived(), async |node| post.all(node, bodies, &mut tally).await).await;
+    let done = context.on(context.bus(), async |bus: &Bus| post.all(bus, bodies, &mut tally).await).await;
     done.and_then(|done| done.ok_or_else(interrupted)).map_err(|failure| match tally.messages() {
         0 => failure,
         some => failure.after(format_args!("{} published", text::count(some, "message"))),
@@ -129,7 +130,7 @@ struct Post<'a> {
 }
 
 impl Post<'_> {
-    async fn all(&self, node: &Node, mut bodies: Bodies, tally: &mut Tally<'_>) -> Result<(), Failure> {
+    async fn all(&self, bus: &Bus, mut bodies: Bodies, tally: &mut Tally<'_>) -> Result<(), Failure> {
         let Some(first) = bodies.next().await else {
             tally.nothing();
             return Ok(());
@@ -138,15 +139,15 @@ impl Post<'_> {
         // The time that it takes to look around is part of the first one's. If that is all, the publication says so.
         let started = Instant::now();
         let output = self.context.output;
-        let looking = tokio::time::timeout(self.timeout, node.settled());
+        let looking = tokio::time::timeout(self.timeout, bus.settled());
         let _ = progress::waiting(output, "looking for other nodes", None, looking).await;
         // The first goes alone: it may have to wait for listeners, and the others must not overtake it.
         let left = self.timeout.saturating_sub(started.elapsed());
-        let publishing = self.one(node, first, self.args.min_peers, left);
+        let publishing = self.one(bus, first, self.args.min_peers, left);
         let (bytes, published) = progress::waiting(output, &self.waits(), Some(left), publishing).await?;
-        tally.add(node, bytes, published).await?;
-        self.rest(node, bodies, tally).await?;
-        tally.finish(node).await
+        tally.add(bus, bytes, published).await?;
+        self.rest(bus, bodies, tally).await?;
+        tally.finish(bus).await
     }
 
     /// What the first one may have to wait for.
@@ -160,7 +161,7 @@ impl Post<'_> {
 
     /// Has many under way, in the order of the bodies: a publication takes its place at its first poll. When they are
     /// paced, each has to find its listeners, and goes alone.
-    async fn rest(&self, node: &Node, mut bodies: Bodies, tally: &mut Tally<'_>) -> Result<(), Failure> {
+    async fn rest(&self, bus: &Bus, mut bodies: Bodies, tally: &mut Tally<'_>) -> Result<(), Failure> {
         let (min_peers, in_flight) = if self.args.every.is_some() { (self.args.min_peers, 1) } else { (0, IN_FLIGHT) };
         let mut under_way = FuturesOrdered::new();
         let (mut held, mut more) = (0, true);
@@ -170,14 +171,14 @@ impl Post<'_> {
                 Some(published) = under_way.next() => {
                     let (bytes, published) = published?;
                     held -= bytes;
-                    tally.add(node, bytes, published).await?;
+                    tally.add(bus, bytes, published).await?;
                 }
                 body = bodies.next(), if room => {
                     // What cannot be read ends it, but in its turn: those before it are still to be confirmed.
                     more = matches!(body, Some(Ok(_)));
                     let Some(body) = body else { continue };
                     held += body.as_ref().map_or(0, Bytes::len);
-                    under_way.push_back(async move { self.one(node, body?, min_peers, self.timeout).await });
+                    under_way.push_back(async move { self.one(bus, body?, min_peers, self.timeout).await });
                 }
             }
         }
@@ -186,12 +187,12 @@ impl Post<'_> {
 
     async fn one(
         &self,
-        node: &Node,
+        bus: &Bus,
         body: Bytes,
         min_peers: usize,
         timeout: Duration,
     ) -> Result<(usize, Published), Failure> {
-        let mut publish = node.publish(self.topic.clone(), &body).headers(self.headers.clone());
+        let mut publish = bus.publish(self.topic.clone(), &body).headers(self.headers.clone());
         if let Some(content_type) = &self.args.content_type {
             publish = publish.content_type(content_type.as_str());
         }

@@ -5,10 +5,11 @@ use std::io::IsTerminal;
 use std::time::Duration;
 
 use bytes::Bytes;
-use pombo::{Node, Outcome, RawService, Reply, RequestError};
+use pombo::{Outcome, RawService, Reply, RequestError};
 use serde::Serialize;
 use tokio::time::Instant;
 
+use super::bus::Bus;
 use super::context::Context;
 use super::failure::Failure;
 use super::input::{self, Input};
@@ -62,23 +63,23 @@ pub(super) async fn run(context: &Context, args: Args) -> Result<(), Failure> {
     let question = context.unless_stopped(input.read()).await.ok_or_else(Failure::interrupted)??;
     // The time starts here: what it takes to find others is part of it.
     let deadline = Instant::now() + args.timeout;
-    let work = async |node: &Node| {
-        let (reply, elapsed) = match ask(context.output, node, service, &question, &args, deadline).await {
+    let work = async |bus: &Bus| {
+        let (reply, elapsed) = match ask(context.output, bus, service, &question, &args, deadline).await {
             Ok(answered) => answered,
-            Err(error) => return Err(failed(context, node, &args.service, error).await),
+            Err(error) => return Err(failed(context, bus, &args.service, error).await),
         };
         print(context.output, &args.service, &reply, elapsed)?;
-        let name = name_of(node, reply.source()).await;
+        let name = name_of(bus, reply.source()).await;
         context.output.note(format_args!("answered by {name} in {}", text::elapsed(elapsed)));
         Ok(())
     };
     let interrupted = || Failure::new(Outcome::Unknown, "interrupted: the request may have run");
-    context.on_node(context.short_lived(), work).await?.ok_or_else(interrupted)
+    context.on(context.bus(), work).await?.ok_or_else(interrupted)
 }
 
 async fn ask(
     output: Output,
-    node: &Node,
+    bus: &Bus,
     service: RawService,
     question: &Bytes,
     args: &Args,
@@ -86,10 +87,10 @@ async fn ask(
 ) -> Result<(Reply<Bytes>, Duration), RequestError> {
     // Who provides what is in the rosters of those that are about to be found. If that takes all the time there is, the
     // request says so.
-    let looking = tokio::time::timeout_at(deadline, node.settled());
+    let looking = tokio::time::timeout_at(deadline, bus.settled());
     let _ = progress::waiting(output, "looking for other nodes", None, looking).await;
     let asked = Instant::now();
-    let mut request = node.request(service, question).timeout(deadline.saturating_duration_since(asked));
+    let mut request = bus.request(service, question).timeout(deadline.saturating_duration_since(asked));
     if let Some(to) = &args.to {
         request = request.to(to.as_str());
     }
@@ -102,12 +103,12 @@ async fn ask(
 }
 
 /// The error, with what to do about it.
-async fn failed(context: &Context, node: &Node, service: &str, error: RequestError) -> Failure {
+async fn failed(context: &Context, bus: &Bus, service: &str, error: RequestError) -> Failure {
     if let RequestError::Refused { message, .. } = &error {
         return Failure::new(error.outcome(), format!("{service} refused: {message}"));
     }
     let flags = context.common.mesh_flags();
-    let lonely = node.status().await.is_ok_and(|status| status.peers.is_empty());
+    let lonely = bus.peers().await.is_ok_and(|peers| peers.is_empty());
     let hint = match error.outcome() {
         Outcome::Nobody | Outcome::NoNode if lonely => Some(format!("no other node was found; {}", context.lonely())),
         Outcome::Nobody => Some(format!("`pombo services{flags}` lists what is served")),

@@ -6,11 +6,12 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use futures::StreamExt;
-use pombo::{Closed, Incoming, Node, Raw, RawService};
+use pombo::{Incoming, Raw, RawService};
 use serde::Serialize;
 use tokio::sync::Mutex;
 use tokio::time::Instant;
 
+use super::bus::Bus;
 use super::context::Context;
 use super::exec::{self, Call};
 use super::failure::Failure;
@@ -68,27 +69,27 @@ pub(super) async fn run(context: &Context, args: Args) -> Result<(), Failure> {
         (None, Some(body)) => Answers::Fixed(input::given(body)),
         (None, None) => Answers::Question,
     };
-    let work = async |node: &Node| {
-        let serving = serve(context.output, node, service, &answers);
+    let work = async |bus: &Bus| {
+        let serving = serve(context.output, bus, service, &answers);
         // Without JSON it prints nothing that anybody could stop reading.
         if context.output.is_json() { output::while_read(serving).await } else { serving.await }
     };
     // Its work is to run until it is stopped.
-    context.until_drained(context.short_lived(), work).await
+    context.until_drained(context.bus(), work).await
 }
 
-async fn serve(output: Output, node: &Node, service: RawService, answers: &Answers) -> Result<(), Failure> {
+async fn serve(output: Output, bus: &Bus, service: RawService, answers: &Answers) -> Result<(), Failure> {
     let name = service.name().to_owned();
     let at_once = std::thread::available_parallelism().map_or(1, NonZero::get);
-    let requests = node.serve(service).concurrency(at_once).await?;
+    let requests = bus.serve(service).concurrency(at_once).await?;
     output.note(format_args!("serving {name}, {at_once} at once"));
-    let log = Log { output, node, service: &name, names: Mutex::default() };
+    let log = Log { output, bus, service: &name, names: Mutex::default() };
     let handled = requests.map(|request| handle(&log, answers, request)).buffer_unordered(at_once);
     let mut handled = std::pin::pin!(handled);
     while let Some(logged) = handled.next().await {
         logged?;
     }
-    Err(Closed.into())
+    Err(bus.ended())
 }
 
 async fn handle(log: &Log<'_>, answers: &Answers, request: Request) -> Result<(), Failure> {
@@ -144,7 +145,7 @@ async fn respond(request: Request, body: &Bytes) -> Ending {
 /// One line per request: on stderr for people, on stdout as JSON.
 struct Log<'a> {
     output: Output,
-    node: &'a Node,
+    bus: &'a Bus,
     service: &'a str,
     names: Mutex<Names>,
 }
@@ -187,7 +188,7 @@ impl Log<'_> {
                 elapsed_seconds,
             });
         }
-        let name = self.names.lock().await.of(self.node, source).await;
+        let name = self.names.lock().await.of(self.bus, source).await;
         let (time, asked, took) = (text::now(), text::size(bytes), text::elapsed(elapsed));
         let how = match message {
             None if reply_bytes > 0 => format!("{outcome} with {}", text::size(reply_bytes)),

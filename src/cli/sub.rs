@@ -5,8 +5,9 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use futures::StreamExt;
-use pombo::{Closed, Message, Node, Outcome, RawPattern, RecvError};
+use pombo::{Message, Outcome, RawPattern, RecvError};
 
+use super::bus::Bus;
 use super::context::Context;
 use super::failure::Failure;
 use super::names::Names;
@@ -46,22 +47,22 @@ pub(super) struct Args {
 
 pub(super) async fn run(context: &Context, args: Args) -> Result<(), Failure> {
     let patterns = args.patterns.iter().map(|text| RawPattern::parse(text)).collect::<Result<Vec<_>, _>>()?;
-    let work = async |node: &Node| output::while_read(listen(context.output, node, &args, patterns)).await;
+    let work = async |bus: &Bus| output::while_read(listen(context.output, bus, &args, patterns)).await;
     // Its work is to run until it is stopped.
-    context.on_node(context.short_lived(), work).await.map(|_| ())
+    context.on(context.bus(), work).await.map(|_| ())
 }
 
-async fn listen(output: Output, node: &Node, args: &Args, patterns: Vec<RawPattern>) -> Result<(), Failure> {
+async fn listen(output: Output, bus: &Bus, args: &Args, patterns: Vec<RawPattern>) -> Result<(), Failure> {
     let mut patterns = patterns.into_iter();
     let Some(first) = patterns.next() else { return Ok(()) };
-    let mut subscribe = patterns.fold(node.subscribe(first), |subscribe, pattern| subscribe.also(pattern));
+    let mut subscribe = patterns.fold(bus.subscribe(first), |subscribe, pattern| subscribe.also(pattern));
     if let Some(group) = &args.group {
         subscribe = subscribe.group(group.as_str());
     }
     let mut messages = pin!(subscribe.await?.ready_chunks(BATCH));
     let mut printer = Printer::new(output, args);
     let mut deadline = pin!(after(args.timeout));
-    let mut announced = pin!(announce(output, node, &args.patterns));
+    let mut announced = pin!(announce(output, bus, &args.patterns));
     let mut in_force = false;
     loop {
         tokio::select! {
@@ -69,8 +70,8 @@ async fn listen(output: Output, node: &Node, args: &Args, patterns: Vec<RawPatte
             () = &mut announced, if !in_force => in_force = true,
             () = &mut deadline => return printer.ran_out(args.timeout),
             batch = messages.next() => {
-                let batch = batch.ok_or(Closed)?;
-                if printer.print(node, batch).await? {
+                let batch = batch.ok_or_else(|| bus.ended())?;
+                if printer.print(bus, batch).await? {
                     return Ok(());
                 }
             }
@@ -87,11 +88,11 @@ async fn after(time: Option<Duration>) {
 }
 
 /// Says that the subscription is in force, once it is known who is there.
-async fn announce(output: Output, node: &Node, patterns: &[String]) {
-    if progress::waiting(output, "looking for other nodes", None, node.settled()).await.is_err() {
+async fn announce(output: Output, bus: &Bus, patterns: &[String]) {
+    if progress::waiting(output, "looking for other nodes", None, bus.settled()).await.is_err() {
         return;
     }
-    let peers = node.status().await.map_or(0, |status| status.peers.len());
+    let peers = bus.peers().await.map_or(0, |peers| peers.len());
     output.note(format_args!("subscribed to {} ({})", patterns.join(", "), text::count(peers, "peer")));
 }
 
@@ -127,14 +128,14 @@ impl Printer {
     }
 
     /// Prints what came, and says whether that was all.
-    async fn print(&mut self, node: &Node, batch: Vec<Result<Message<Bytes>, RecvError>>) -> Result<bool, Failure> {
+    async fn print(&mut self, bus: &Bus, batch: Vec<Result<Message<Bytes>, RecvError>>) -> Result<bool, Failure> {
         for item in batch {
             if self.left == Some(0) {
                 break;
             }
             match item {
                 Ok(message) => {
-                    self.append(node, &message).await?;
+                    self.append(bus, &message).await?;
                     self.seen += 1;
                     self.left = self.left.map(|left| left - 1);
                 }
@@ -151,7 +152,7 @@ impl Printer {
         Ok(())
     }
 
-    async fn append(&mut self, node: &Node, message: &Message<Bytes>) -> Result<(), Failure> {
+    async fn append(&mut self, bus: &Bus, message: &Message<Bytes>) -> Result<(), Failure> {
         match self.form {
             Form::Raw => {
                 self.page.extend_from_slice(message);
@@ -160,7 +161,7 @@ impl Printer {
             }
             Form::Json => json::append(&mut self.page, &json::Arrived::from(message)),
             Form::Text => {
-                let name = self.names.of(node, message.source()).await;
+                let name = self.names.of(bus, message.source()).await;
                 let line = self.text(message, &name);
                 self.page.extend_from_slice(line.as_bytes());
                 Ok(())

@@ -1,8 +1,9 @@
 //! What `pombo pub` says about what it published: who took it over, and who is there to hear it.
 
-use pombo::{Node, Published};
+use pombo::Published;
 use serde::Serialize;
 
+use super::bus::Bus;
 use super::context::Context;
 use super::failure::Failure;
 use super::output::Output;
@@ -56,7 +57,7 @@ impl<'a> Tally<'a> {
     }
 
     /// One more.
-    pub(super) async fn add(&mut self, node: &Node, bytes: usize, published: Published) -> Result<(), Failure> {
+    pub(super) async fn add(&mut self, bus: &Bus, bytes: usize, published: Published) -> Result<(), Failure> {
         self.messages += 1;
         self.bytes += bytes;
         if self.output.is_json() {
@@ -64,7 +65,7 @@ impl<'a> Tally<'a> {
             let id = id.to_string();
             self.output.object(&Receipt { topic: &self.topic, id, bytes, peers, listeners, local })?;
         } else if self.each {
-            self.tell(node, &text::size(bytes), &published).await?;
+            self.tell(bus, &text::size(bytes), &published).await?;
         } else {
             self.meter.show(|| format!("published {} on {}", said(self.messages, self.bytes), self.topic));
         }
@@ -73,19 +74,19 @@ impl<'a> Tally<'a> {
     }
 
     /// That was all.
-    pub(super) async fn finish(&mut self, node: &Node) -> Result<(), Failure> {
+    pub(super) async fn finish(&mut self, bus: &Bus) -> Result<(), Failure> {
         let Some(last) = self.last.take().filter(|_| !self.each && !self.output.is_json()) else { return Ok(()) };
-        self.tell(node, &said(self.messages, self.bytes), &last).await
+        self.tell(bus, &said(self.messages, self.bytes), &last).await
     }
 
-    async fn tell(&mut self, node: &Node, what: &str, published: &Published) -> Result<(), Failure> {
+    async fn tell(&mut self, bus: &Bus, what: &str, published: &Published) -> Result<(), Failure> {
         let topic = &self.topic;
         let Published { peers, listeners, local, .. } = *published;
         if listeners + local > 0 {
             self.output.note(format_args!("published {what} on {topic}: {}", reached(peers, listeners, local)));
             return Ok(());
         }
-        let (why, hint) = match node.status().await?.peers.len() {
+        let (why, hint) = match bus.peers().await?.len() {
             0 => ("nobody heard it, no other node was found".to_owned(), self.context.lonely()),
             peers => {
                 let flags = self.context.common.mesh_flags();

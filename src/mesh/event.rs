@@ -181,6 +181,10 @@ pub(crate) enum Command {
     Unserve {
         provider: ProviderId,
     },
+    /// Take no more calls for this provider. Those that it is at go on.
+    Withdraw {
+        provider: ProviderId,
+    },
     Request(Ask),
     /// The live nodes that serve it, this one too, those first that a request would go to first.
     Providers {

@@ -145,11 +145,11 @@ impl Mesh {
             short_lived,
             dissemination,
             fx,
+            requests: Requests::new(me, &name, &limits),
             roster: Roster::new(me, incarnation, name, relay, !short_lived, limits.roster),
             links: Links::new(me, if short_lived { COURIERS.min(limits.links) } else { limits.links }),
             lanes: Lanes::default(),
             conduct: Conduct::default(),
-            requests: Requests::new(me, &limits),
             subscriptions: Subscriptions::default(),
             joined: ShardSet::default(),
             inbound: Inbound::new(limits.streams, limits.held),
@@ -297,6 +297,10 @@ impl Mesh {
             Command::Unserve { provider } => {
                 let Self { requests, roster, links, settling, fx, .. } = self;
                 requests.unserve(provider, &membership::Directory { roster, links, settling }, now.mono, fx);
+                self.services_changed(None, now);
+            }
+            Command::Withdraw { provider } => {
+                self.requests.withdraw(provider);
                 self.services_changed(None, now);
             }
             Command::Request(ask) => {

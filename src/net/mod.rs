@@ -22,6 +22,7 @@ pub(crate) mod hub;
 mod inner;
 pub(crate) mod lanes;
 mod listen;
+pub(crate) mod local;
 pub(crate) mod mailbox;
 mod mdns;
 pub(crate) mod press;

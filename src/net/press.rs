@@ -157,6 +157,11 @@ impl Press {
         self.shut(Door::Draining);
     }
 
+    /// Whether it takes nothing new.
+    pub(crate) fn is_shut(&self) -> bool {
+        !matches!(self.tray().door, Door::Open)
+    }
+
     fn shut(&self, door: Door) {
         let mut tray = self.tray();
         tray.door = tray.door.max(door);

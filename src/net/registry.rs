@@ -188,6 +188,16 @@ fn file_of(dir: &Path, mesh: MeshId, peer: PeerId) -> PathBuf {
     dir.join(format!("{mesh}-{peer}.json"))
 }
 
+/// Where a node that is entered here has its socket. Short, since few bytes name a socket.
+pub(crate) fn socket(dir: &Path, mesh: MeshId, peer: PeerId) -> PathBuf {
+    socket_beside(&file_of(dir, mesh, peer))
+}
+
+fn socket_beside(entry: &Path) -> PathBuf {
+    let name = blake3::hash(entry.file_stem().unwrap_or_default().as_encoded_bytes());
+    entry.with_file_name(format!("{}.sock", files::to_hex(&name.as_bytes()[..8])))
+}
+
 /// Writes an entry beside its place and locks it.
 fn write_locked(path: &Path, card: &Card) -> Result<(PathBuf, File), RegistryError> {
     let text = Entry::new(card, Place::here()).to_json().map_err(failed("write", path))?;
@@ -232,6 +242,8 @@ fn bury(path: &Path) -> io::Result<Fate> {
     let Some(file) = gone_is_none(File::open(path))? else { return Ok(Fate::Replaced) };
     match file.try_lock() {
         Ok(()) if is_at(&file, path)? => {
+            // Most have none. While the entry is there, and locked, it is nobody else's.
+            let _ = fs::remove_file(socket_beside(path));
             fs::remove_file(path)?;
             Ok(Fate::Buried)
         }

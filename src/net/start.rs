@@ -98,6 +98,8 @@ async fn run(
     let Listening { addresses: listening, early } = listen::listen(&mut swarm, &config.listen).await?;
 
     let registration = register(registry_dir.as_ref(), &access, &slot, &config, &listening)?;
+    let socket = registry_dir.as_ref().filter(|_| registration.is_some());
+    let socket = socket.map(|directory| registry::socket(directory, access.id, me));
     let mdns_off: Vec<String> = mdns_off.iter().map(ToString::to_string).collect();
     let local = registry.map(|found| match found {
         Ok(directory) if registration.is_none() => Err(format!("{} cannot be written to", directory.display())),
@@ -151,6 +153,7 @@ async fn run(
         limits: config.limits,
         short_lived: config.short_lived,
         settled: AtomicBool::new(false),
+        socket,
     };
     let span = info_span!("node", name = slot.name, peer = %me);
     spawn(driver.run(slot).instrument(span));

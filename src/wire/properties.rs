@@ -1,13 +1,14 @@
 //! What holds for any input: decoders neither panic nor take what was changed, round trips give the same, frames keep to
 //! their size.
 
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 use proptest::collection::vec;
 use proptest::prelude::*;
 use proptest::sample::{Index, select};
 
 use super::codec::{self, Extension};
 use super::frame::{Choice, Entry, Fragment, Frame, FrameBuilder, Header, MAX_FRAGMENTS, MAX_FRAME, Outbound};
+use super::local::{self, FromNode, Record as _, ToNode};
 use super::node_key::{Purpose, SIGNATURE, sign};
 use super::roster::{Interest, RosterRecord, SignedRecord};
 use super::rpc::{Request, Response};
@@ -142,12 +143,15 @@ fn read_all(frame: &Frame) {
 pub(super) type Decoder = fn(&[u8]);
 
 /// Everything that reads what came from outside, and what user types can be.
-pub(super) fn decoders() -> [Decoder; 11] {
+pub(super) fn decoders() -> [Decoder; 14] {
     [
         |bytes| drop(Frame::open(MESH, Bytes::copy_from_slice(bytes)).map(|frame| read_all(&frame))),
         |bytes| drop(SignedRecord::open(MESH, Bytes::copy_from_slice(bytes))),
         |bytes| drop(Request::decode(bytes)),
         |bytes| drop(Response::decode(bytes)),
+        |bytes| drop(ToNode::decode(bytes)),
+        |bytes| drop(FromNode::decode(bytes)),
+        |bytes| drop(local::take(&mut BytesMut::from(bytes))),
         |bytes| drop(Entry::read(bytes)),
         |bytes| drop(codec::decode_prefix::<Entry<'_>>(bytes)),
         |bytes| drop(codec::decode_prefix::<Header>(bytes)),
@@ -168,13 +172,23 @@ fn decode_everything(bytes: &[u8]) {
     decoders().iter().for_each(|decode| decode(bytes));
 }
 
+/// A record of a node's socket, without its length.
+fn unframed(record: &impl local::Record) -> Vec<u8> {
+    let mut bytes = BytesMut::new();
+    record.write(&mut bytes).expect("encodes");
+    local::take(&mut bytes).expect("a length").expect("whole").to_vec()
+}
+
 pub(super) fn valid() -> Vec<Vec<u8>> {
     let frames = [samples::messages(), samples::fragment(), samples::stream_head()];
     let records = [samples::record(), samples::tombstone()];
     let requests = samples::requests().into_iter().map(|(_, request)| request.encode().expect("encodes"));
     let responses = samples::responses().into_iter().map(|(_, response)| response.encode().expect("encodes"));
     let signed = frames.into_iter().map(|frame| frame.bytes).chain(records.into_iter().map(|record| record.bytes));
-    signed.map(|bytes| bytes.to_vec()).chain(requests).chain(responses).collect()
+    let to_node = samples::to_node().into_iter().map(|(_, record)| unframed(&record));
+    let from_node = samples::from_node().into_iter().map(|(_, record)| unframed(&record));
+    let signed = signed.map(|bytes| bytes.to_vec());
+    signed.chain(requests).chain(responses).chain(to_node).chain(from_node).collect()
 }
 
 /// Overwrites, removes or inserts bytes.
@@ -269,6 +283,12 @@ proptest! {
         }
         if let Ok(response) = Response::decode(&bytes) {
             prop_assert_eq!(Response::decode(&response.encode().expect("encodes")).expect("decodes"), response);
+        }
+        if let Ok(record) = ToNode::decode(&bytes) {
+            prop_assert_eq!(ToNode::decode(&unframed(&record)).expect("decodes"), record);
+        }
+        if let Ok(record) = FromNode::decode(&bytes) {
+            prop_assert_eq!(FromNode::decode(&unframed(&record)).expect("decodes"), record);
         }
     }
 

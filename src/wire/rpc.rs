@@ -96,7 +96,7 @@ pub(crate) struct Reply {
     pub(crate) extensions: Extensions,
 }
 
-fn headers<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Headers, D::Error> {
+pub(super) fn headers<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Headers, D::Error> {
     let pairs: Vec<(String, String)> = at_most::<{ Headers::MAX_COUNT }, _, _>(deserializer)?;
     Ok(pairs.into_iter().collect())
 }
@@ -298,14 +298,14 @@ impl Position {
     }
 }
 
-fn check_text(text: &str) -> Result<(), CodecError> {
+pub(super) fn check_text(text: &str) -> Result<(), CodecError> {
     if text.len() > MAX_TEXT {
         return Err(CodecError::malformed("the name of a service or a content type is too long"));
     }
     Ok(())
 }
 
-fn check_described(content_type: &str, headers: &Headers) -> Result<(), CodecError> {
+pub(super) fn check_described(content_type: &str, headers: &Headers) -> Result<(), CodecError> {
     check_text(content_type)?;
     if headers.fit() { Ok(()) } else { Err(CodecError::malformed("too many headers")) }
 }
@@ -314,7 +314,7 @@ fn bulk(list: &[Bytes]) -> usize {
     list.iter().map(|bytes| bytes.len() + size_of::<u32>()).sum()
 }
 
-fn described(content_type: &str, headers: &Headers) -> usize {
+pub(super) fn described(content_type: &str, headers: &Headers) -> usize {
     content_type.len() + headers.bytes() + 2 * size_of::<u32>() * headers.len()
 }
 
@@ -334,7 +334,7 @@ fn check_buckets(count: usize) -> Result<(), CodecError> {
 }
 
 /// `bulk` is the bytes that are not numbers, near enough.
-fn encode<T: Serialize>(value: &T, bulk: usize) -> Result<Vec<u8>, CodecError> {
+pub(super) fn encode<T: Serialize>(value: &T, bulk: usize) -> Result<Vec<u8>, CodecError> {
     const NUMBERS: usize = 128;
     let mut bytes = Vec::with_capacity(bulk + NUMBERS);
     bytes.push(VERSION);
@@ -342,7 +342,7 @@ fn encode<T: Serialize>(value: &T, bulk: usize) -> Result<Vec<u8>, CodecError> {
     Ok(bytes)
 }
 
-fn decode<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, CodecError> {
+pub(super) fn decode<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, CodecError> {
     match bytes.split_first() {
         Some((&VERSION, rest)) => codec::decode(rest),
         Some((version, _)) => Err(CodecError::malformed(format!("version {version}, this side speaks {VERSION}"))),

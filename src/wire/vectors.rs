@@ -15,6 +15,7 @@ use super::MessageId;
 use super::codec::CodecError;
 use super::frame::{self, Frame, FrameError, shard_of};
 use super::lane::{Mark, Record};
+use super::local::{self, FromNode, Record as _, ToNode};
 use super::node_key::{Purpose, SIGNATURE, digest, sign};
 use super::roster::{RecordError, SignedRecord};
 use super::rpc::{Request, Response};
@@ -69,6 +70,7 @@ fn vectors() -> Vec<Vector> {
         all.push(Vector::new(format!("response-{name}-1"), &bytes, Some(layout::response(name))));
     }
     all.extend(lane());
+    all.extend(socket());
     for (name, bytes) in hostile() {
         all.push(Vector::new(format!("hostile-{name}"), &bytes, None));
     }
@@ -141,6 +143,25 @@ fn lane() -> Vec<Vector> {
             Some(lane_of(44, "44: part", 5).byte("last", 1).raw("bytes", b"end", "`end`")),
         ),
     ]
+}
+
+/// Records of a node's socket, each with its length.
+fn socket() -> Vec<Vector> {
+    let to_node = samples::to_node().into_iter().map(|(name, record)| {
+        let bytes = on_the_socket(&record);
+        Vector::new(format!("socket-to-{name}-1"), &bytes, Some(layout::to_node(name, bytes.len() - 4)))
+    });
+    let from_node = samples::from_node().into_iter().map(|(name, record)| {
+        let bytes = on_the_socket(&record);
+        Vector::new(format!("socket-from-{name}-1"), &bytes, Some(layout::from_node(name, bytes.len() - 4)))
+    });
+    to_node.chain(from_node).collect()
+}
+
+fn on_the_socket(record: &impl local::Record) -> BytesMut {
+    let mut bytes = BytesMut::new();
+    record.write(&mut bytes).expect("encodes");
+    bytes
 }
 
 fn texts(messages: &Frame) -> Vec<Vector> {
@@ -245,6 +266,14 @@ fn every_vector_can_be_decoded() {
     }
     for (name, response) in samples::responses() {
         assert_eq!(Response::decode(&response.encode().expect("encodes")).expect(name), response);
+    }
+    for (name, record) in samples::to_node() {
+        let bytes = local::take(&mut on_the_socket(&record)).expect("a length").expect("whole");
+        assert_eq!(ToNode::decode(&bytes).expect(name), record);
+    }
+    for (name, record) in samples::from_node() {
+        let bytes = local::take(&mut on_the_socket(&record)).expect("a length").expect("whole");
+        assert_eq!(FromNode::decode(&bytes).expect(name), record);
     }
     let frame = samples::messages();
     let ids: Vec<MessageId> = frame.entries().map(|entry| frame.message_id(&entry.expect("reads"))).collect();

@@ -18,7 +18,7 @@ use libp2p::identity::Keypair;
 use libp2p::{Transport as _, noise, tcp, yamux};
 
 use crate::support::process::{Process, SOON};
-use crate::support::user::User;
+use crate::support::user::{OWN, User};
 
 /// Runs each of these, which ends with this code and says all of that.
 fn each_fails(user: &User, code: i32, cases: &[(&str, &[&str])]) {
@@ -406,8 +406,8 @@ fn a_disk_that_fills_while_a_node_runs_costs_it_one_warning() {
     let (other, _) = disk.user.node(&format!("{data} --name other"));
     disk.user.wait_for_peers(2, data);
     disk.fill();
-    let sub = disk.user.sub(&format!("'demo.>' --raw {data}"));
-    disk.user.run(&format!("pub demo.hello hi --min-peers 1 {data}")).expect(0);
+    let sub = disk.user.sub(&format!("'demo.>' --raw {data} {OWN}"));
+    disk.user.run(&format!("pub demo.hello hi --min-peers 1 {data} {OWN}")).expect(0);
     assert_eq!(sub.line(|_| true), "hi");
     node.signal("TERM");
     let finished = node.finish().expect(0);

@@ -7,7 +7,7 @@ use std::time::Duration;
 use serde_json::Value;
 
 use crate::support::process::{Finished, Process, SOON, json};
-use crate::support::user::{User, timed};
+use crate::support::user::{OWN, User, timed};
 
 #[test]
 fn a_newcomers_first_minute() {
@@ -58,7 +58,7 @@ fn sub_and_pub_need_no_node() {
 fn five_that_start_in_the_same_instant_are_one_mesh() {
     let user = User::newcomer();
     let nodes = [(); 3].map(|()| user.start("node --json"));
-    let subs = [(); 2].map(|()| user.start("sub 'demo.>' --raw"));
+    let subs = [(); 2].map(|()| user.start(&format!("sub 'demo.>' --raw {OWN}")));
     let mut meshes: Vec<_> = nodes.iter().map(|node| node.event("started")["mesh"]["id"].clone()).collect();
     meshes.dedup();
     assert_eq!(meshes.len(), 1, "{meshes:?}");
@@ -135,8 +135,8 @@ fn what_is_asked_for_as_json_is_json() {
     let (node, started) = user.node("--name shop");
     assert_eq!((&started["name"], &started["mesh"]["open"]), (&Value::from("shop"), &Value::from(false)));
     assert!(started["addresses"].as_array().is_some_and(|addresses| !addresses.is_empty()), "{started}");
-    let sub = user.sub("'demo.>' --json --group packers");
-    let serve = serving(&user, "serve text.upper --exec 'tr a-z A-Z' --json");
+    let sub = user.sub(&format!("'demo.>' --json --group packers {OWN}"));
+    let serve = serving(&user, &format!("serve text.upper --exec 'tr a-z A-Z' --json {OWN}"));
     assert_eq!(node.event("joined")["event"], "joined");
 
     let receipt = user.run("pub demo.hello hi -H tenant:acme --content-type text/plain --json").expect(0).json();
@@ -335,7 +335,7 @@ fn the_meshes_of_two_users_of_one_host_never_mix() {
     let (_ours, our_start) = user.node("");
     let (_theirs, their_start) = neighbour.node("");
     assert_ne!(our_start["mesh"]["id"], their_start["mesh"]["id"]);
-    let sub = user.sub("'demo.>' --raw");
+    let sub = user.sub(&format!("'demo.>' --raw {OWN}"));
 
     let published = neighbour.run("pub demo.hello stranger").expect(0);
     assert!(published.stderr.contains("nobody is subscribed"), "{published}");

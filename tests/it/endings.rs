@@ -8,7 +8,7 @@ use std::time::Duration;
 use rustix::process::{Pid, Signal};
 
 use crate::support::process::Process;
-use crate::support::user::{User, timed};
+use crate::support::user::{OWN, User, timed};
 
 /// A verb that goes on, and how it is seen that it is at work: by what it prints, or by a subscriber to what the slow
 /// service publishes when it is asked.
@@ -41,14 +41,14 @@ const LASTING: [Lasting; 8] = [
     Lasting { line: "request demo.slow hi --timeout 1m", at_work: |_, asked| drop(asked.line(|_| true)), code: 4 },
 ];
 
-/// Starts each of them beside a node and a service, and hands it over once it is at work.
-fn each(user: &User, mut end: impl FnMut(&Lasting, Process)) {
+/// Starts each of them, with these flags, beside a node and a service, and hands it over once it is at work.
+fn each(user: &User, flags: &str, mut end: impl FnMut(&Lasting, Process)) {
     let (_node, _) = user.node("--name harbour");
     let asked = user.sub("demo.asked --raw");
     let serving = user.start("serve demo.slow --exec 'pombo pub demo.asked now; exec sleep 60'");
     says(&serving, "serving");
     for verb in &LASTING {
-        let mut process = user.start(verb.line);
+        let mut process = user.start(&format!("{} {flags}", verb.line));
         if verb.line.contains("--lines") {
             process.write(b"one\n");
         }
@@ -60,8 +60,8 @@ fn each(user: &User, mut end: impl FnMut(&Lasting, Process)) {
 #[test]
 fn a_signal_ends_every_lasting_verb_politely() {
     let user = User::new();
-    for signal in ["INT", "TERM"] {
-        each(&user, |verb, process| {
+    for (signal, flags) in [("INT", ""), ("TERM", ""), ("INT", OWN), ("TERM", OWN)] {
+        each(&user, flags, |verb, process| {
             process.signal(signal);
             let finished = process.ended().expect(verb.code);
             assert!(!finished.stderr.contains("panicked"), "{finished}");
@@ -73,7 +73,7 @@ fn a_signal_ends_every_lasting_verb_politely() {
 fn a_second_signal_ends_every_lasting_verb_at_once() {
     let user = User::new();
     let (slow, _) = user.node("--name slow");
-    each(&user, |_, process| {
+    each(&user, OWN, |_, process| {
         // A goodbye waits for the neighbours, and this one does not answer.
         slow.signal("STOP");
         let id = Pid::from_raw(process.pid().try_into().unwrap()).unwrap();

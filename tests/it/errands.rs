@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 use crate::support::process::Process;
-use crate::support::user::User;
+use crate::support::user::{OWN, User};
 
 const ROUNDS: usize = 3;
 const AT_ONCE: usize = 20;
@@ -17,11 +17,11 @@ const PATIENCE: Duration = Duration::from_secs(60);
 fn twenty_publishers_at_once_are_all_heard_and_all_told_so() {
     let user = User::new();
     let _nodes: Vec<_> = (0..10).map(|_| user.node("").0).collect();
-    let sub = user.sub("'demo.>' --raw");
+    let sub = user.sub(&format!("'demo.>' --raw {OWN}"));
     user.wait_for_peers(11, "");
     for round in 0..ROUNDS {
         let publishers: Vec<Process> =
-            (0..AT_ONCE).map(|n| user.start(&format!("pub demo.x {round}-{n} --timeout 30s"))).collect();
+            (0..AT_ONCE).map(|n| user.start(&format!("pub demo.x {round}-{n} --timeout 30s {OWN}"))).collect();
         publishers.into_iter().for_each(|one| drop(one.finish_within(PATIENCE).expect(0)));
         let mut missing: BTreeSet<String> = (0..AT_ONCE).map(|n| format!("{round}-{n}")).collect();
         while !missing.is_empty() {

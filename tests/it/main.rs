@@ -17,6 +17,8 @@ mod bad_input;
 #[cfg(feature = "cli")]
 mod bench;
 #[cfg(feature = "cli")]
+mod beside;
+#[cfg(feature = "cli")]
 mod cli;
 #[cfg(feature = "cli")]
 mod config;

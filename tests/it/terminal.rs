@@ -4,7 +4,7 @@
 use rustix::process::Signal;
 
 use crate::support::terminal::{COLUMNS, ROWS, Terminal, screen};
-use crate::support::user::User;
+use crate::support::user::{OWN, User};
 
 /// Starts this line of the shell on a terminal, with these variables.
 fn start(user: &User, line: &str, variables: &[(&str, &str)]) -> Option<Terminal> {
@@ -129,7 +129,7 @@ fn colors_are_used_when_they_are_wanted() {
 fn a_goodbye_that_takes_long_says_how_to_end_it() {
     let user = User::new();
     let (other, _) = user.node("--name other");
-    let Some(terminal) = start(&user, "exec pombo sub 'demo.>'", &[]) else { return };
+    let Some(terminal) = start(&user, &format!("exec pombo sub 'demo.>' {OWN}"), &[]) else { return };
     terminal.wait(|text| text.contains("subscribed to demo.> (1 peer)"));
     // Its goodbye waits for this one's answer.
     other.signal("STOP");

@@ -57,6 +57,7 @@ pub(crate) trait Directory {
 /// The directory with this node in it, as served by itself over a link that takes no time.
 struct WithMe<'a> {
     me: PeerId,
+    name: &'a str,
     provider: &'a Provider,
     others: &'a dyn Directory,
 }
@@ -71,10 +72,13 @@ impl Directory for WithMe<'_> {
     }
 
     fn find(&self, name: &NodeName) -> Vec<PeerId> {
-        match name {
-            NodeName::Peer(peer) if *peer == self.me => vec![self.me],
-            NodeName::Peer(_) | NodeName::Name(_) => self.others.find(name),
-        }
+        let mut found = self.others.find(name);
+        let is_me = match name {
+            NodeName::Peer(peer) => *peer == self.me,
+            NodeName::Name(name) => name == self.name,
+        };
+        found.extend(is_me.then_some(self.me));
+        found
     }
 
     fn serves(&self, peer: PeerId, service: &str) -> bool {
@@ -98,13 +102,19 @@ impl Directory for WithMe<'_> {
 #[derive(Debug)]
 pub(crate) struct Requests {
     me: PeerId,
+    name: String,
     asker: Asker,
     provider: Provider,
 }
 
 impl Requests {
-    pub(crate) fn new(me: PeerId, limits: &Limits) -> Self {
-        Self { me, asker: Asker::new(me, limits.requests), provider: Provider::new(limits.services) }
+    pub(crate) fn new(me: PeerId, name: &str, limits: &Limits) -> Self {
+        Self {
+            me,
+            name: name.to_owned(),
+            asker: Asker::new(me, limits.requests),
+            provider: Provider::new(limits.services),
+        }
     }
 
     /// How many requests of this node are open.
@@ -119,14 +129,14 @@ impl Requests {
 
     /// A caller asks. The answer goes to `ticket`, exactly once, unless it is [`abandoned`](Self::abandoned).
     pub(crate) fn ask(&mut self, ticket: Ticket, ask: Ask, directory: &dyn Directory, now: Mono, fx: &mut Effects) {
-        let with_me = WithMe { me: self.me, provider: &self.provider, others: directory };
+        let with_me = WithMe { me: self.me, name: &self.name, provider: &self.provider, others: directory };
         self.asker.ask(ticket, ask, &with_me, now, fx);
         self.settle(directory, now, fx);
     }
 
     /// The live nodes that serve it, this one too, those first that a request would go to first.
     pub(crate) fn providers(&self, service: &str, directory: &dyn Directory, fx: &mut Effects) -> Vec<PeerId> {
-        let with_me = WithMe { me: self.me, provider: &self.provider, others: directory };
+        let with_me = WithMe { me: self.me, name: &self.name, provider: &self.provider, others: directory };
         self.asker.providers(service, &with_me, fx)
     }
 
@@ -145,7 +155,7 @@ impl Requests {
         now: Mono,
         fx: &mut Effects,
     ) {
-        let with_me = WithMe { me: self.me, provider: &self.provider, others: directory };
+        let with_me = WithMe { me: self.me, name: &self.name, provider: &self.provider, others: directory };
         self.asker.on_response((ticket, call), result, &with_me, now, fx);
         self.settle(directory, now, fx);
     }
@@ -163,7 +173,7 @@ impl Requests {
 
     /// A wish of [`take_dials`](Self::take_dials) cannot be fulfilled.
     pub(crate) fn unreachable(&mut self, peer: PeerId, directory: &dyn Directory, now: Mono, fx: &mut Effects) {
-        let with_me = WithMe { me: self.me, provider: &self.provider, others: directory };
+        let with_me = WithMe { me: self.me, name: &self.name, provider: &self.provider, others: directory };
         self.asker.unreachable(peer, &with_me, now, fx);
         self.settle(directory, now, fx);
     }
@@ -171,7 +181,7 @@ impl Requests {
     /// The directory would answer differently now: somebody came or went, serves more or less, or it settled. Looks at
     /// every request that was not sent yet, so once for many changes is better than once for each.
     pub(crate) fn directory_changed(&mut self, directory: &dyn Directory, now: Mono, fx: &mut Effects) {
-        let with_me = WithMe { me: self.me, provider: &self.provider, others: directory };
+        let with_me = WithMe { me: self.me, name: &self.name, provider: &self.provider, others: directory };
         self.asker.directory_changed(&with_me, now, fx);
         self.settle(directory, now, fx);
     }
@@ -191,6 +201,11 @@ impl Requests {
     pub(crate) fn unserve(&mut self, provider: ProviderId, directory: &dyn Directory, now: Mono, fx: &mut Effects) {
         self.provider.unserve(provider, fx);
         self.settle(directory, now, fx);
+    }
+
+    /// This provider gets no more calls. Those that it is at stay open.
+    pub(crate) fn withdraw(&mut self, provider: ProviderId) {
+        self.provider.withdraw(provider);
     }
 
     /// From now on this node serves nothing. Calls that are open stay so.
@@ -256,7 +271,7 @@ impl Requests {
                     OwnCall::Cancel { call } => self.provider.on_cancel(self.me, call, fx),
                 }
             } else if let Some(OwnReply { ticket, number, reply }) = self.provider.next_own() {
-                let with_me = WithMe { me: self.me, provider: &self.provider, others: directory };
+                let with_me = WithMe { me: self.me, name: &self.name, provider: &self.provider, others: directory };
                 self.asker.on_response((ticket, number), Ok(Response::Reply(reply)), &with_me, now, fx);
             } else {
                 return;

@@ -109,16 +109,24 @@ impl Provider {
     }
 
     pub(super) fn unserve(&mut self, provider: ProviderId, fx: &mut Effects) {
-        let Some(handler) = self.handlers.remove(&provider) else { return };
+        self.withdraw(provider);
+        if self.handlers.remove(&provider).is_none() {
+            return;
+        }
+        let calls = self.open.iter().filter(|(_, call)| call.provider == provider).map(|(id, _)| *id);
+        for id in calls.collect::<Vec<_>>() {
+            self.reply(id, status_only(ReplyStatus::Unanswered), fx);
+        }
+    }
+
+    /// It gets no more calls. The handler stays, for those that it is at.
+    pub(super) fn withdraw(&mut self, provider: ProviderId) {
+        let Some(handler) = self.handlers.get(&provider) else { return };
         if let Some(providers) = self.services.get_mut(&handler.service) {
             providers.remove(&provider);
             if providers.is_empty() {
                 self.services.remove(&handler.service);
             }
-        }
-        let calls = self.open.iter().filter(|(_, call)| call.provider == provider).map(|(id, _)| *id);
-        for id in calls.collect::<Vec<_>>() {
-            self.reply(id, status_only(ReplyStatus::Unanswered), fx);
         }
     }
 

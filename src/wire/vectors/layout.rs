@@ -128,15 +128,7 @@ pub(super) fn request(name: &str) -> Parts {
             .number("count", 21)
     };
     let parts = match name {
-        "call" => parts(0, "Call")
-            .number("call", 5)
-            .text("service", "shop.price")
-            .number("timeout", 2_000)
-            .text("content type", "application/json")
-            .list("headers", 1)
-            .text("headers[0]: name", "tenant")
-            .text("headers[0]: value", "acme")
-            .text("body", "[1,2]"),
+        "call" => call(parts(0, "Call")),
         "cancel" => parts(1, "Cancel").number("call", 5),
         "inject" => parts(2, "Inject").list("frames", 1).bytes(
             "frames[0]",
@@ -172,12 +164,7 @@ pub(super) fn response(name: &str) -> Parts {
             &[0xca, 0xfe],
             "`cafe`",
         ),
-        "reply" => parts(1, "Reply")
-            .variant("status", 0, "Ok")
-            .text("content type", "application/json")
-            .list("headers", 0)
-            .text("body", "300")
-            .no_extensions(),
+        "reply" => reply(parts(1, "Reply")).no_extensions(),
         "injected" => parts(2, "Injected").number("taken", 1).number("listeners", 2).no_extensions(),
         "frames" => parts(3, "Frames")
             .list("frames", 1)
@@ -199,4 +186,102 @@ pub(super) fn response(name: &str) -> Parts {
             .no_extensions(),
         other => panic!("no layout for response {other}"),
     }
+}
+
+fn tenant(parts: Parts) -> Parts {
+    parts.list("headers", 1).text("headers[0]: name", "tenant").text("headers[0]: value", "acme")
+}
+
+fn call(parts: Parts) -> Parts {
+    let parts = parts.number("call", 5).text("service", "shop.price").number("timeout", 2_000);
+    tenant(parts.text("content type", "application/json")).text("body", "[1,2]")
+}
+
+fn reply(parts: Parts) -> Parts {
+    parts.variant("status", 0, "Ok").text("content type", "application/json").list("headers", 0).text("body", "300")
+}
+
+/// With the length in front.
+fn local(length: usize, parts: impl FnOnce(Parts) -> Parts) -> Parts {
+    let length = u32::try_from(length).expect("short");
+    let prefix = Parts::default().raw("length", &length.to_be_bytes(), length.to_string());
+    parts(prefix.byte("version", 1)).no_extensions()
+}
+
+pub(super) fn to_node(name: &str, length: usize) -> Parts {
+    local(length, |start| {
+        let parts = |number, name| start.variant("record", number, name);
+        match name {
+            "hello" => parts(0, "Hello"),
+            "publish" => {
+                let described = parts(1, "Publish").text("topic", "orders.eu.created");
+                let described = tenant(described.text("content type", "application/json"));
+                described.number("min peers", 1).number("timeout", 5_000).text("payload", r#"{"id":1}"#)
+            }
+            "subscribe" => parts(2, "Subscribe")
+                .list("patterns", 2)
+                .text("patterns[0]", "log.*")
+                .text("patterns[1]", "orders.>")
+                .some("group")
+                .text("group", "packers")
+                .number("peers", 0)
+                .number("timeout", 5_000),
+            "request" => call(parts(3, "Request").some("to").text("to", "shop")),
+            "serve" => parts(4, "Serve").text("service", "shop.price").number("room", 64),
+            "peers" => parts(5, "Peers"),
+            "watch" => parts(6, "Watch"),
+            "reply" => reply(parts(7, "Reply").number("call", 5)),
+            "finish" => parts(8, "Finish"),
+            other => panic!("no layout for {other}"),
+        }
+    })
+}
+
+pub(super) fn from_node(name: &str, length: usize) -> Parts {
+    let id = |parts: Parts| parts.raw("id: start", &START, "`a0a1a2a3a4a5a6a7`").number("id: counter", 41);
+    local(length, |start| {
+        let parts = |number, name| start.variant("record", number, name);
+        match name {
+            "welcome" => parts(0, "Welcome").key("node", peer(1), "A").text("name", "shop").raw(
+                "mesh",
+                &samples::MESH.0,
+                "its id",
+            ),
+            "busy" => parts(1, "Busy"),
+            "done" => parts(2, "Done"),
+            "published" => id(parts(3, "Published")).number("listeners", 2),
+            "message" => {
+                let of = parts(4, "Message").text("topic", "orders.eu.created").key("source", peer(1), "A");
+                tenant(id(of).number("time", TIME).text("content type", "application/json"))
+                    .text("payload", r#"{"id":1}"#)
+            }
+            "lagged" => parts(5, "Lagged").number("missed", 3).flag("exact", true),
+            "reply" => reply(parts(6, "Reply").key("from", peer(2), "B")),
+            "call" => call(parts(7, "Call").key("from", peer(2), "B")),
+            "stop" => parts(8, "Stop").number("call", 5),
+            "peer" => parts(9, "Peer")
+                .key("node", peer(1), "A")
+                .text("name", "shop")
+                .list("addresses", 1)
+                .bytes("addresses[0]", &[4, 192, 0, 2, 1, 6, 0x0f, 0xa1], "`/ip4/192.0.2.1/tcp/4001`")
+                .number("links", 1)
+                .some("round trip")
+                .number("round trip", 250)
+                .some("found by")
+                .variant("found by", 1, "Mdns")
+                .list("interests", 2)
+                .text("interests[0]: pattern", "log.*")
+                .none("interests[0]: group")
+                .text("interests[1]: pattern", "orders.>")
+                .some("interests[1]: group")
+                .text("interests[1]: group", "packers")
+                .list("services", 1)
+                .text("services[0]", "shop.price")
+                .flag("relay", true)
+                .flag("suspect", false),
+            "changed" => parts(10, "Changed"),
+            "failed" => parts(11, "Failed").variant("failure", 3, "Nobody").number("wanted", 2).number("found", 1),
+            other => panic!("no layout for {other}"),
+        }
+    })
 }

@@ -4,13 +4,14 @@ use bytes::Bytes;
 use libp2p_identity::{Keypair, PeerId};
 
 use crate::Headers;
-use crate::wire::MeshId;
 use crate::wire::builder::head;
 use crate::wire::codec::Extension;
 use crate::wire::frame::{Channel, Choice, Fragment, Frame, FrameBuilder, Outbound, Place, Stream, shard_of};
+use crate::wire::local::{Arrived, Failure, Found, FromNode, Peer, Post, ToNode};
 use crate::wire::node_key::NodeKey;
 use crate::wire::roster::{Interest, RosterRecord, SignedRecord, Stamp};
 use crate::wire::rpc::{Call, Position, Reply, ReplyStatus, Request, Response, StreamRef, Summary};
+use crate::wire::{MeshId, MessageId};
 
 pub(in crate::wire) const MESH: MeshId = MeshId([0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15]);
 pub(in crate::wire) const INCARNATION: u64 = 1_760_000_000_000;
@@ -114,23 +115,40 @@ fn stream() -> StreamRef {
     StreamRef::of(&place(1, 1).stream).expect("an Ed25519 key")
 }
 
+fn call() -> Call {
+    Call {
+        call: 5,
+        service: "shop.price".into(),
+        timeout: 2_000,
+        content_type: "application/json".into(),
+        headers: tenant(),
+        body: Bytes::from_static(b"[1,2]"),
+        extensions: Vec::new(),
+    }
+}
+
+fn reply() -> Reply {
+    Reply {
+        status: ReplyStatus::Ok,
+        content_type: "application/json".into(),
+        headers: Headers::default(),
+        body: Bytes::from_static(b"300"),
+        extensions: Vec::new(),
+    }
+}
+
+fn tenant() -> Headers {
+    [("tenant", "acme")].into_iter().collect()
+}
+
 /// One request of each variant, in their order.
 pub(in crate::wire) fn requests() -> Vec<(&'static str, Request)> {
     let extensions = Vec::new;
     let positions = vec![Position { stream: stream(), sequence: 7, count: 21 }];
     let frame = stream_head().bytes;
-    let call = Call {
-        call: 5,
-        service: "shop.price".into(),
-        timeout: 2_000,
-        content_type: "application/json".into(),
-        headers: [("tenant", "acme")].into_iter().collect(),
-        body: Bytes::from_static(b"[1,2]"),
-        extensions: extensions(),
-    };
     let buckets = (0..256).map(|bucket| if bucket == 3 { 0x0123_4567_89ab_cdef } else { 0 }).collect();
     vec![
-        ("call", Request::Call(call)),
+        ("call", Request::Call(call())),
         ("cancel", Request::Cancel { call: 5, extensions: extensions() }),
         ("inject", Request::Inject { frames: vec![frame], extensions: extensions() }),
         ("repair", Request::Repair { stream: stream(), from: 5, to: 300, extensions: extensions() }),
@@ -145,21 +163,85 @@ pub(in crate::wire) fn requests() -> Vec<(&'static str, Request)> {
 /// One response of each variant, in their order.
 pub(in crate::wire) fn responses() -> Vec<(&'static str, Response)> {
     let extensions = Vec::new;
-    let reply = Reply {
-        status: ReplyStatus::Ok,
-        content_type: "application/json".into(),
-        headers: Headers::default(),
-        body: Bytes::from_static(b"300"),
-        extensions: extensions(),
-    };
     let summaries = vec![Summary { node: node_key(1), stamp: Stamp { incarnation: INCARNATION, version: 4 } }];
     let frames = vec![stream_head().bytes];
     vec![
         ("done", Response::Done { extensions: vec![Extension { tag: 192, value: vec![0xca, 0xfe] }] }),
-        ("reply", Response::Reply(reply)),
+        ("reply", Response::Reply(reply())),
         ("injected", Response::Injected { taken: 1, listeners: 2, extensions: extensions() }),
         ("frames", Response::Frames { frames, floor: 4, more: true, extensions: extensions() }),
         ("differ", Response::Differ { buckets: vec![3], summaries, extensions: extensions() }),
         ("records", Response::Records { records: vec![tombstone().bytes], extensions: extensions() }),
+    ]
+}
+
+/// One record of each variant that a process writes to its node's socket, in their order.
+pub(in crate::wire) fn to_node() -> Vec<(&'static str, ToNode)> {
+    let extensions = Vec::new;
+    let post = Post {
+        topic: "orders.eu.created".into(),
+        content_type: "application/json".into(),
+        headers: tenant(),
+        min_peers: 1,
+        timeout: 5_000,
+        payload: Bytes::from_static(br#"{"id":1}"#),
+        extensions: extensions(),
+    };
+    let (patterns, group) = (vec!["log.*".into(), "orders.>".into()], Some("packers".into()));
+    vec![
+        ("hello", ToNode::Hello { extensions: extensions() }),
+        ("publish", ToNode::Publish(post)),
+        ("subscribe", ToNode::Subscribe { patterns, group, peers: 0, timeout: 5_000, extensions: extensions() }),
+        ("request", ToNode::Request { to: Some("shop".into()), call: call() }),
+        ("serve", ToNode::Serve { service: "shop.price".into(), room: 64, extensions: extensions() }),
+        ("peers", ToNode::Peers { extensions: extensions() }),
+        ("watch", ToNode::Watch { extensions: extensions() }),
+        ("reply", ToNode::Reply { call: 5, reply: reply() }),
+        ("finish", ToNode::Finish { extensions: extensions() }),
+    ]
+}
+
+/// One record of each variant that a node writes to its socket, in their order.
+pub(in crate::wire) fn from_node() -> Vec<(&'static str, FromNode)> {
+    let extensions = Vec::new;
+    let id = MessageId { start: START, counter: 41 };
+    let message = Arrived {
+        topic: "orders.eu.created".into(),
+        source: node_key(1),
+        id,
+        time: TIME,
+        content_type: "application/json".into(),
+        headers: tenant(),
+        payload: Bytes::from_static(br#"{"id":1}"#),
+        extensions: extensions(),
+    };
+    let record = record().record;
+    let peer = Peer {
+        node: node_key(1),
+        name: record.name,
+        addresses: record.addresses,
+        links: 1,
+        round_trip: Some(250),
+        found_by: Some(Found::Mdns),
+        interests: record.interests,
+        services: record.services,
+        relay: true,
+        suspect: false,
+        extensions: extensions(),
+    };
+    let failure = Failure::Nobody { wanted: 2, found: 1 };
+    vec![
+        ("welcome", FromNode::Welcome { node: node_key(1), name: "shop".into(), mesh: MESH, extensions: extensions() }),
+        ("busy", FromNode::Busy { extensions: extensions() }),
+        ("done", FromNode::Done { extensions: extensions() }),
+        ("published", FromNode::Published { id, listeners: 2, extensions: extensions() }),
+        ("message", FromNode::Message(message)),
+        ("lagged", FromNode::Lagged { missed: 3, exact: true, extensions: extensions() }),
+        ("reply", FromNode::Reply { from: node_key(2), reply: reply() }),
+        ("call", FromNode::Call { from: node_key(2), call: call() }),
+        ("stop", FromNode::Stop { call: 5, extensions: extensions() }),
+        ("peer", FromNode::Peer(Box::new(peer))),
+        ("changed", FromNode::Changed { extensions: extensions() }),
+        ("failed", FromNode::Failed { failure, extensions: extensions() }),
     ]
 }

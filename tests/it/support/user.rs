@@ -12,6 +12,9 @@ use tempfile::TempDir;
 use super::Turn;
 use super::process::{Finished, Process, SOON};
 
+/// What has a verb start a node of its own where one runs that could do its work.
+pub(crate) const OWN: &str = "--listen /ip4/127.0.0.1/tcp/0";
+
 /// A new user of this machine, who has never run pombo.
 #[derive(Debug)]
 pub(crate) struct User {
@@ -72,6 +75,12 @@ impl User {
             command.env("POMBO_NO_MDNS", "1");
         }
         command
+    }
+
+    /// The sockets of nodes that run, or died.
+    pub(crate) fn sockets(&self) -> Vec<PathBuf> {
+        let files = std::fs::read_dir(self.runtime.join("pombo")).unwrap().map(|file| file.unwrap().path());
+        files.filter(|path| path.extension().is_some_and(|ending| ending == "sock")).collect()
     }
 
     /// Starts `pombo` with these words, which are split as a shell would.

@@ -95,7 +95,7 @@ fn the_least_busy_comes_first_then_the_nearest_then_the_linked() {
     rig.book.nodes.remove(&near);
     // Again and again, since the dice would get it right half of the time.
     for seed in 0..20 {
-        rig.requests = Requests::new(peer(0), &Limits::default());
+        rig.requests = Requests::new(peer(0), "me", &Limits::default());
         rig.fx = Effects::new(seed);
         rig.ask();
         assert_eq!(rig.sent().1, far, "of two whose distance is unknown the linked one");

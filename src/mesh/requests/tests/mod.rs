@@ -116,7 +116,7 @@ impl Rig {
     }
 
     fn with(limits: &Limits) -> Self {
-        let requests = Requests::new(peer(0), limits);
+        let requests = Requests::new(peer(0), "me", limits);
         Self { requests, book: Book::default(), fx: Effects::new(7), now: Mono(1_000_000), tickets: 0 }
     }
 

@@ -45,7 +45,7 @@ struct World {
 impl World {
     fn new(seed: u64) -> Self {
         let node = |index| Node {
-            requests: Requests::new(peer(index), &Limits::default()),
+            requests: Requests::new(peer(index), "me", &Limits::default()),
             fx: Effects::new(seed ^ u64::from(index)),
             book: Book::default(),
             inbound: BTreeMap::new(),

@@ -174,6 +174,21 @@ fn a_provider_that_goes_answers_its_calls() {
 }
 
 #[test]
+fn a_provider_that_is_withdrawn_finishes_its_calls_and_gets_no_more() {
+    let mut rig = serving(2);
+    rig.incoming(1, 1, 100);
+    let (_, id) = rig.served();
+    rig.requests.withdraw(ProviderId(1));
+    assert!(rig.requests.services().is_empty());
+    rig.incoming(1, 2, 100);
+    assert_eq!(rig.replied(), (InboundId(2), ReplyStatus::NoService));
+    rig.handled(id, ReplyStatus::Ok);
+    assert_eq!(rig.replied(), (InboundId(1), ReplyStatus::Ok));
+    rig.requests.unserve(ProviderId(1), &rig.book, rig.now, &mut rig.fx);
+    assert!(rig.outputs().is_empty() && rig.requests.is_idle());
+}
+
+#[test]
 fn services_are_named_once_in_order_and_limited() {
     let mut rig = Rig::with(&Limits { services: 3, ..Limits::default() });
     for (id, service) in [(1, "b"), (2, "a"), (3, "b")] {
@@ -205,8 +220,10 @@ fn its_own_provider_comes_first_and_under_the_same_rules() {
     let (_, id) = rig.served();
     rig.requests.abandoned(ticket, &rig.book, rig.now, &mut rig.fx);
     assert!(matches!(rig.outputs().as_slice(), [Output::Stop { call, .. }] if *call == id));
-    rig.ask_with(Ask { to: Some(NodeName::Peer(peer(0))), ..ask(&service, Span::secs(1)) });
-    assert_eq!(rig.failed(), AskFailure::Busy, "the handler still runs");
+    for to in [NodeName::Peer(peer(0)), NodeName::Name("me".to_owned())] {
+        rig.ask_with(Ask { to: Some(to), ..ask(&service, Span::secs(1)) });
+        assert_eq!(rig.failed(), AskFailure::Busy, "the handler still runs");
+    }
     rig.ask();
     assert_eq!(rig.sent().1, one, "so another node is asked");
 }
