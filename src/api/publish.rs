@@ -10,6 +10,7 @@ use futures::future::BoxFuture;
 use tokio::sync::watch;
 
 use super::Node;
+use super::guaranteed::{Guaranteed, Unsealed};
 use super::size::check;
 use crate::error::{Closed, PublishError};
 use crate::mesh::event::{Answer, Command};
@@ -122,6 +123,20 @@ impl<'n> Publish<'n> {
     pub fn timeout(mut self, timeout: Duration) -> Self {
         self.timeout = timeout;
         self
+    }
+
+    /// Delivers it for certain to those durable subscriptions that match, and to no others: it is on this node's disk when
+    /// this returns, and goes to each of them until that one acknowledges it. What cannot be delivered in time is told of
+    /// ([`Node::undelivered`]). [`Guaranteed`] has an example.
+    ///
+    /// [`min_peers`](Self::min_peers) and [`timeout`](Self::timeout) mean nothing here.
+    pub fn guaranteed(self) -> Guaranteed<'n> {
+        let Self { node, topic, payload, content_type, headers, .. } = self;
+        let payload = payload.map_err(PublishError::Encode).and_then(|payload| {
+            check(&payload, &headers, &content_type, node.about.limits.message)?;
+            Ok(payload)
+        });
+        Guaranteed::new(Unsealed { node, topic, payload, content_type, headers })
     }
 
     async fn send(self) -> Result<Published, PublishError> {

@@ -12,6 +12,7 @@ use futures::Stream;
 use futures::future::BoxFuture;
 
 use super::Node;
+use super::durable::SubscribeDurable;
 use super::unpack::Unpacker;
 use crate::error::{Closed, RecvError, SubscribeError};
 use crate::mesh::event::{Answer, Delivery, SubscriberId};
@@ -83,6 +84,40 @@ impl<T, E: Encoding<T>> Subscribe<T, E> {
         self
     }
 
+    /// Holds the durable subscription of that name, which is made if it is not there. Its name follows the rules of a topic's
+    /// and stands for it in the whole mesh, with this pattern.
+    ///
+    /// It gets what is [guaranteed](crate::Publish::guaranteed), and nothing else: what was published since the subscription
+    /// was made, whether or not anybody held it or this node was running meanwhile. Each message is handed out until it is
+    /// acknowledged. One subscriber holds it at a time.
+    ///
+    /// ```
+    /// # use futures::StreamExt;
+    /// # use pombo::{Node, Topic};
+    /// # use std::time::Duration;
+    /// # const ORDERS: Topic<String> = Topic::new("orders.eu");
+    /// # fn book(order: &str) -> Result<(), std::io::Error> { Ok(()) }
+    /// # async fn f(node: Node) -> Result<(), Box<dyn std::error::Error>> {
+    /// let mut orders = node.subscribe(ORDERS).durable("billing").await?;
+    /// while let Some(order) = orders.next().await {
+    ///     let order = order?;
+    ///     match book(&order) {
+    ///         Ok(()) => order.ack().await?,
+    ///         Err(_) => order.nack(Duration::from_secs(10)),
+    ///     }
+    /// }
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn durable(mut self, name: impl Into<String>) -> SubscribeDurable<T, E> {
+        let unfit = match (self.patterns.len(), &self.group) {
+            (1, None) => None,
+            (_, Some(_)) => Some("it cannot be in a group: leave out either"),
+            (_, None) => Some("it has one pattern: use one that covers all of them, or several subscriptions"),
+        };
+        SubscribeDurable::new(self.node, self.patterns.swap_remove(0), name.into(), unfit)
+    }
+
     async fn set_up(self) -> Result<Subscriber<T, E>, SubscribeError> {
         if let Some(group) = &self.group {
             check_name(group)?;
@@ -106,6 +141,7 @@ impl<T, E: Encoding<T>> Subscribe<T, E> {
             Answer::Reply { .. }
             | Answer::Failed(_)
             | Answer::Providers(_)
+            | Answer::Post(_)
             | Answer::Confirmed(_)
             | Answer::Status(_) => Err(Closed.into()),
         }

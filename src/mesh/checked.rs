@@ -58,7 +58,8 @@ pub(crate) fn request_with(
         | Request::Acknowledge { .. }
         | Request::Heads { .. }
         | Request::Digest { .. }
-        | Request::Fetch { .. } => {}
+        | Request::Fetch { .. }
+        | Request::Offer { .. } => {}
     }
     Ok(Checked { body, frames, records, forged })
 }
@@ -76,7 +77,11 @@ pub(crate) fn response_with(
         Response::Records { records: inside, .. } => {
             records = open_records(verified, mesh, std::mem::take(inside), &mut forged);
         }
-        Response::Done { .. } | Response::Reply(_) | Response::Injected { .. } | Response::Differ { .. } => {}
+        Response::Done { .. }
+        | Response::Reply(_)
+        | Response::Injected { .. }
+        | Response::Differ { .. }
+        | Response::Offered { .. } => {}
     }
     Ok(Checked { body, frames, records, forged })
 }

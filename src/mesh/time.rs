@@ -53,6 +53,14 @@ impl Sub for Mono {
     }
 }
 
+impl Add<Span> for Wall {
+    type Output = Self;
+
+    fn add(self, span: Span) -> Self {
+        Self(self.0.saturating_add(span.0))
+    }
+}
+
 impl Sub for Wall {
     type Output = Span;
 

@@ -33,6 +33,7 @@ use crate::net::press::{Press, Signer};
 use crate::net::registry::{self, Card, Registration, RegistryError};
 use crate::net::remembered::Remembered;
 use crate::net::silence::Silence;
+use crate::net::store::{self, Opened};
 use crate::net::{checker, files, inner, resolver, transport, watcher};
 use crate::wire::roster::is_node_name;
 
@@ -41,6 +42,8 @@ const INBOX: usize = 64;
 /// Gossip that may wait for its signature to be verified: 128 frames are 8 MiB.
 const UNCHECKED: usize = 128;
 const EVENTS: usize = 256;
+/// What may wait to be written to the store, or read from it.
+const JOBS: usize = 16_384;
 
 /// Starts a node.
 pub(crate) async fn start(config: Config) -> Result<Node, StartError> {
@@ -85,6 +88,7 @@ async fn run(
     info!(name = slot.name, peer = %me, mesh = access.name, "starting");
 
     let clock = Clock::start();
+    let post = store::open(place.as_deref(), access.id).map_err(|error| StartError::Data(Box::new(error)))?;
     let (unsigned_in, unsigned) = mpsc::channel(UNCHECKED);
     let (state, handles) = state(&config, &slot, registry_dir.is_some(), clock, unsigned_in)?;
     let (press, lanes) = (Arc::clone(&state.press), state.lanes.clone());
@@ -104,9 +108,17 @@ async fn run(
     });
     let discovery = discovery(&config, local, &mdns_off);
 
+    let (post, writer) = match post {
+        Opened::Store(opened) => {
+            let (store, snapshot) = *opened;
+            (Ok(snapshot), Some(store))
+        }
+        Opened::None(why) => (Err(why), None),
+    };
     let remembered = place.map(|place| Remembered::new(place, access.id));
     let (questions_in, questions) = mpsc::channel(names.len().max(1));
     hub.with(|state| {
+        state.mesh.open_store(post, clock.now());
         state.handle(Input::Listening(inner::for_others(&listening)));
         if let Some(remembered) = &remembered {
             state.mesh.remember(remembered.load(access.id), clock.now());
@@ -120,6 +132,12 @@ async fn run(
     let (unchecked_in, unchecked) = mpsc::channel(UNCHECKED);
     let (addresses_in, addresses) = watch::channel(listening);
     let (stop_in, stop) = mpsc::channel(1);
+    let writer = writer.map(|store| {
+        let (jobs_in, jobs) = mpsc::channel(JOBS);
+        hub.with(|state| state.jobs = Some(jobs_in));
+        let hub = Arc::clone(&hub);
+        tokio::task::spawn_blocking(move || store::run(store, jobs, &hub))
+    });
     let driver = Driver {
         mesh_id: access.id,
         hub: Arc::clone(&hub),
@@ -135,7 +153,9 @@ async fn run(
         remembered,
         early,
         files: Files::default(),
+        writer,
     };
+    let letters = files::random::<8>().map_err(StartError::Io)?;
     let (mesh, key) = (access.id, slot.keypair.clone());
     spawn(Signer { mesh, key, press: Arc::clone(&press), wanted: unsigned, hub: Arc::clone(&hub) }.run());
     spawn(checker::run(access.id, unchecked, Arc::clone(&hub)));
@@ -156,7 +176,8 @@ async fn run(
     spawn(driver.run(slot).instrument(span));
     let runtime = tokio::runtime::Handle::current();
     let (routes, events) = handles;
-    let handle = Handle { me, hub, stop: stop_in, press, routes, events, runtime, next_id: AtomicU64::new(1) };
+    let next_id = AtomicU64::new(1);
+    let handle = Handle { me, hub, stop: stop_in, press, routes, events, runtime, next_id, letters };
     Ok(Node { handle: Arc::new(handle), about: Arc::new(about) })
 }
 
@@ -202,6 +223,7 @@ fn state(
         routes,
         events,
         unsigned,
+        jobs: None,
         silence: Silence::new(DOUBT, SILENCE),
         desks: Desks::default(),
         work: VecDeque::new(),

@@ -20,6 +20,10 @@ mod bench;
 mod cli;
 #[cfg(feature = "cli")]
 mod config;
+#[cfg(feature = "store")]
+mod delivery;
+#[cfg(all(feature = "store", feature = "cli"))]
+mod delivery_kills;
 #[cfg(feature = "cli")]
 mod doctor;
 #[cfg(feature = "net")]
