@@ -24,7 +24,8 @@ const TTL: Duration = Duration::from_secs(24 * 60 * 60);
 /// The longest that it may be: for so long nodes remember durable subscriptions that nobody holds.
 const MAX_TTL: Duration = Duration::from_secs(30 * 24 * 60 * 60);
 
-/// A message that is to be delivered for certain. Await it.
+/// A message that is to be delivered for certain. Await it. Once that is dropped before it returns, the message may have been
+/// accepted or not.
 ///
 /// ```
 /// # use pombo::{Node, PublishError, Topic};

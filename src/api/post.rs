@@ -129,12 +129,11 @@ impl Node {
     /// # }
     /// ```
     pub fn undelivered(&self) -> impl Stream<Item = Undelivered> + Send + Unpin + use<> {
-        let start = (Arc::downgrade(&self.handle), 0);
-        let next = |(weak, after): (std::sync::Weak<Handle>, u64)| async move {
-            let handle = weak.upgrade()?;
+        let start = (Arc::clone(&self.handle), 0);
+        let next = |(handle, after): (Arc<Handle>, u64)| async move {
             match handle.post(PostCommand::NextNotice { after }).await {
                 Ok(Some(PostAnswer::Notice { serial, notice })) => {
-                    Some((Undelivered::new(serial, *notice, handle), (weak, serial)))
+                    Some((Undelivered::new(serial, *notice, Arc::clone(&handle)), (handle, serial)))
                 }
                 Ok(_) | Err(Closed) => None,
             }

@@ -14,7 +14,7 @@ use super::postman::store::{Done, Job, StoreError};
 use super::postman::{PostAnswer, PostCommand};
 use super::routes::Routes;
 use super::status::Status;
-use super::time::Span;
+use super::time::{Span, Wall};
 use crate::Headers;
 use crate::wire::frame::{Frame, Place};
 use crate::wire::lane::Mark;
@@ -138,12 +138,14 @@ pub(crate) struct Checked<T> {
     pub(crate) records: Vec<SignedRecord>,
     /// How many had a signature that is not their author's.
     pub(crate) forged: u32,
+    /// Of each letter in it when its time is over, if it is as it was sealed.
+    pub(crate) letters: Vec<Option<Wall>>,
 }
 
 impl<T> From<T> for Checked<T> {
     /// Of what goes out nothing has to be checked.
     fn from(body: T) -> Self {
-        Self { body, frames: Vec::new(), records: Vec::new(), forged: 0 }
+        Self { body, frames: Vec::new(), records: Vec::new(), forged: 0, letters: Vec::new() }
     }
 }
 

@@ -372,7 +372,7 @@ impl Mesh {
     }
 
     fn request(&mut self, from: PeerId, id: InboundId, request: Checked<Request>, now: Now) {
-        let Checked { body, frames, records, forged } = request;
+        let Checked { body, frames, records, forged, letters: opened } = request;
         self.offended(from, forged, now);
         match body {
             Request::Call(call) => {
@@ -397,7 +397,10 @@ impl Mesh {
                 let response = self.roster.on_fetch(&nodes);
                 self.fx.reply(id, response);
             }
-            Request::Offer { to, letters, .. } => self.postman.offered((from, id), &to, letters, now, &mut self.fx),
+            Request::Offer { to, letters, .. } => {
+                let letters = letters.into_iter().zip(opened).collect();
+                self.postman.offered((from, id), &to, letters, now, &mut self.fx);
+            }
         }
     }
 

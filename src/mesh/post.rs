@@ -5,7 +5,6 @@ use std::sync::Arc;
 
 use libp2p_identity::PeerId;
 
-use super::Mesh;
 use super::effects::Asked;
 use super::event::{Answer, Checked, HolderId, JobId, RpcFailure, Ticket};
 use super::links::Links;
@@ -13,6 +12,7 @@ use super::postman::store::{Done, StoreError};
 use super::postman::{self, Offers, PostAnswer, PostCommand, Posting};
 use super::roster::{Known, Roster};
 use super::time::Now;
+use super::{Mesh, checked};
 use crate::wire::rpc::{Request, Response};
 
 /// What the postman wants to know of the others.
@@ -133,6 +133,8 @@ impl Mesh {
         }
         for (to, name, letters) in offers.letters {
             if to == self.me {
+                let opened = checked::open_letters(&letters);
+                let letters = letters.into_iter().zip(opened).collect();
                 self.postman.offer_here(name, letters, now, &mut self.fx);
                 continue;
             }

@@ -262,3 +262,68 @@ async fn a_file_that_is_no_store_keeps_the_node_from_starting_and_stays() {
     let text = place.node("alone", TCP).start().await.unwrap_err().to_string();
     assert!(text.contains("later version"), "{text}");
 }
+
+/// A file system of 4 MiB, for as long as this is held. None where there may be none.
+struct SmallDisk(tempfile::TempDir);
+
+impl SmallDisk {
+    fn new() -> Option<Self> {
+        let dir = tempfile::tempdir().unwrap();
+        let mut mount = std::process::Command::new("mount");
+        mount.args(["-t", "tmpfs", "-o", "size=4m,mode=0700", "none"]).arg(dir.path());
+        mount.output().is_ok_and(|output| output.status.success()).then_some(Self(dir))
+    }
+}
+
+impl Drop for SmallDisk {
+    fn drop(&mut self) {
+        let _ = std::process::Command::new("umount").arg("-l").arg(self.0.path()).status();
+    }
+}
+
+/// The disk is full: nothing more is accepted, which shows at once; what was is delivered; and with room all goes on.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_full_disk_refuses_and_delivers_and_recovers() {
+    let _turn = Turn::shared();
+    let Some(disk) = SmallDisk::new() else {
+        eprintln!("SKIPPED: nothing can be mounted here");
+        return;
+    };
+    let place = Place::new(Turn::shared());
+    let mesh = disk.0.path().join("mesh").join("test");
+    fs::write(disk.0.path().join("filler"), vec![0; 1 << 20]).unwrap();
+    let recipient = place.node("recipient", TCP).start().await.unwrap();
+    fs::create_dir_all(&mesh).unwrap();
+    fs::copy(place.data.path().join("mesh/test/secret"), mesh.join("secret")).unwrap();
+    let sender = place.node("sender", TCP).data_dir(disk.0.path()).peer(address(&recipient)).start().await.unwrap();
+    let payload = vec![7; 50_000].into();
+    let mut accepted = Vec::new();
+    let refused = loop {
+        let began = std::time::Instant::now();
+        match sender.publish(topic("a.b"), &payload).guaranteed().to(["later"]).await {
+            Ok(one) => accepted.push(one.id),
+            Err(refused) => break (refused, began.elapsed()),
+        }
+    };
+    assert!(matches!(refused.0, PublishError::NotStored { .. }), "{refused:?}");
+    assert!(refused.1 < Duration::from_secs(1), "{refused:?}");
+    assert!(accepted.len() > 10, "{}", accepted.len());
+    let mut later = recipient.subscribe(pattern("a.b")).durable("later").await.unwrap();
+    for id in &accepted {
+        let message = next("what was accepted", &mut later).await.unwrap();
+        assert_eq!(message.id(), *id);
+        message.ack().await.unwrap();
+    }
+    // It is known that they arrived, though that cannot be written down.
+    within("an empty outbox", async { while sender.outbox().await.unwrap().total > 0 {} }).await;
+    fs::remove_file(disk.0.path().join("filler")).unwrap();
+    for _ in 0..5 {
+        within("room", async {
+            while sender.publish(topic("a.b"), &payload).guaranteed().to(["later"]).await.is_err() {
+                tokio::task::yield_now().await;
+            }
+        })
+        .await;
+        next("the next message", &mut later).await.unwrap().ack().await.unwrap();
+    }
+}

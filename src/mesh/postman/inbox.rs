@@ -12,12 +12,12 @@ use libp2p_identity::PeerId;
 use super::outbox::SKEW;
 use super::store::{Change, Done, Job, Key, StoreError, Table};
 use super::subscription::Subscription;
-use super::{Jobs, PostAnswer, Purpose, ReplyTo, answer};
+use super::{Jobs, Opened, PostAnswer, Purpose, ReplyTo, answer};
 use crate::MessageId;
 use crate::mesh::effects::Effects;
 use crate::mesh::event::{HolderId, Output, Ticket};
 use crate::mesh::time::{Mono, Now, Span, Wall};
-use crate::wire::letter::{self, Letter, ReceivedRow};
+use crate::wire::letter::{self, ReceivedRow};
 use crate::wire::node_key::NodeKey;
 use crate::wire::rpc::{Fate, Offered};
 
@@ -125,7 +125,7 @@ impl Inbox {
     pub(super) fn offered(
         &mut self,
         (from, reply): (PeerId, ReplyTo),
-        (name, letters): (&str, Vec<Offered>),
+        (name, letters): (&str, Vec<Opened>),
         now: Now,
         jobs: &mut Jobs,
         fx: &mut Effects,
@@ -134,13 +134,19 @@ impl Inbox {
         let most_bytes = u64::try_from(most_bytes).unwrap_or(u64::MAX);
         let name = self.subscriptions.get_key_value(name).map(|(name, _)| Arc::clone(name));
         let (mut changes, mut verdicts) = (Vec::new(), Vec::new());
-        for Offered { id, sealed } in letters {
+        for (Offered { id, sealed }, expires) in letters {
             let verdict = match &name {
                 None => Verdict::Said(Fate::Nobody),
                 Some(name) => match self.known.get(&(Arc::clone(name), from, id)) {
                     Some(number) => self.look(*number, &sealed),
                     None if self.received.len() >= most || self.bytes >= most_bytes => Verdict::Said(Fate::NoRoom),
-                    None => self.take((from, id), name, &sealed, now.wall, &mut changes),
+                    None => match expires {
+                        Some(expires) if expires > now.wall => {
+                            self.take((from, id), name, &sealed, expires, &mut changes)
+                        }
+                        Some(_) => Verdict::Said(Fate::Expired),
+                        None => Verdict::Said(Fate::Missing),
+                    },
                 },
             };
             verdicts.push(verdict);
@@ -163,25 +169,17 @@ impl Inbox {
         (from, id): (PeerId, MessageId),
         name: &Arc<str>,
         sealed: &Bytes,
-        now: Wall,
+        expires: Wall,
         changes: &mut Vec<Change>,
     ) -> Verdict {
-        let (Ok(letter), Some(sender)) = (Letter::open(sealed), NodeKey::of(&from)) else {
-            return Verdict::Said(Fate::Missing);
-        };
-        if letter.id != id {
-            return Verdict::Said(Fate::Missing);
-        }
-        if letter.expires <= now.0 {
-            return Verdict::Said(Fate::Expired);
-        }
+        let Some(sender) = NodeKey::of(&from) else { return Verdict::Said(Fate::Missing) };
         let number = self.next;
         let received = Received {
             name: Arc::clone(name),
             from,
             id,
             mark: letter::mark_of(sealed),
-            expires: Wall(letter.expires),
+            expires,
             bytes: u64::try_from(sealed.len()).unwrap_or(u64::MAX),
             standing: Standing::Arriving,
         };
@@ -335,7 +333,7 @@ impl Inbox {
         }
         numbers.iter().for_each(|number| drop(self.remove(*number)));
         let changes = numbers.into_iter().flat_map(deletion).collect();
-        jobs.begin(Job { changes, reads: Vec::new() }, Purpose::Noted, fx);
+        jobs.note(changes, fx);
     }
 
     pub(super) fn next_due(&self) -> Option<Wall> {

@@ -11,12 +11,12 @@ use libp2p_identity::PeerId;
 use self::inbox::{Inbox, Verdict};
 use self::notices::{Notice, Notices};
 use self::outbox::{Entry, Outbox};
-use self::store::{Done, Job, StoreError};
+use self::store::{Change, Done, Job, StoreError};
 use self::subscription::Subscription;
 use crate::Limits;
 use crate::mesh::effects::Effects;
 use crate::mesh::event::{Answer, HolderId, InboundId, JobId, Output, Ticket};
-use crate::mesh::time::{Mono, Now, Span};
+use crate::mesh::time::{Mono, Now, Span, Wall};
 use crate::wire::roster::{Durable, MAX_DURABLES};
 use crate::wire::rpc::{Fate, Offered, Response};
 
@@ -37,6 +37,8 @@ pub(crate) use self::subscription::WINDOW;
 const FORGOTTEN: Span = Span::secs(30 * 24 * 60 * 60);
 /// That somebody holds one is written down this often.
 const NOTED: Span = Span::secs(24 * 60 * 60);
+/// When rows are deleted again for which there was no room.
+const DELETED_AGAIN: Span = Span::secs(1);
 /// The wall clock may jump: it is looked at again after that.
 const LOOK_AGAIN: Span = Span::secs(60);
 /// Messages in the outbox that are shown.
@@ -96,8 +98,10 @@ enum Purpose {
     Answer {
         ticket: Ticket,
     },
-    /// Nothing hangs on it: if it is not written, what it undoes is done again.
-    Noted,
+    /// Nothing hangs on it but the room of what it deletes: what is not written down is found out again.
+    Noted {
+        deletes: Vec<Change>,
+    },
 }
 
 /// Where the answer to an offer goes.
@@ -113,6 +117,10 @@ enum ReplyTo {
 struct Jobs {
     open: BTreeMap<JobId, Purpose>,
     next: u64,
+    /// What could not be deleted, for want of room.
+    undone: Vec<Change>,
+    /// When that is tried again.
+    again_at: Option<Mono>,
 }
 
 impl Jobs {
@@ -122,10 +130,33 @@ impl Jobs {
         self.open.insert(id, purpose);
         fx.push(Output::Store { id, job });
     }
+
+    /// Writes something down on which nothing hangs. Rows that are deleted do not come back, so that may be done later, too.
+    fn note(&mut self, changes: Vec<Change>, fx: &mut Effects) {
+        let deletes = changes.iter().filter(|change| matches!(change, Change::Delete(_))).cloned().collect();
+        self.begin(Job { changes, reads: Vec::new() }, Purpose::Noted { deletes }, fx);
+    }
+
+    /// Deletes what could not be deleted, some time after that.
+    fn go_on(&mut self, now: Mono, fx: &mut Effects) {
+        match self.again_at {
+            _ if self.undone.is_empty() => self.again_at = None,
+            None => self.again_at = Some(now + DELETED_AGAIN),
+            Some(at) if at > now => {}
+            Some(_) => {
+                self.again_at = None;
+                let undone = std::mem::take(&mut self.undone);
+                self.note(undone, fx);
+            }
+        }
+    }
 }
 
 /// Letters for a recipient, and the node that they are to be offered to.
 type Parcel = (PeerId, Arc<str>, Vec<Offered>);
+
+/// A letter that is offered, and when its time is over if it is as it was sealed.
+type Opened = (Offered, Option<Wall>);
 
 /// What has to be done by others.
 #[derive(Debug, Default)]
@@ -295,7 +326,7 @@ impl Postman {
         &mut self,
         (from, id): (PeerId, InboundId),
         name: &str,
-        letters: Vec<Offered>,
+        letters: Vec<Opened>,
         now: Now,
         fx: &mut Effects,
     ) {
@@ -303,7 +334,7 @@ impl Postman {
     }
 
     /// This node offers letters to itself.
-    pub(crate) fn offer_here(&mut self, name: Arc<str>, letters: Vec<Offered>, now: Now, fx: &mut Effects) {
+    pub(crate) fn offer_here(&mut self, name: Arc<str>, letters: Vec<Opened>, now: Now, fx: &mut Effects) {
         let reply = (self.me, ReplyTo::Own(Arc::clone(&name)));
         self.inbox.offered(reply, (&name, letters), now, &mut self.jobs, fx);
     }
@@ -359,7 +390,11 @@ impl Postman {
                 offers.held = Some(ticket);
             }
             Purpose::Answer { ticket } => answer(fx, ticket, told(result)),
-            Purpose::Noted => {}
+            Purpose::Noted { deletes } => {
+                if matches!(result, Err(StoreError::Full(_))) {
+                    jobs.undone.extend(deletes);
+                }
+            }
         }
         offers
     }
@@ -380,6 +415,7 @@ impl Postman {
         let mut offers = Offers::default();
         self.stale = false;
         self.note_held(now, fx);
+        self.jobs.go_on(now.mono, fx);
         self.outbox.expire(now, &mut self.jobs, fx);
         self.inbox.expire(now.wall, &mut self.jobs, fx);
         self.outbox.offer(directory, now.mono, &mut self.jobs, &mut offers, fx);
@@ -387,7 +423,7 @@ impl Postman {
         let wall = [self.outbox.next_due(), self.inbox.next_due()].into_iter().flatten().min();
         let due = wall.map(|at| now.mono + (at - now.wall).min(LOOK_AGAIN));
         let held = self.held_at.filter(|_| self.inbox.subscriptions.values().any(|one| one.holder.is_some()));
-        let others = [due, self.outbox.next_exchange(), self.inbox.next_hand_out(), held];
+        let others = [due, self.outbox.next_exchange(), self.inbox.next_hand_out(), held, self.jobs.again_at];
         self.wake = others.into_iter().flatten().min();
         offers
     }
@@ -401,7 +437,7 @@ impl Postman {
         let held = self.inbox.subscriptions.iter().filter(|(_, one)| one.holder.is_some());
         let changes: Vec<_> = held.filter_map(|(name, one)| one.write(name, now.wall)).collect();
         if !changes.is_empty() {
-            self.jobs.begin(Job { changes, reads: Vec::new() }, Purpose::Noted, fx);
+            self.jobs.note(changes, fx);
         }
     }
 

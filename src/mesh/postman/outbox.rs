@@ -182,8 +182,8 @@ impl Outbox {
                 recipient.back_off(now, fx);
                 continue;
             }
-            let asked: Vec<u64> =
-                recipient.stored.iter().copied().filter(|number| keeper(number) == Some(to)).take(ASKED).collect();
+            let asked = recipient.stored.iter().copied().filter(|number| ask_due && keeper(number) == Some(to));
+            let asked: Vec<u64> = asked.take(ASKED).collect();
             let mut room = BATCH_BYTES;
             let fits = |number: &u64| {
                 let bytes = entries.get(number).map_or(0, |entry| entry.bytes);
@@ -247,11 +247,12 @@ impl Outbox {
     ) {
         let Some(recipient) = self.recipients.get_mut(name) else { return };
         let Some(Exchange { to, asked, fresh }) = recipient.exchange.take() else { return };
+        let has_asked = !asked.is_empty();
         let numbers: Vec<u64> = asked.into_iter().chain(fresh).collect();
         let Some(fates) = fates.filter(|fates| fates.len() == numbers.len()) else {
             return recipient.back_off(now.mono, fx);
         };
-        let (mut changed, mut refused, mut handled) = (Vec::new(), Vec::new(), false);
+        let (mut changed, mut refused, mut news) = (Vec::new(), Vec::new(), false);
         for (number, fate) in numbers.into_iter().zip(fates) {
             let Some(entry) = self.entries.get_mut(&number) else { continue };
             let Some(owed) = entry.owed_to(name) else { continue };
@@ -259,11 +260,12 @@ impl Outbox {
                 Fate::Processed => {
                     entry.owed.retain(|owed| owed.to != *name);
                     recipient.forget(number);
-                    handled = true;
+                    news = true;
                 }
                 Fate::Stored if owed.by != Some(to) => {
                     owed.by = Some(to);
                     recipient.keep(number);
+                    news = true;
                 }
                 Fate::Missing | Fate::Nobody if owed.by.is_some() => {
                     owed.by = None;
@@ -277,12 +279,11 @@ impl Outbox {
             }
             changed.push(number);
         }
-        let kept = fates.contains(&Fate::Stored) && !changed.is_empty();
-        recipient.went(kept || handled, handled, now.mono, fx);
+        recipient.went(has_asked, news, now.mono, fx);
         let mut changes = Vec::new();
         changed.into_iter().for_each(|number| self.write(number, &mut changes));
         if !changes.is_empty() {
-            jobs.begin(Job { changes, reads: Vec::new() }, Purpose::Noted, fx);
+            jobs.note(changes, fx);
         }
         self.conclude(refused, now, jobs, fx);
     }

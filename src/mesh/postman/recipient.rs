@@ -80,17 +80,20 @@ impl Recipient {
         self.ask_at = now + later(&mut self.asks, fx);
     }
 
-    /// An exchange had answers: whether any of them was news, and whether something was processed.
-    pub(super) fn went(&mut self, news: bool, processed: bool, now: Mono, fx: &mut Effects) {
+    /// An exchange that asked about something had answers, or one that did not: whether something was stored or processed,
+    /// which is news.
+    pub(super) fn went(&mut self, asked: bool, news: bool, now: Mono, fx: &mut Effects) {
         if news {
-            (self.tries, self.next_at) = (0, now);
+            (self.tries, self.next_at, self.asks) = (0, now, 0);
         } else {
             self.next_at = now + later(&mut self.tries, fx);
         }
-        if news || processed {
-            self.asks = 0;
+        // What goes on being stored does not put off asking.
+        if asked || self.ask_at <= now {
+            self.ask_at = now + later(&mut self.asks, fx);
+        } else if news {
+            self.ask_at = self.ask_at.min(now + later(&mut self.asks, fx));
         }
-        self.ask_at = now + later(&mut self.asks, fx);
     }
 
     /// Somebody else holds it, or is linked now: what did not work before may.

@@ -21,8 +21,9 @@ pub(super) struct Subscription {
     pub(super) pattern: Arc<str>,
     pub(super) holder: Option<HolderId>,
     waiting: BTreeSet<u64>,
-    /// What waits for its time.
+    /// What waits for its time, in the order of these, and by number.
     later: BTreeSet<(Mono, u64)>,
+    later_at: BTreeMap<u64, Mono>,
     /// What is with the holder, or being read for it, and its bytes.
     out: BTreeMap<u64, u64>,
     /// How often those were handed out that are not acknowledged, if ever.
@@ -36,6 +37,7 @@ impl Subscription {
             holder: None,
             waiting: BTreeSet::new(),
             later: BTreeSet::new(),
+            later_at: BTreeMap::new(),
             out: BTreeMap::new(),
             times: BTreeMap::new(),
         }
@@ -57,7 +59,9 @@ impl Subscription {
 
     pub(super) fn forget(&mut self, number: u64) {
         self.waiting.remove(&number);
-        self.later.retain(|(_, later)| *later != number);
+        if let Some(at) = self.later_at.remove(&number) {
+            self.later.remove(&(at, number));
+        }
         self.out.remove(&number);
         self.times.remove(&number);
     }
@@ -66,6 +70,7 @@ impl Subscription {
     pub(super) fn take(&mut self, now: Mono, in_time: impl Fn(&u64) -> bool, bytes: impl Fn(&u64) -> u64) -> Vec<u64> {
         while let Some((at, number)) = self.later.first().copied().filter(|(at, _)| *at <= now) {
             self.later.remove(&(at, number));
+            self.later_at.remove(&number);
             self.waiting.insert(number);
         }
         let mut taken = Vec::new();
@@ -110,7 +115,9 @@ impl Subscription {
         }
         let times = self.times.get(&number).copied().unwrap_or_default();
         let pause = Span(AGAIN.0 << times.saturating_sub(1).min(10)).min(AGAIN_AT_MOST);
-        self.later.insert((now + after.unwrap_or(pause), number));
+        let at = now + after.unwrap_or(pause);
+        self.later.insert((at, number));
+        self.later_at.insert(number, at);
     }
 
     pub(super) fn release(&mut self, holder: HolderId) {

@@ -198,3 +198,159 @@ fn failure(path: &Path, error: &rusqlite::Error) -> OpenError {
         _ => OpenError::Failed { path, what },
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+    use tempfile::TempDir;
+
+    use super::*;
+    use crate::mesh::postman::store::{Job, Memory, run};
+
+    fn open(dir: &TempDir) -> Sqlite {
+        Sqlite::open(&dir.path().join("post.sqlite")).unwrap()
+    }
+
+    fn key(number: u64) -> Key {
+        Key::number(Table::Letters, number)
+    }
+
+    fn put(number: u64, value: &'static [u8]) -> Change {
+        Change::Put(key(number), Bytes::from_static(value))
+    }
+
+    fn job(changes: Vec<Change>) -> Job {
+        Job { changes, reads: Vec::new() }
+    }
+
+    #[test]
+    fn what_was_synced_is_there_the_next_time_and_nothing_else() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut store = open(&dir);
+        for change in [put(300, b"b"), put(2, b"a"), put(5, b"x"), Change::Delete(key(5)), put(300, b"c")] {
+            store.write(&change).unwrap();
+        }
+        store.sync().unwrap();
+        store.write(&put(7, b"not synced")).unwrap();
+        drop(store);
+        let mut store = open(&dir);
+        assert_eq!(store.keys(Table::Letters).unwrap(), [key(2), key(300)]);
+        assert_eq!(store.read(&key(300)).unwrap().as_deref(), Some(&b"c"[..]));
+        assert_eq!(store.read(&key(7)).unwrap(), None);
+        assert!(store.keys(Table::Inbox).unwrap().is_empty());
+    }
+
+    #[test]
+    fn a_full_disk_refuses_what_has_no_room_and_takes_the_rest() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut store = open(&dir);
+        store.connection.pragma_update(None, "max_page_count", 20).unwrap();
+        static LARGE: [u8; 60_000] = [7; 60_000];
+        let jobs =
+            [job(vec![put(1, b"small")]), job(vec![put(2, &LARGE), put(3, &LARGE)]), job(vec![put(4, b"small")])];
+        let results = run(&mut store, &jobs);
+        assert!(matches!(results[..], [Ok(_), Err(StoreError::Full(_)), Ok(_)]), "{results:?}");
+        assert_eq!(store.keys(Table::Letters).unwrap(), [key(1), key(4)]);
+        store.connection.pragma_update(None, "max_page_count", 100).unwrap();
+        assert!(run(&mut store, &jobs[1..2])[0].is_ok());
+    }
+
+    #[test]
+    fn a_store_that_failed_to_write_is_not_tried_again() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut store = open(&dir);
+        store.connection.pragma_update(None, "query_only", true).unwrap();
+        assert!(matches!(store.write(&put(1, b"lost")), Err(StoreError::Failed(_))));
+        store.connection.pragma_update(None, "query_only", false).unwrap();
+        assert!(matches!(store.write(&put(2, b"refused")), Err(StoreError::Failed(_))));
+        assert!(matches!(store.sync(), Err(StoreError::Failed(_))));
+        assert!(store.keys(Table::Letters).unwrap().is_empty());
+    }
+
+    #[test]
+    fn a_damaged_row_is_put_aside_and_counted() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut store = open(&dir);
+        for (number, column) in [(1, "value"), (2, "key"), (3, "sum")] {
+            store.write(&put(number, b"letter")).unwrap();
+            store.sync().unwrap();
+            let damage = format!("UPDATE rows SET {column} = x'00' WHERE key = ?1");
+            store.connection.execute(&damage, [&key(number).key[..]]).unwrap();
+        }
+        for key in store.keys(Table::Letters).unwrap() {
+            assert_eq!(store.read(&key).unwrap(), None);
+        }
+        assert_eq!((store.take_damaged(), store.take_damaged()), (3, 0));
+        assert!(store.keys(Table::Letters).unwrap().is_empty());
+        let aside: u32 = store.connection.query_row("SELECT count(*) FROM damaged", [], |row| row.get(0)).unwrap();
+        assert_eq!(aside, 3);
+    }
+
+    #[test]
+    fn after_a_crash_a_file_that_is_damaged_as_a_whole_is_refused() {
+        let (dir, copy) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+        let mut store = open(&dir);
+        for number in 0..100 {
+            store.write(&put(number, &[1; 500])).unwrap();
+        }
+        store.sync().unwrap();
+        store.connection.execute_batch("PRAGMA wal_checkpoint").unwrap();
+        store.write(&put(1_000, b"in the log")).unwrap();
+        store.sync().unwrap();
+        for name in ["post.sqlite", "post.sqlite-wal"] {
+            fs::copy(dir.path().join(name), copy.path().join(name)).unwrap();
+        }
+        let path = copy.path().join("post.sqlite");
+        let mut bytes = fs::read(&path).unwrap();
+        bytes[3 * 4096..5 * 4096].fill(0xff);
+        fs::write(&path, bytes).unwrap();
+        assert!(matches!(Sqlite::open(&path), Err(OpenError::Damaged { .. })));
+    }
+
+    #[derive(Clone, Debug)]
+    enum Step {
+        Write(u64, Option<u8>),
+        Sync,
+        Crash,
+    }
+
+    fn step() -> impl Strategy<Value = Step> {
+        prop_oneof![
+            6 => (0..5u64, any::<Option<u8>>()).prop_map(|(number, value)| Step::Write(number, value)),
+            2 => Just(Step::Sync),
+            1 => Just(Step::Crash),
+        ]
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(64))]
+        #[test]
+        fn the_disk_and_the_simulator_s_agree(steps in proptest::collection::vec(step(), 1..40)) {
+            let dir = tempfile::tempdir().unwrap();
+            let (mut disk, mut memory) = (open(&dir), Memory::default());
+            for step in steps {
+                match step {
+                    Step::Write(number, value) => {
+                        let put = |value: u8| Change::Put(key(number), vec![value].into());
+                        let change = value.map_or(Change::Delete(key(number)), put);
+                        disk.write(&change).unwrap();
+                        memory.write(&change).unwrap();
+                    }
+                    Step::Sync => {
+                        disk.sync().unwrap();
+                        memory.sync().unwrap();
+                        for number in 0..5 {
+                            prop_assert_eq!(disk.read(&key(number)).unwrap(), memory.read(&key(number)).unwrap());
+                        }
+                    }
+                    Step::Crash => {
+                        drop(disk);
+                        memory.crash();
+                        disk = open(&dir);
+                        prop_assert_eq!(disk.keys(Table::Letters).unwrap(), memory.keys(Table::Letters).unwrap());
+                    }
+                }
+            }
+        }
+    }
+}
