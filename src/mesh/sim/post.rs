@@ -24,6 +24,8 @@ use crate::{Headers, MessageId};
 const SKEW: u64 = 5 * SECOND;
 /// The longest time to live, and how long after it everything is decided.
 const TTL: u64 = 60 * SECOND;
+/// When all is calm, and everybody is there, messages get to their recipients in that time.
+const SETTLED: u64 = 20 * SECOND;
 
 /// A message that was given to a node.
 #[derive(Debug)]
@@ -105,6 +107,11 @@ impl Post {
 
     fn wall(&self, node: usize) -> Wall {
         self.world.clock_of(node).wall
+    }
+
+    /// What a node's clock showed then.
+    fn wall_at(&self, node: usize, then: u64) -> Wall {
+        Wall(self.wall(node).0 - (self.world.now - then))
     }
 
     fn hold(&mut self, node: usize, name: &'static str, pattern: &'static str) {
@@ -254,8 +261,8 @@ impl Post {
         }
     }
 
-    /// All is decided.
-    fn check(&mut self) {
+    /// All is decided, and since then nothing happened that could have kept a message from its recipient.
+    fn check(&mut self, calm: u64) {
         for node in 0..self.world.nodes.len() {
             let outbox = self.world.nodes[node].mesh.status().tables.outbox;
             assert_eq!(outbox, 0, "I5: node {node} owes something still");
@@ -265,6 +272,9 @@ impl Post {
                 let noticed = self.noticed.contains_key(&(Arc::clone(name), *id));
                 let acknowledged = self.acks.iter().any(|(of, acked)| **of == **name && acked == id);
                 assert!(noticed || acknowledged, "I1: {id} was lost for {name}");
+                let left = self.posted[id].expires - self.wall_at(self.posted[id].by, calm);
+                let in_time = self.holders.contains_key(&**name) && left > Span(SETTLED);
+                assert!(!in_time || acknowledged && !noticed, "{id} had {left:?} to get to {name}, and did not");
             }
         }
         for (of, counters) in &self.first {
@@ -312,8 +322,9 @@ fn what_was_accepted_is_acknowledged_or_told_of_whatever_crashes() {
         post.world.part(&[0; 4]);
         let down: Vec<usize> = (0..4).filter(|node| !post.world.nodes[*node].up).collect();
         down.into_iter().for_each(|node| post.restart(node));
+        let calm = post.world.now;
         post.run(TTL + 2 * SKEW, true);
         assert!(!post.accepted.is_empty());
-        post.check();
+        post.check(calm);
     });
 }
