@@ -182,8 +182,8 @@ impl Outbox {
                 recipient.back_off(now, fx);
                 continue;
             }
-            let asked = recipient.stored.iter().copied().filter(|number| ask_due && keeper(number) == Some(to));
-            let asked: Vec<u64> = asked.take(ASKED).collect();
+            let asked = recipient.stored.iter().copied().filter(|number| keeper(number) == Some(to));
+            let asked: Vec<u64> = asked.take(if ask_due { ASKED } else { 0 }).collect();
             let mut room = BATCH_BYTES;
             let fits = |number: &u64| {
                 let bytes = entries.get(number).map_or(0, |entry| entry.bytes);
