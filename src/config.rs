@@ -142,6 +142,11 @@ pub struct Limits {
     pub mailbox: usize,
     /// What may wait to be published. 8 MiB.
     pub outgoing: usize,
+    /// What guaranteed messages may take up on the disk that are owed to others, and those that came for durable
+    /// subscriptions. 1 GiB each.
+    pub outbox: usize,
+    /// How many of them there may be, each. 4,000,000; a million take some 200 MB of memory.
+    pub outbox_messages: usize,
     /// Recent frames kept for those that missed them. 16 MiB.
     pub ring: usize,
     /// Frames held back while an earlier one is missing, for one publisher's stream. 4 MiB.
@@ -164,6 +169,8 @@ impl Default for Limits {
             services: 256,
             mailbox: 4 * 1024 * 1024,
             outgoing: 8 * 1024 * 1024,
+            outbox: 1024 * 1024 * 1024,
+            outbox_messages: 4_000_000,
             ring: 16 * 1024 * 1024,
             held: 4 * 1024 * 1024,
             streams: 4_096,
@@ -188,8 +195,21 @@ impl Limits {
     ///
     /// The first that is 0, or more than the wire format, or a connection's other side, has room for.
     pub fn check(&self) -> Result<(), LimitError> {
-        let Self { message, patterns, services, mailbox, outgoing, ring, held, streams, roster, requests, links } =
-            *self;
+        let Self {
+            message,
+            patterns,
+            services,
+            mailbox,
+            outgoing,
+            outbox,
+            outbox_messages,
+            ring,
+            held,
+            streams,
+            roster,
+            requests,
+            links,
+        } = *self;
         let any = usize::MAX;
         for (limit, value, most) in [
             ("message", message, Self::default().message),
@@ -197,6 +217,8 @@ impl Limits {
             ("services", services, Self::default().services),
             ("mailbox", mailbox, any),
             ("outgoing", outgoing, any),
+            ("outbox", outbox, any),
+            ("outbox_messages", outbox_messages, any),
             ("ring", ring, any),
             ("held", held, any),
             ("streams", streams, any),

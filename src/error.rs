@@ -247,6 +247,43 @@ pub enum PublishError {
     /// Neighbours were there, and none confirmed in time that it took the message.
     #[error("no neighbour confirmed the message in time: it may or may not have arrived")]
     Unconfirmed,
+    /// The name of a recipient is misspelt.
+    #[error(transparent)]
+    Name(#[from] NameError),
+    /// A guaranteed message with a time in which it cannot be delivered.
+    #[error("a message cannot be delivered within {ttl:?}: the time to live can be up to 30 days")]
+    Ttl {
+        /// The time that was asked for.
+        ttl: std::time::Duration,
+    },
+    /// No durable subscription is known that matches a guaranteed message, and none was named. Nothing was stored.
+    #[error("no durable subscription to {topic} is known: name its recipients, or wait for them")]
+    NoRecipient {
+        /// The topic.
+        topic: String,
+    },
+    /// This node cannot keep guaranteed messages.
+    #[error("this node has no store for guaranteed messages: {reason}")]
+    NoStore {
+        /// Why not, and what to do.
+        reason: String,
+    },
+    /// As many guaranteed messages are under way as may be. Nothing was stored.
+    #[error(
+        "the outbox is full: {limit} {what} are under way or not taken note of; wait for recipients, or raise the limit"
+    )]
+    OutboxFull {
+        /// What there is too much of.
+        what: &'static str,
+        /// The limit.
+        limit: usize,
+    },
+    /// A guaranteed message could not be written to disk. It will not be delivered.
+    #[error("the message could not be stored: {reason}")]
+    NotStored {
+        /// Why not.
+        reason: String,
+    },
     /// The node drains, and takes nothing new. Nothing was sent.
     #[error("this node is about to leave and takes nothing new: use another")]
     Draining,
@@ -265,10 +302,16 @@ impl PublishError {
     /// ```
     pub fn outcome(&self) -> Outcome {
         match self {
-            Self::TooLarge { .. } | Self::Headers { .. } | Self::Encode(_) | Self::Draining => Outcome::Rejected,
-            Self::Nobody { .. } => Outcome::Nobody,
+            Self::TooLarge { .. }
+            | Self::Headers { .. }
+            | Self::Encode(_)
+            | Self::Name(_)
+            | Self::Ttl { .. }
+            | Self::OutboxFull { .. }
+            | Self::Draining => Outcome::Rejected,
+            Self::Nobody { .. } | Self::NoRecipient { .. } => Outcome::Nobody,
             Self::Unconfirmed => Outcome::Unknown,
-            Self::Closed(_) => Outcome::Failed,
+            Self::NoStore { .. } | Self::NotStored { .. } | Self::Closed(_) => Outcome::Failed,
         }
     }
 }
@@ -307,6 +350,18 @@ pub enum SubscribeError {
         /// How many there are.
         found: usize,
     },
+    /// A durable subscription that cannot be: another of that name is in the way, or it could not be stored.
+    #[error("the durable subscription cannot be held: {reason}")]
+    Durable {
+        /// Why not, and what to do.
+        reason: String,
+    },
+    /// This node cannot keep messages for a durable subscription.
+    #[error("this node has no store for guaranteed messages: {reason}")]
+    NoStore {
+        /// Why not, and what to do.
+        reason: String,
+    },
     /// The node drains, and takes nothing new. Nothing was sent.
     #[error("this node is about to leave and takes nothing new: use another")]
     Draining,
@@ -324,9 +379,42 @@ impl SubscribeError {
     /// ```
     pub fn outcome(&self) -> Outcome {
         match self {
-            Self::Name(_) | Self::TooMany { .. } | Self::Draining => Outcome::Rejected,
+            Self::Name(_) | Self::TooMany { .. } | Self::Durable { .. } | Self::Draining => Outcome::Rejected,
             Self::Nobody { .. } => Outcome::Nobody,
-            Self::Closed(_) => Outcome::Failed,
+            Self::NoStore { .. } | Self::Closed(_) => Outcome::Failed,
+        }
+    }
+}
+
+/// What was to be noted of a guaranteed message could not be.
+///
+/// ```
+/// use pombo::{AckError, Outcome};
+/// assert_eq!(AckError::Late.outcome(), Outcome::Rejected);
+/// ```
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum AckError {
+    /// The message's time was over long ago: it is forgotten, and its sender has been told that nobody confirmed it.
+    #[error("the message's time is over: its sender takes it for undelivered")]
+    Late,
+    /// It could not be written to disk.
+    #[error("this could not be stored: {reason}")]
+    NotStored {
+        /// Why not.
+        reason: String,
+    },
+    /// The node is gone.
+    #[error(transparent)]
+    Closed(#[from] Closed),
+}
+
+impl AckError {
+    /// Its class. [`AckError`] has an example.
+    pub fn outcome(&self) -> Outcome {
+        match self {
+            Self::Late => Outcome::Rejected,
+            Self::NotStored { .. } | Self::Closed(_) => Outcome::Failed,
         }
     }
 }

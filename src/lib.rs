@@ -7,17 +7,19 @@
 
 #[cfg(feature = "net")]
 pub use api::{
-    Ask, AskMany, Builder, Discovery, Doctor, Drain, DrainError, Identity, Incoming, MeshInfo, Node, OfferError,
-    Offered, Provider, ProviderError, Publish, Published, Publisher, Refusal, Reply, Respond, RunningNode, Serve,
-    ServeWith, Serving, Subscribe, Subscriber,
+    Accepted, Ask, AskMany, Builder, Delivery, Discovery, Doctor, Drain, DrainError, Durable, Guaranteed, Identity,
+    Incoming, MeshInfo, Node, OfferError, Offered, Outbox, OutboxMessage, OutboxRecipient, Provider, ProviderError,
+    Publish, Published, Publisher, Refusal, Reply, Respond, RunningNode, Serve, ServeWith, Serving, Subscribe,
+    SubscribeDurable, Subscriber, Undelivered,
 };
 /// Bytes that are cheap to clone: what [`RawTopic`] and its like carry.
 pub use bytes::Bytes;
 pub use config::{Config, Dissemination, LimitError, Limits, MeshChoice};
 pub use dns::{DnsName, DnsNameError};
-pub use error::{Closed, Outcome, PublishError, RecvError, RequestError, StartError, SubscribeError};
+pub use error::{AckError, Closed, Outcome, PublishError, RecvError, RequestError, StartError, SubscribeError};
 pub use libp2p_identity::PeerId;
 pub use mesh::event::{Event, FoundBy};
+pub use mesh::postman::notices::Reason;
 pub use mesh::status::{PeerStatus, Status, Tables};
 pub use message::{Headers, Message};
 pub use multiaddr::Multiaddr;
@@ -39,6 +41,11 @@ mod net;
 mod payload;
 mod topic;
 mod wire;
+
+/// What the page on guaranteed messages shows compiles.
+#[cfg(all(doctest, feature = "net"))]
+#[doc = include_str!("../docs/delivery.md")]
+mod delivery {}
 
 /// What the pages for users of other systems show of Rust compiles.
 #[cfg(all(doctest, feature = "net"))]

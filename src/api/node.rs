@@ -356,6 +356,7 @@ impl Node {
             | Answer::Failed(_)
             | Answer::Providers(_)
             | Answer::Draining
+            | Answer::Post(_)
             | Answer::Confirmed(_) => Err(Closed),
         }
     }

@@ -9,6 +9,7 @@ use bytes::Bytes;
 use futures::future::BoxFuture;
 use tokio::sync::watch;
 
+use super::guaranteed::{Guaranteed, NOT_BESIDE, Unsealed};
 use super::local::{By, millis};
 use super::size::check;
 use super::{Node, RunningNode};
@@ -135,6 +136,25 @@ impl<'n> Publish<'n> {
         self
     }
 
+    /// Delivers it for certain to those durable subscriptions that match, and to no others: it is on this node's disk when
+    /// this returns, and goes to each of them until that one acknowledges it. What cannot be delivered in time is told of
+    /// ([`Node::undelivered`]). [`Guaranteed`] has an example.
+    ///
+    /// [`min_peers`](Self::min_peers) and [`timeout`](Self::timeout) mean nothing here.
+    pub fn guaranteed(self) -> Guaranteed<'n> {
+        let Self { by, topic, payload, content_type, headers, .. } = self;
+        let node = match by {
+            By::Own(node) => Ok(node),
+            By::Running(_) => Err(PublishError::NoStore { reason: NOT_BESIDE.to_owned() }),
+        };
+        let payload = payload.map_err(PublishError::Encode).and_then(|payload| {
+            let limits = node.as_ref().map_or(Limits::default(), |node| node.about.limits.clone());
+            check(&payload, &headers, &content_type, limits.message)?;
+            Ok(payload)
+        });
+        Guaranteed::new(Unsealed { node, topic, payload, content_type, headers })
+    }
+
     async fn send(self) -> Result<Published, PublishError> {
         match self.by {
             By::Own(node) => self.send_by(node).await,
@@ -159,7 +179,7 @@ impl<'n> Publish<'n> {
             groups: &reach.groups,
             payload: &payload,
         };
-        let appended = node.handle.press.append(&draft, &node.handle.hub).await?;
+        let appended = node.handle.press.append(&draft).await?;
         confirm(node, appended, &reach, self.timeout).await
     }
 
@@ -318,7 +338,7 @@ impl<T, E: Encoding<T>> Publisher<T, E> {
             groups: groups.as_deref().unwrap_or_default(),
             payload,
         };
-        let appended = self.node.handle.press.append(&draft, &self.node.handle.hub).await?;
+        let appended = self.node.handle.press.append(&draft).await?;
         if buffer.capacity() <= KEPT {
             self.known().buffer = buffer;
         }

@@ -171,9 +171,12 @@ pub(super) async fn send<R, E: Encoding<R>>(handle: &Arc<Handle>, ask: event::As
         Answer::Reply { from, reply } => read::<R, E>(&service, from, reply),
         Answer::Failed(failure) => Err(failed(failure, service.to_string(), to)),
         Answer::Draining => Err(RequestError::Draining),
-        Answer::Done | Answer::TooMany { .. } | Answer::Providers(_) | Answer::Confirmed(_) | Answer::Status(_) => {
-            Err(Closed.into())
-        }
+        Answer::Done
+        | Answer::TooMany { .. }
+        | Answer::Providers(_)
+        | Answer::Confirmed(_)
+        | Answer::Post(_)
+        | Answer::Status(_) => Err(Closed.into()),
     }
 }
 

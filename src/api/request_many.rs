@@ -150,6 +150,7 @@ async fn find(node: &Node, question: Question, max: usize) -> Result<Found, Requ
         | Answer::Reply { .. }
         | Answer::Failed(_)
         | Answer::Draining
+        | Answer::Post(_)
         | Answer::Confirmed(_)
         | Answer::Status(_) => return Err(Closed.into()),
     };

@@ -100,6 +100,7 @@ impl<Q, R, E: Encoding<Q> + Encoding<R>> Serve<Q, R, E> {
             Answer::Reply { .. }
             | Answer::Failed(_)
             | Answer::Providers(_)
+            | Answer::Post(_)
             | Answer::Confirmed(_)
             | Answer::Status(_) => Err(Closed.into()),
         }

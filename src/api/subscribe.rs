@@ -12,6 +12,8 @@ use bytes::Bytes;
 use futures::future::BoxFuture;
 use futures::{Stream, StreamExt};
 
+use super::durable::SubscribeDurable;
+use super::guaranteed::NOT_BESIDE;
 use super::local::{Arrivals, By, millis};
 use super::unpack::Unpacker;
 use super::{Node, RunningNode};
@@ -86,6 +88,44 @@ impl<T, E: Encoding<T>> Subscribe<T, E> {
         self
     }
 
+    /// Holds the durable subscription of that name, which is made if it is not there. Its name follows the rules of a topic's
+    /// and stands for it in the whole mesh, with this pattern.
+    ///
+    /// It gets what is [guaranteed](crate::Publish::guaranteed), and nothing else: what was published since the subscription
+    /// was made, whether or not anybody held it or this node was running meanwhile. Each message is handed out until it is
+    /// acknowledged. One subscriber holds it at a time.
+    ///
+    /// ```
+    /// # use futures::StreamExt;
+    /// # use pombo::{Node, Topic};
+    /// # use std::time::Duration;
+    /// # const ORDERS: Topic<String> = Topic::new("orders.eu");
+    /// # fn book(order: &str) -> Result<(), std::io::Error> { Ok(()) }
+    /// # async fn f(node: Node) -> Result<(), Box<dyn std::error::Error>> {
+    /// let mut orders = node.subscribe(ORDERS).durable("billing").await?;
+    /// while let Some(order) = orders.next().await {
+    ///     let order = order?;
+    ///     match book(&order) {
+    ///         Ok(()) => order.ack().await?,
+    ///         Err(_) => order.nack(Duration::from_secs(10)),
+    ///     }
+    /// }
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn durable(mut self, name: impl Into<String>) -> SubscribeDurable<T, E> {
+        let unfit = match (self.patterns.len(), &self.group) {
+            (1, None) => None,
+            (_, Some(_)) => Some("it cannot be in a group: leave out either"),
+            (_, None) => Some("it has one pattern: use one that covers all of them, or several subscriptions"),
+        };
+        let node = match self.by {
+            By::Own(node) => Ok(node),
+            By::Running(_) => Err(SubscribeError::NoStore { reason: NOT_BESIDE.to_owned() }),
+        };
+        SubscribeDurable::new(node, self.patterns.swap_remove(0), name.into(), unfit)
+    }
+
     async fn set_up(self) -> Result<Subscriber<T, E>, SubscribeError> {
         if let Some(group) = &self.group {
             check_name(group)?;
@@ -132,9 +172,12 @@ async fn own(
             let unpacker = Unpacker::new(handle.me, registered.id, patterns, group, limits.message);
             Ok(Source::Own(Box::new(Own { registered, mailbox, unpacker })))
         }
-        Answer::Reply { .. } | Answer::Failed(_) | Answer::Providers(_) | Answer::Confirmed(_) | Answer::Status(_) => {
-            Err(Closed.into())
-        }
+        Answer::Reply { .. }
+        | Answer::Failed(_)
+        | Answer::Providers(_)
+        | Answer::Post(_)
+        | Answer::Confirmed(_)
+        | Answer::Status(_) => Err(Closed.into()),
     }
 }
 

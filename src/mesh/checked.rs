@@ -7,11 +7,13 @@ use std::sync::Arc;
 use bytes::Bytes;
 
 use super::event::Checked;
+use super::time::Wall;
 use crate::wire::MeshId;
 use crate::wire::codec::CodecError;
 use crate::wire::frame::{Frame, FrameError};
+use crate::wire::letter::Letter;
 use crate::wire::roster::{RecordError, SignedRecord};
-use crate::wire::rpc::{Request, Response};
+use crate::wire::rpc::{Offered, Request, Response};
 
 /// Records whose signature was found right, by their bytes. Every neighbour passes on every record, and to verify one costs more
 /// than all else that is done with it.
@@ -46,8 +48,9 @@ pub(crate) fn request_with(
     bytes: &[u8],
 ) -> Result<Checked<Request>, CodecError> {
     let mut body = Request::decode(bytes)?;
-    let (mut frames, mut records, mut forged) = (Vec::new(), Vec::new(), 0);
+    let (mut frames, mut records, mut forged, mut letters) = (Vec::new(), Vec::new(), 0, Vec::new());
     match &mut body {
+        Request::Offer { letters: inside, .. } => letters = open_letters(inside),
         Request::Inject { frames: inside, .. } => frames = open_frames(mesh, std::mem::take(inside), &mut forged),
         Request::Push { records: inside, .. } => {
             records = open_records(verified, mesh, std::mem::take(inside), &mut forged);
@@ -60,7 +63,7 @@ pub(crate) fn request_with(
         | Request::Digest { .. }
         | Request::Fetch { .. } => {}
     }
-    Ok(Checked { body, frames, records, forged })
+    Ok(Checked { body, frames, records, forged, letters })
 }
 
 /// Opens the answer to a request, but for signatures that were verified before.
@@ -76,9 +79,19 @@ pub(crate) fn response_with(
         Response::Records { records: inside, .. } => {
             records = open_records(verified, mesh, std::mem::take(inside), &mut forged);
         }
-        Response::Done { .. } | Response::Reply(_) | Response::Injected { .. } | Response::Differ { .. } => {}
+        Response::Done { .. }
+        | Response::Reply(_)
+        | Response::Injected { .. }
+        | Response::Differ { .. }
+        | Response::Offered { .. } => {}
     }
-    Ok(Checked { body, frames, records, forged })
+    Ok(Checked { body, frames, records, forged, letters: Vec::new() })
+}
+
+/// When the time of each is over. None for one that is not as it was sealed, or is another than it is said to be.
+pub(crate) fn open_letters(inside: &[Offered]) -> Vec<Option<Wall>> {
+    let open = |offered: &Offered| Letter::open(&offered.sealed).ok().filter(|letter| letter.id == offered.id);
+    inside.iter().map(|offered| open(offered).map(|letter| Wall(letter.expires))).collect()
 }
 
 /// Those that are frames of this mesh. What only a later version could read is nobody's fault.

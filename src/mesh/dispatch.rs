@@ -69,11 +69,6 @@ impl Dispatch {
         self.wake
     }
 
-    /// Whether frames of a shard go over lanes.
-    pub(crate) fn is_direct(&self, shard: u8) -> bool {
-        self.routes.ways.contains_key(&shard)
-    }
-
     /// The next frame to sign, if there is one that whoever it goes to has room for.
     pub(crate) fn take(&mut self, lanes: &mut impl Lanes, now: Now) -> Option<Taken> {
         let Self { outgoing, routes, wake, .. } = self;

@@ -1,6 +1,7 @@
 //! What the parts of the mesh write their wishes into, and the randomness that they share.
 
 use std::collections::{BTreeMap, VecDeque};
+use std::sync::Arc;
 
 use libp2p_identity::PeerId;
 
@@ -24,6 +25,8 @@ pub(crate) enum Asked {
     Fetch { peer: PeerId },
     /// Frames handed over for good by a short-lived node.
     Inject { batch: u64 },
+    /// Letters that were offered for that recipient.
+    Offer { name: Arc<str> },
     /// Where our streams stand, told before we leave.
     LastHeads,
     /// Nothing hangs on the answer.

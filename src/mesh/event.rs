@@ -9,9 +9,12 @@ use libp2p_identity::PeerId;
 use multiaddr::Multiaddr;
 
 pub use super::news::{Event, FoundBy};
+use super::postman::inbox::Handed;
+use super::postman::store::{Done, Job, StoreError};
+use super::postman::{PostAnswer, PostCommand};
 use super::routes::Routes;
 use super::status::Status;
-use super::time::Span;
+use super::time::{Span, Wall};
 use crate::Headers;
 use crate::wire::frame::{Frame, Place};
 use crate::wire::lane::Mark;
@@ -45,6 +48,10 @@ numbers! {
     NameId,
     /// A connection, for the lane that is bound to it.
     LaneId,
+    /// Somebody who holds a durable subscription.
+    HolderId,
+    /// Something that is written to the store, or read from it.
+    JobId,
 }
 
 /// What the mesh is told.
@@ -104,6 +111,8 @@ pub(crate) enum Input {
     Behind { subscriber: SubscriberId },
     /// So much of that is out of the way, and whether that is most of it.
     Progress { subscriber: SubscriberId, weight: u64, caught_up: bool },
+    /// A job for the store was done, or not. They are told of in their order.
+    Stored { id: JobId, result: Result<Done, StoreError> },
     /// Time passed: see `Mesh::poll_timeout`.
     Timeout,
 }
@@ -129,12 +138,14 @@ pub(crate) struct Checked<T> {
     pub(crate) records: Vec<SignedRecord>,
     /// How many had a signature that is not their author's.
     pub(crate) forged: u32,
+    /// Of each letter in it when its time is over, if it is as it was sealed.
+    pub(crate) letters: Vec<Option<Wall>>,
 }
 
 impl<T> From<T> for Checked<T> {
     /// Of what goes out nothing has to be checked.
     fn from(body: T) -> Self {
-        Self { body, frames: Vec::new(), records: Vec::new(), forged: 0 }
+        Self { body, frames: Vec::new(), records: Vec::new(), forged: 0, letters: Vec::new() }
     }
 }
 
@@ -195,6 +206,8 @@ pub(crate) enum Command {
         call: CallId,
         reply: Reply,
     },
+    /// Something of the postman.
+    Post(PostCommand),
     Status,
     /// Answered when the frame was handed over to neighbours. For short-lived nodes.
     Confirm {
@@ -305,6 +318,16 @@ pub(crate) enum Output {
         shard: u8,
         sequence: u64,
     },
+    /// Write to the store, and read from it; [`Input::Stored`] follows.
+    Store {
+        id: JobId,
+        job: Job,
+    },
+    /// Hand a letter to whoever holds a durable subscription.
+    HandOut {
+        holder: HolderId,
+        handed: Handed,
+    },
     /// What publishers and subscribers look at has changed.
     Routes(Arc<Routes>),
     Announce(Event),
@@ -389,6 +412,7 @@ pub(crate) enum Answer {
     Draining,
     Confirmed(Confirmation),
     Status(Box<Status>),
+    Post(PostAnswer),
 }
 
 /// How handing frames over to neighbours ended.

@@ -232,6 +232,7 @@ impl Mesh {
             | Asked::Repair { .. }
             | Asked::Push { .. }
             | Asked::Inject { .. }
+            | Asked::Offer { .. }
             | Asked::LastHeads
             | Asked::Told => false,
         };
@@ -322,6 +323,7 @@ impl Mesh {
         self.go_on_draining();
         self.go_on_leaving(now);
         self.answer_heads();
+        self.post_settle(now);
         self.dial_for_requests(now);
         self.links.settle(&mut self.fx);
     }
@@ -433,6 +435,7 @@ impl Mesh {
 
         let Self { requests, roster, links, settling, fx, .. } = self;
         requests.directory_changed(&Directory { roster, links, settling }, now.mono, fx);
+        self.post_directory_changed(now);
     }
 }
 

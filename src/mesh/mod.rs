@@ -23,6 +23,7 @@ use self::links::Links;
 pub(crate) use self::links::Name;
 use self::membership::{Draining, Known, Leaving, Settling};
 use self::pace::{Acknowledgements, Pace};
+use self::postman::{PostCommand, Postman, Snapshot};
 use self::requests::Requests;
 use self::ring::Ring;
 use self::roster::Roster;
@@ -50,6 +51,9 @@ mod membership;
 mod news;
 pub(crate) mod outgoing;
 mod pace;
+mod post;
+#[cfg_attr(not(feature = "store"), allow(dead_code, reason = "without a store on disk nothing is restored"))]
+pub(crate) mod postman;
 pub(crate) mod requests;
 mod ring;
 mod roster;
@@ -102,6 +106,7 @@ pub(crate) struct Mesh {
     lanes: Lanes,
     conduct: Conduct,
     requests: Requests,
+    postman: Postman,
 
     subscriptions: Subscriptions,
     joined: ShardSet,
@@ -150,6 +155,7 @@ impl Mesh {
             links: Links::new(me, if short_lived { COURIERS.min(limits.links) } else { limits.links }),
             lanes: Lanes::default(),
             conduct: Conduct::default(),
+            postman: Postman::new(me, &limits),
             subscriptions: Subscriptions::default(),
             joined: ShardSet::default(),
             inbound: Inbound::new(limits.streams, limits.held),
@@ -185,6 +191,15 @@ impl Mesh {
         self.roster.remember(records, now);
     }
 
+    /// Takes what an earlier start had in its store, or why there is none.
+    pub(crate) fn open_store(&mut self, store: Result<Snapshot, String>, now: Now) {
+        match store {
+            Ok(snapshot) => self.postman.restore(snapshot, &mut self.fx),
+            Err(why) => self.postman.without_store(why),
+        }
+        self.durables_changed(now);
+    }
+
     /// Looks a name up from now on, and for the nodes that it leads to.
     pub(crate) fn look_up(&mut self, name: Name, now: Now) {
         self.links.look_up(name, now);
@@ -207,7 +222,7 @@ impl Mesh {
     }
 
     /// When each part wants to be woken.
-    fn timers(&self) -> [Option<Mono>; 12] {
+    fn timers(&self) -> [Option<Mono>; 13] {
         [
             self.roster.next_timeout(),
             self.links.next_timeout(),
@@ -220,6 +235,7 @@ impl Mesh {
             self.refused.next_timeout(),
             self.settling.next_timeout(),
             self.leaving.as_ref().and_then(Leaving::next_timeout),
+            self.postman.next_timeout(),
             Some(self.hearsay_at),
         ]
     }
@@ -272,6 +288,7 @@ impl Mesh {
             Input::Marked { from, mark } => self.marked(from, &mark, now),
             Input::Behind { subscriber } => self.behind(subscriber),
             Input::Progress { subscriber, weight, caught_up } => self.progress(subscriber, weight, caught_up),
+            Input::Stored { id, result } => self.stored(id, result, now),
             Input::Timeout => self.timeout(now),
         }
         self.settle(now);
@@ -281,7 +298,20 @@ impl Mesh {
     }
 
     fn command(&mut self, ticket: Ticket, command: Command, now: Now) {
-        let is_new = matches!(command, Command::Subscribe { .. } | Command::Serve { .. } | Command::Request(_));
+        let is_new = match &command {
+            Command::Subscribe { .. } | Command::Serve { .. } | Command::Request(_) => true,
+            Command::Post(command) => matches!(command, PostCommand::Accept(_) | PostCommand::Hold { .. }),
+            Command::Unsubscribe { .. }
+            | Command::Unserve { .. }
+            | Command::Withdraw { .. }
+            | Command::Providers { .. }
+            | Command::Reply { .. }
+            | Command::Status
+            | Command::Confirm { .. }
+            | Command::Settle
+            | Command::Drain
+            | Command::Leave => false,
+        };
         if is_new && self.draining.is_some() {
             return self.answer(ticket, Answer::Draining);
         }
@@ -317,6 +347,7 @@ impl Mesh {
                 let Self { requests, roster, links, settling, fx, .. } = self;
                 requests.reply(call, reply, &membership::Directory { roster, links, settling }, now.mono, fx);
             }
+            Command::Post(command) => self.post_command(ticket, command, now),
             Command::Status => {
                 let status = Box::new(self.status());
                 self.answer(ticket, Answer::Status(status));
@@ -332,6 +363,7 @@ impl Mesh {
         let Self { requests, roster, links, settling, fx, .. } = self;
         requests.abandoned(ticket, &membership::Directory { roster, links, settling }, now.mono, fx);
         self.inject.abandoned(ticket);
+        self.postman.abandoned(ticket);
         self.settling.abandoned(ticket);
         self.draining.iter_mut().for_each(|draining| draining.abandoned(ticket));
         self.announcing.retain(|(_, waiting)| *waiting != ticket);
@@ -345,7 +377,7 @@ impl Mesh {
     }
 
     fn request(&mut self, from: PeerId, id: InboundId, request: Checked<Request>, now: Now) {
-        let Checked { body, frames, records, forged } = request;
+        let Checked { body, frames, records, forged, letters: opened } = request;
         self.offended(from, forged, now);
         match body {
             Request::Call(call) => {
@@ -369,6 +401,10 @@ impl Mesh {
             Request::Fetch { nodes, .. } => {
                 let response = self.roster.on_fetch(&nodes);
                 self.fx.reply(id, response);
+            }
+            Request::Offer { to, letters, .. } => {
+                let letters = letters.into_iter().zip(opened).collect();
+                self.postman.offered((from, id), &to, letters, now, &mut self.fx);
             }
         }
     }
@@ -399,6 +435,7 @@ impl Mesh {
                 let couriers = self.couriers();
                 self.inject.answered(batch, word, &couriers, &mut self.fx);
             }
+            Asked::Offer { name } => self.offer_answered(&name, result, now),
             Asked::LastHeads => self.last_heads_answered(),
             Asked::Told => {}
         }

@@ -98,6 +98,14 @@ pub struct Tables {
     pub calls: usize,
     /// Exchanges with neighbours, either way, that have no answer yet.
     pub exchanges: usize,
+    /// Guaranteed messages that are owed to others.
+    pub outbox: usize,
+    /// Guaranteed messages that came for durable subscriptions, those that are remembered as processed too.
+    pub inbox: usize,
+    /// Notices of undelivered messages that nobody has taken note of.
+    pub notices: usize,
+    /// Rows of the store that turned out to be damaged and were put aside, since the node started.
+    pub damaged: usize,
     /// Frames that came by gossip and are being checked.
     pub unchecked: usize,
 }
@@ -143,6 +151,7 @@ impl Mesh {
 
     /// What the hub and the driver hold is filled in there.
     fn tables(&self) -> Tables {
+        let [outbox, inbox, notices, damaged] = self.postman.counts();
         Tables {
             links: self.links.count(),
             connections: 0,
@@ -158,6 +167,10 @@ impl Mesh {
             requests: self.requests.open(),
             calls: self.requests.calls(),
             exchanges: self.fx.open(),
+            outbox,
+            inbox,
+            notices,
+            damaged,
             unchecked: 0,
         }
     }

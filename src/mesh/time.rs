@@ -22,10 +22,6 @@ pub(crate) struct Now {
 pub(crate) struct Span(pub(crate) u64);
 
 impl Span {
-    pub(crate) const fn micros(micros: u64) -> Self {
-        Self(micros)
-    }
-
     pub(crate) const fn millis(millis: u64) -> Self {
         Self(millis.saturating_mul(1_000))
     }
@@ -54,6 +50,14 @@ impl Sub for Mono {
 
     fn sub(self, earlier: Self) -> Span {
         Span(self.0.saturating_sub(earlier.0))
+    }
+}
+
+impl Add<Span> for Wall {
+    type Output = Self;
+
+    fn add(self, span: Span) -> Self {
+        Self(self.0.saturating_add(span.0))
     }
 }
 

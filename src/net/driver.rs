@@ -12,6 +12,7 @@ use libp2p::swarm::dial_opts::{DialOpts, PeerCondition};
 use libp2p::swarm::{ConnectionId, DialError, SwarmEvent};
 use libp2p::{Multiaddr, PeerId, Swarm, request_response};
 use tokio::sync::{mpsc, watch};
+use tokio::task::JoinHandle;
 use tokio::time::Instant;
 use tracing::{debug, error, info, trace, warn};
 
@@ -41,6 +42,9 @@ const REMEMBER: Duration = Duration::from_secs(30);
 /// How long connections may take to end when the node does.
 const FAREWELL: Duration = Duration::from_millis(250);
 
+/// How long the last writes of a node that ends are waited for.
+const LAST_WRITES: Duration = Duration::from_secs(10);
+
 /// The owner of the swarm.
 pub(crate) struct Driver {
     pub(crate) mesh_id: MeshId,
@@ -62,6 +66,8 @@ pub(crate) struct Driver {
     /// What happened before the driver ran.
     pub(crate) early: Vec<SwarmEvent<BehaviourEvent>>,
     pub(crate) files: Files,
+    /// The store's thread, if there is one.
+    pub(crate) writer: Option<JoinHandle<()>>,
 }
 
 /// The libp2p handles behind the mesh's integers.
@@ -164,6 +170,8 @@ impl Driver {
             | Output::Deliver { .. }
             | Output::Serve { .. }
             | Output::Stop { .. }
+            | Output::Store { .. }
+            | Output::HandOut { .. }
             | Output::Sign(_)
             | Output::Allow { .. }
             | Output::Grant { .. }
@@ -329,10 +337,14 @@ impl Driver {
             }
         };
         drop(tokio::time::timeout(FAREWELL, closing).await);
+        drop(state);
+        if let Some(writer) = self.writer.take() {
+            // What it was given goes to disk before another process may open the same store.
+            drop(tokio::time::timeout(LAST_WRITES, writer).await);
+        }
         info!("left");
         // Whoever waits for the end may start the node again at once, and finds its place free.
         drop(slot);
-        drop(state);
     }
 }
 

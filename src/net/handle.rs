@@ -8,11 +8,14 @@ use tokio::runtime;
 use tokio::sync::{Notify, broadcast, mpsc, oneshot, watch};
 
 use crate::error::Closed;
-use crate::mesh::event::{Answer, Command, Event, IncomingCall, ProviderId, SubscriberId, Ticket};
+use crate::mesh::event::{Answer, Command, Event, HolderId, IncomingCall, ProviderId, SubscriberId, Ticket};
+use crate::mesh::postman::inbox::Handed;
+use crate::mesh::postman::{PostAnswer, PostCommand, WINDOW};
 use crate::mesh::routes::Routes;
 use crate::net::hub::Hub;
 use crate::net::mailbox::Mailbox;
 use crate::net::press::Press;
+use crate::wire::MessageId;
 
 /// The channel that belongs to a command: commands themselves are plain data.
 #[derive(Debug)]
@@ -20,6 +23,7 @@ pub(crate) enum Attached {
     Nothing,
     Mailbox(Arc<Mailbox>),
     Desk(mpsc::Sender<Served>),
+    Holder(mpsc::Sender<Handed>),
 }
 
 /// A call for a handler, and the signal that its asker has gone.
@@ -66,6 +70,8 @@ pub(crate) struct Handle {
     pub(crate) events: broadcast::WeakSender<Event>,
     pub(crate) runtime: runtime::Handle,
     pub(crate) next_id: AtomicU64,
+    /// The first half of the ids of guaranteed messages.
+    pub(crate) letters: [u8; 8],
 }
 
 impl Handle {
@@ -125,6 +131,41 @@ impl Handle {
         let command = Command::Serve { provider, service, room };
         let answer = self.ask_with(command, Attached::Desk(desk)).await?;
         Ok((registered, served, answer))
+    }
+
+    /// Holds a durable subscription.
+    pub(crate) async fn hold(
+        self: &Arc<Self>,
+        name: Arc<str>,
+        pattern: Arc<str>,
+    ) -> Result<(Registered<HolderId>, mpsc::Receiver<Handed>, Answer), Closed> {
+        let holder = HolderId(self.next_id());
+        let registered = Registered::new(self, holder, |holder| Command::Post(PostCommand::Release { holder }));
+        // The mesh hands out no more than the window.
+        let (desk, handed) = mpsc::channel(WINDOW);
+        let command = Command::Post(PostCommand::Hold { holder, name, pattern });
+        let answer = self.ask_with(command, Attached::Holder(desk)).await?;
+        Ok((registered, handed, answer))
+    }
+
+    /// Asks the postman. None: the answer is no answer to that.
+    pub(crate) async fn post(&self, command: PostCommand) -> Result<Option<PostAnswer>, Closed> {
+        match self.ask(Command::Post(command)).await? {
+            Answer::Post(answer) => Ok(Some(answer)),
+            Answer::Draining
+            | Answer::Done
+            | Answer::TooMany { .. }
+            | Answer::Reply { .. }
+            | Answer::Failed(_)
+            | Answer::Providers(_)
+            | Answer::Confirmed(_)
+            | Answer::Status(_) => Ok(None),
+        }
+    }
+
+    /// The id of the next guaranteed message.
+    pub(crate) fn letter_id(&self) -> MessageId {
+        MessageId { start: self.letters, counter: self.next_id() }
     }
 
     /// Waits until what the routes say satisfies `enough`, and returns what it found last if the node goes first.

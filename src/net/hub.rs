@@ -19,9 +19,12 @@ use crate::error::Closed;
 use crate::mesh::Mesh;
 use crate::mesh::dispatch::Lanes as _;
 use crate::mesh::event::{
-    Answer, CallId, Command, Delivery, Event, InboundId, IncomingCall, Input, LaneId, Output, ProviderId, RpcId,
-    SubscriberId, Ticket, Unsigned,
+    Answer, CallId, Command, Delivery, Event, HolderId, InboundId, IncomingCall, Input, JobId, LaneId, Output,
+    ProviderId, RpcId, SubscriberId, Ticket, Unsigned,
 };
+use crate::mesh::postman::PostCommand;
+use crate::mesh::postman::inbox::Handed;
+use crate::mesh::postman::store::{Job, StoreError};
 use crate::mesh::routes::Routes;
 use crate::mesh::time::{Mono, Now};
 use crate::net::clock::Clock;
@@ -81,6 +84,8 @@ pub(crate) struct State {
     pub(crate) routes: watch::Sender<Arc<Routes>>,
     pub(crate) events: broadcast::Sender<Event>,
     pub(crate) unsigned: mpsc::Sender<Unsigned>,
+    /// The store, if there is one.
+    pub(crate) jobs: Option<mpsc::Sender<(JobId, Job)>>,
     pub(crate) silence: Silence,
     pub(crate) desks: Desks,
     pub(crate) work: VecDeque<Work>,
@@ -95,6 +100,7 @@ pub(crate) struct Desks {
     mailboxes: HashMap<SubscriberId, Arc<Mailbox>>,
     providers: HashMap<ProviderId, mpsc::Sender<Served>>,
     serving: HashMap<CallId, Arc<Gone>>,
+    holders: HashMap<HolderId, mpsc::Sender<Handed>>,
     /// Requests that went over a lane.
     asked_over: HashMap<RpcId, LaneId>,
     pub(crate) answering: HashMap<InboundId, AnswerTo>,
@@ -219,11 +225,6 @@ impl Hub {
         Some(Due { mesh: state.due, silence: state.silence.next() })
     }
 
-    /// Whether not much waits for the driver.
-    pub(crate) fn has_room(&self) -> bool {
-        self.state().as_ref().is_some_and(State::has_room)
-    }
-
     /// Waits while much waits for the driver.
     pub(crate) async fn room(&self) -> Result<(), Closed> {
         loop {
@@ -231,7 +232,7 @@ impl Hub {
             tokio::pin!(taken);
             // Registered before looking, so that room made in between is not missed.
             taken.as_mut().enable();
-            if self.state().as_ref().ok_or(Closed)?.has_room() {
+            if self.state().as_ref().ok_or(Closed)?.work.len() < BACKLOG {
                 return Ok(());
             }
             taken.await;
@@ -247,10 +248,6 @@ impl Hub {
 }
 
 impl State {
-    fn has_room(&self) -> bool {
-        self.work.len() < BACKLOG
-    }
-
     pub(crate) fn handle(&mut self, input: Input) {
         self.mesh.handle(input, self.now);
     }
@@ -281,6 +278,12 @@ impl State {
             (Command::Serve { provider, .. }, Attached::Desk(desk)) => {
                 self.desks.providers.insert(*provider, desk);
             }
+            (Command::Post(PostCommand::Hold { holder, .. }), Attached::Holder(desk)) => {
+                self.desks.holders.insert(*holder, desk);
+            }
+            (Command::Post(PostCommand::Release { holder }), _) => {
+                self.desks.holders.remove(holder);
+            }
             (Command::Unsubscribe { subscriber }, _) => {
                 self.desks.mailboxes.remove(subscriber);
             }
@@ -292,7 +295,7 @@ impl State {
             (Command::Reply { call, .. }, _) => {
                 self.desks.serving.remove(call);
             }
-            (_, Attached::Nothing | Attached::Mailbox(_) | Attached::Desk(_)) => {}
+            (_, Attached::Nothing | Attached::Mailbox(_) | Attached::Desk(_) | Attached::Holder(_)) => {}
         }
     }
 
@@ -303,6 +306,8 @@ impl State {
             Output::Deliver { subscriber, delivery } => return self.deliver(subscriber, delivery),
             Output::Serve { provider, call } => self.serve(provider, call),
             Output::Stop { call } => self.stop(call),
+            Output::Store { id, job } => return self.store(id, job),
+            Output::HandOut { holder, handed } => return self.hand_out(holder, handed),
             // What libp2p knows belongs to it.
             Output::Answer { answer: Answer::Status(_), .. } => self.work.push_back(Work::Do(output)),
             Output::Answer { ticket, answer } => self.answer(ticket, answer),
@@ -359,6 +364,28 @@ impl State {
         }
     }
 
+    /// Gives a job to the store.
+    fn store(&mut self, id: JobId, job: Job) -> Option<Input> {
+        let Some(jobs) = &self.jobs else {
+            let error = StoreError::Failed("there is none".to_owned());
+            return Some(Input::Stored { id, result: Err(error) });
+        };
+        let refused = jobs.try_send((id, job)).err()?;
+        let error = match refused {
+            mpsc::error::TrySendError::Full(_) => StoreError::Full("too much is being written".to_owned()),
+            mpsc::error::TrySendError::Closed(_) => StoreError::Failed("it has ended".to_owned()),
+        };
+        Some(Input::Stored { id, result: Err(error) })
+    }
+
+    /// A letter that its holder does not take comes back.
+    fn hand_out(&mut self, holder: HolderId, handed: Handed) -> Option<Input> {
+        let number = handed.number;
+        let taken = self.desks.holders.get(&holder).is_some_and(|desk| desk.try_send(handed).is_ok());
+        let back = PostCommand::GiveBack { number, after: None };
+        (!taken).then(|| Input::Command(Ticket(u64::MAX), Command::Post(back)))
+    }
+
     fn stop(&mut self, call: CallId) {
         if let Some(gone) = self.desks.serving.get(&call) {
             gone.tell();
@@ -405,6 +432,7 @@ impl State {
             routes: watch::Sender::default(),
             events: broadcast::Sender::new(1),
             unsigned,
+            jobs: None,
             silence: Silence::new(std::time::Duration::MAX, std::time::Duration::MAX),
             desks: Desks::default(),
             work: VecDeque::new(),
@@ -421,17 +449,15 @@ mod tests {
     use libp2p::identity::Keypair;
 
     use super::*;
-    use crate::MeshId;
     use crate::mesh::dispatch::Dispatch;
     use crate::mesh::outgoing::Outgoing;
 
     #[test]
     fn a_panic_under_the_lock_ends_the_node_and_nobody_waits_for_it() {
-        let key = Keypair::generate_ed25519();
-        let me = key.public().to_peer_id();
+        let me = Keypair::generate_ed25519().public().to_peer_id();
         let (clock, lanes) = (Clock::start(), Table::default());
         let outgoing = Outgoing::new(me, 1, [0; 8], 1_000);
-        let press = Arc::new(Press::new(Dispatch::new(outgoing), clock, lanes.clone(), MeshId([1; 16]), key));
+        let press = Arc::new(Press::new(Dispatch::new(outgoing), clock, lanes.clone()));
         let hub = Hub::new(State::alone(me, clock, press, lanes, mpsc::channel(1).0));
         let (mailbox, (reply, mut answer)) = (Arc::new(Mailbox::new(1_000)), oneshot::channel());
         hub.with(|state| {

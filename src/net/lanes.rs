@@ -83,13 +83,6 @@ impl Table {
         self.desks().contains_key(&lane)
     }
 
-    /// Has the task of a lane's connection run, which finds what will be there by then.
-    pub(crate) fn rouse(&self, lane: LaneId) {
-        if let Some(desk) = self.desks().get(&lane) {
-            desk.writer.wake();
-        }
-    }
-
     fn desks(&self) -> MutexGuard<'_, HashMap<LaneId, Arc<Desk>>> {
         self.desks.lock().unwrap_or_else(PoisonError::into_inner)
     }

@@ -8,7 +8,7 @@ pub(crate) use start::{check, identity, start, start_in};
 pub(crate) mod access;
 pub(crate) mod behaviour;
 mod checker;
-mod clock;
+pub(crate) mod clock;
 pub(crate) mod data_dir;
 pub(crate) mod doctor;
 mod doorstep;
@@ -32,6 +32,8 @@ mod resolver;
 pub(crate) mod rpc;
 mod silence;
 mod start;
+#[cfg_attr(not(feature = "store"), allow(dead_code, reason = "without a store on disk it only says so"))]
+pub(crate) mod store;
 mod translate;
 pub(crate) mod transport;
 mod verified;

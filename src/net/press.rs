@@ -1,6 +1,6 @@
 //! Where publishers and the signer meet: frames are built in the publishers' tasks, and signed in a task of their own.
 
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -14,7 +14,6 @@ use crate::mesh::dispatch::{Dispatch, Taken};
 use crate::mesh::event::{Input, Signed, Unsigned, Via};
 use crate::mesh::outgoing::{Appended, Draft, Refused};
 use crate::mesh::routes::{Routes, Target};
-use crate::mesh::time::{Span, Wall};
 use crate::net::clock::Clock;
 use crate::net::hub::Hub;
 use crate::net::lanes::Table;
@@ -26,15 +25,9 @@ use crate::wire::frame::Frame;
 /// How long the last frames of a node that ends are waited for.
 pub(crate) const LAST_FRAMES: Duration = Duration::from_secs(1);
 
-/// A message that follows none for so long is sent by its publisher itself. More often than that it would be faster than the
-/// connections, and each message would be a frame of its own.
-const PAUSE: Span = Span::micros(100);
-
 /// The frames of this node that are not signed yet, shared by all its publishers.
 #[derive(Debug)]
 pub(crate) struct Press {
-    mesh: MeshId,
-    key: Keypair,
     tray: Mutex<Tray>,
     lanes: Table,
     clock: Clock,
@@ -42,8 +35,8 @@ pub(crate) struct Press {
     ready: Notify,
     /// Something was taken out.
     room: Notify,
-    /// A frame was taken out and is not with the mesh yet. Written under the tray's lock.
-    signing: AtomicBool,
+    /// Frames that were taken out and are not with the mesh yet.
+    signing: AtomicUsize,
 }
 
 #[derive(Debug)]
@@ -53,8 +46,6 @@ struct Tray {
     messages: u64,
     /// Under the same lock as the frames: what is accepted before it closes is there for whoever sees out what is left.
     door: Door,
-    /// When the last message was accepted.
-    last: Wall,
 }
 
 /// Whether more is accepted, and if not, why.
@@ -66,44 +57,38 @@ enum Door {
 }
 
 impl Press {
-    pub(crate) fn new(dispatch: Dispatch, clock: Clock, lanes: Table, mesh: MeshId, key: Keypair) -> Self {
-        let tray = Mutex::new(Tray { dispatch, messages: 0, door: Door::Open, last: Wall(0) });
-        let (ready, room, signing) = (Notify::new(), Notify::new(), AtomicBool::new(false));
-        Self { mesh, key, tray, lanes, clock, ready, room, signing }
+    pub(crate) fn new(dispatch: Dispatch, clock: Clock, lanes: Table) -> Self {
+        let tray = Mutex::new(Tray { dispatch, messages: 0, door: Door::Open });
+        Self { tray, lanes, clock, ready: Notify::new(), room: Notify::new(), signing: AtomicUsize::new(0) }
     }
 
     /// Appends a message, as soon as there is room.
-    pub(crate) async fn append(&self, draft: &Draft<'_>, hub: &Hub) -> Result<Appended, PublishError> {
-        let (appended, is_alone) = match self.put(draft)? {
-            Some(put) => put,
+    pub(crate) async fn append(&self, draft: &Draft<'_>) -> Result<Appended, PublishError> {
+        let appended = match self.put(draft)? {
+            Some(appended) => appended,
             None => self.put_when_there_is_room(draft).await?,
         };
-        // Behind others of its shard it changes nothing: either the signer is about to take them, or it has left them for
-        // want of leave or of room, and is told when there is any.
-        if appended.is_first && !(is_alone && self.send_at_once(hub)) {
-            self.ready.notify_one();
-        }
         // A publisher that always finds room must not keep the node's own tasks from running. Only now: of several that are
         // polled together, each has its place by now.
         tokio::task::coop::consume_budget().await;
         Ok(appended)
     }
 
-    async fn put_when_there_is_room(&self, draft: &Draft<'_>) -> Result<(Appended, bool), PublishError> {
+    async fn put_when_there_is_room(&self, draft: &Draft<'_>) -> Result<Appended, PublishError> {
         loop {
             // Registered before looking, so that room made in between is not missed.
             let room = self.room.notified();
             tokio::pin!(room);
             room.as_mut().enable();
-            if let Some(put) = self.put(draft)? {
-                return Ok(put);
+            if let Some(appended) = self.put(draft)? {
+                return Ok(appended);
             }
             room.await;
         }
     }
 
-    /// `None` if there is no room. Says as well whether this is the only message far and wide, and goes over lanes.
-    fn put(&self, draft: &Draft<'_>) -> Result<Option<(Appended, bool)>, PublishError> {
+    /// `None` if there is no room.
+    fn put(&self, draft: &Draft<'_>) -> Result<Option<Appended>, PublishError> {
         let now = Clock::wall();
         let mut tray = self.tray();
         match tray.door {
@@ -111,28 +96,19 @@ impl Press {
             Door::Draining => return Err(PublishError::Draining),
             Door::Closed => return Err(Closed.into()),
         }
-        let was_empty = tray.dispatch.outgoing.is_empty();
         let appended = match tray.dispatch.outgoing.append(draft, now) {
             Ok(appended) => appended,
             Err(Refused::Full) => return Ok(None),
             Err(Refused::Codec(reason)) => return Err(PublishError::Encode(PayloadError::new(reason))),
         };
         tray.messages += 1;
-        let rested = now - std::mem::replace(&mut tray.last, now) >= PAUSE;
-        let is_alone = rested && was_empty && tray.dispatch.is_direct(draft.shard);
-        Ok(Some((appended, is_alone)))
-    }
-
-    /// Signs and sends what waits, here and now, while the connections' tasks wake up. False if that is the signer's.
-    fn send_at_once(&self, hub: &Hub) -> bool {
-        let Some(taken) = Some(hub).filter(|hub| hub.has_room()).and_then(|_| self.take()) else { return false };
-        taken.targets.iter().flat_map(|targets| targets.iter()).for_each(|target| self.lanes.rouse(target.lane));
-        // Without a node it is nobody's any more.
-        let _ended = self.sign(taken, hub);
-        if !self.tray().dispatch.outgoing.is_empty() {
+        drop(tray);
+        // Behind others of its shard it changes nothing: either the signer is about to take them, or it has left them for
+        // want of leave or of room, and is told when there is any.
+        if appended.is_first {
             self.ready.notify_one();
         }
-        true
+        Ok(Some(appended))
     }
 
     /// Lets frames of a shard go up to this sequence number.
@@ -180,25 +156,22 @@ impl Press {
             let room = self.room.notified();
             tokio::pin!(room);
             room.as_mut().enable();
-            if self.tray().dispatch.outgoing.is_empty() && !self.signing.load(Ordering::Acquire) {
+            if self.tray().dispatch.outgoing.is_empty() && self.signing.load(Ordering::Acquire) == 0 {
                 return;
             }
             room.await;
         }
     }
 
-    /// The next frame to sign. None while another is being signed: they go in their order.
+    /// The next frame to sign.
     fn take(&self) -> Option<Taken> {
         let mut tray = self.tray();
-        if self.signing.load(Ordering::Acquire) {
-            return None;
-        }
         self.lanes.room.want(true);
         let taken = tray.dispatch.take(&mut &self.lanes, self.clock.now());
         self.lanes.room.want(tray.dispatch.next_timeout().is_some());
         let taken = taken?;
         tray.messages = tray.messages.saturating_sub(taken.builder.messages().into());
-        self.signing.store(true, Ordering::Release);
+        self.signing.store(1, Ordering::Release);
         let has_ample_room = tray.dispatch.outgoing.has_ample_room();
         drop(tray);
         if has_ample_room {
@@ -207,25 +180,12 @@ impl Press {
         Some(taken)
     }
 
-    /// Signs what was taken, sends it, and tells the mesh.
-    fn sign(&self, Taken { place, builder, targets }: Taken, hub: &Hub) -> Result<(), Closed> {
-        let told = match builder.sign(place, self.mesh, &self.key) {
-            Ok(frame) => {
-                targets.iter().for_each(|targets| self.send(&frame, targets));
-                let via = if targets.is_some() { Via::OwnOverLanes } else { Via::Own };
-                hub.tell(Input::Frame { frame: Arc::new(frame), via })
-            }
-            Err(reason) => {
-                error!(%reason, "cannot sign a frame");
-                Ok(())
-            }
-        };
-        let tray = self.tray();
-        self.signing.store(false, Ordering::Release);
-        if tray.dispatch.outgoing.is_empty() {
+    /// What was taken out is with the mesh.
+    fn signed(&self) {
+        self.signing.store(0, Ordering::Release);
+        if self.tray().dispatch.outgoing.is_empty() {
             self.room.notify_waiters();
         }
-        told
     }
 
     /// Puts a frame on the lanes that it is for.
@@ -246,6 +206,8 @@ impl Press {
 /// The signer: takes frames as they become ready, and whatever else the mesh wants signed.
 #[derive(Debug)]
 pub(crate) struct Signer {
+    pub(crate) mesh: MeshId,
+    pub(crate) key: Keypair,
     pub(crate) press: Arc<Press>,
     pub(crate) wanted: mpsc::Receiver<Unsigned>,
     pub(crate) hub: Arc<Hub>,
@@ -287,17 +249,30 @@ impl Signer {
                 self.wanted(wanted)?;
             }
             self.hub.room().await?;
-            let Some(taken) = self.press.take() else { return Ok(()) };
-            self.press.sign(taken, &self.hub)?;
+            let Some(Taken { place, builder, targets }) = self.press.take() else { return Ok(()) };
+            let told = match builder.sign(place, self.mesh, &self.key) {
+                Ok(frame) => {
+                    targets.iter().for_each(|targets| self.press.send(&frame, targets));
+                    let via = if targets.is_some() { Via::OwnOverLanes } else { Via::Own };
+                    self.hub.tell(Input::Frame { frame: Arc::new(frame), via })
+                }
+                Err(reason) => {
+                    error!(%reason, "cannot sign a frame");
+                    Ok(())
+                }
+            };
+            self.press.signed();
+            told?;
         }
     }
 
     fn sign(&self, wanted: Unsigned) -> Result<Signed, Box<dyn std::error::Error + Send + Sync>> {
-        let Press { mesh, key, .. } = &*self.press;
         Ok(match wanted {
-            Unsigned::Head { place, time } => Signed::Head(Arc::new(builder::head(place, time, *mesh, key)?)),
-            Unsigned::Record(record) => Signed::Record(Box::new(record.sign(*mesh, key)?)),
-            Unsigned::Again { frame, attempt } => Signed::Again(Arc::new(builder::again(&frame, attempt, *mesh, key)?)),
+            Unsigned::Head { place, time } => Signed::Head(Arc::new(builder::head(place, time, self.mesh, &self.key)?)),
+            Unsigned::Record(record) => Signed::Record(Box::new(record.sign(self.mesh, &self.key)?)),
+            Unsigned::Again { frame, attempt } => {
+                Signed::Again(Arc::new(builder::again(&frame, attempt, self.mesh, &self.key)?))
+            }
         })
     }
 }
@@ -326,13 +301,12 @@ mod tests {
     /// A press for so many bytes, its signer, and the hub of a node whose driver never comes.
     fn press(limit: usize) -> (Arc<Press>, Signer, Arc<Hub>) {
         let key = Keypair::ed25519_from_bytes([1; 32]).unwrap();
-        let me = key.public().to_peer_id();
-        let outgoing = Outgoing::new(me, 1, [0; 8], limit);
+        let outgoing = Outgoing::new(key.public().to_peer_id(), 1, [0; 8], limit);
         let (clock, lanes) = (Clock::start(), Table::default());
-        let press = Arc::new(Press::new(Dispatch::new(outgoing), clock, lanes.clone(), MeshId([1; 16]), key));
+        let press = Arc::new(Press::new(Dispatch::new(outgoing), clock, lanes.clone()));
         let (want, wanted) = mpsc::channel(8);
-        let hub = Arc::new(Hub::new(State::alone(me, clock, Arc::clone(&press), lanes, want)));
-        let signer = Signer { press: Arc::clone(&press), wanted, hub: Arc::clone(&hub) };
+        let hub = Arc::new(Hub::new(State::alone(key.public().to_peer_id(), clock, Arc::clone(&press), lanes, want)));
+        let signer = Signer { mesh: MeshId([1; 16]), key, press: Arc::clone(&press), wanted, hub: Arc::clone(&hub) };
         (press, signer, hub)
     }
 
@@ -351,22 +325,20 @@ mod tests {
         }
     }
 
-    async fn append(press: &Press, hub: &Hub, bytes: usize) -> Result<Appended, PublishError> {
+    async fn append(press: &Press, bytes: usize) -> Result<Appended, PublishError> {
         let (headers, payload) = (Headers::default(), vec![7; bytes]);
         let (topic, shard) = ("a.b", shard_of("a.b"));
-        press
-            .append(&Draft { topic, shard, content_type: "", headers: &headers, groups: &[], payload: &payload }, hub)
-            .await
+        press.append(&Draft { topic, shard, content_type: "", headers: &headers, groups: &[], payload: &payload }).await
     }
 
     #[tokio::test]
     async fn a_busy_publisher_does_not_keep_other_things_from_being_signed() {
         let (press, signer, hub) = press(16 << 20);
         for _ in 0..200 {
-            append(&press, &hub, 50_000).await.unwrap();
+            append(&press, 50_000).await.unwrap();
         }
         let place = Place {
-            stream: Stream { node: press.key.public().to_peer_id(), incarnation: 1, channel: Channel::Shard(0) },
+            stream: Stream { node: signer.key.public().to_peer_id(), incarnation: 1, channel: Channel::Shard(0) },
             sequence: 1,
             count: 1,
             attempt: 0,
@@ -403,7 +375,7 @@ mod tests {
             press.allow(shard_of("a.b"), round);
             // The first wakes the signer, in vain. Those behind it do not.
             for _ in 0..3 {
-                append(&press, &hub, 10).await.unwrap();
+                append(&press, 10).await.unwrap();
                 tokio::task::yield_now().await;
             }
             assert!(gossip(&hub).now_or_never().is_none());
@@ -420,10 +392,9 @@ mod tests {
         tasks.spawn(signer.run());
         for _ in 0..4 {
             let press = Arc::clone(&press);
-            let hub = Arc::clone(&hub);
             tasks.spawn(async move {
                 for size in 0..5_000 {
-                    append(&press, &hub, size % 700).await.unwrap();
+                    append(&press, size % 700).await.unwrap();
                 }
             });
         }
@@ -440,15 +411,15 @@ mod tests {
     #[tokio::test]
     async fn what_was_accepted_goes_out_and_nothing_is_accepted_after_the_close() {
         let (press, signer, hub) = press(100_000);
-        append(&press, &hub, 50_000).await.unwrap();
-        append(&press, &hub, 40_000).await.unwrap();
+        append(&press, 50_000).await.unwrap();
+        append(&press, 40_000).await.unwrap();
         assert_eq!(press.left_over(), 2);
-        let waiting = append(&press, &hub, 50_000);
+        let waiting = append(&press, 50_000);
         tokio::pin!(waiting);
         assert!(waiting.as_mut().now_or_never().is_none(), "there is no room");
         press.close();
         assert!(matches!(waiting.await, Err(PublishError::Closed(_))));
-        assert!(matches!(append(&press, &hub, 1).await, Err(PublishError::Closed(_))));
+        assert!(matches!(append(&press, 1).await, Err(PublishError::Closed(_))));
         tokio::select! {
             () = press.drained() => {}
             () = signer.run() => panic!("the signer ended"),

@@ -33,8 +33,8 @@ use crate::net::press::{Press, Signer};
 use crate::net::registry::{self, Card, Registration, RegistryError};
 use crate::net::remembered::Remembered;
 use crate::net::silence::Silence;
+use crate::net::store::{self, Opened};
 use crate::net::{checker, files, inner, resolver, transport, watcher};
-use crate::wire::MeshId;
 use crate::wire::roster::is_node_name;
 
 /// What the resolver and the watcher may have ready for the driver.
@@ -42,6 +42,8 @@ const INBOX: usize = 64;
 /// Gossip that may wait for its signature to be verified: 128 frames are 8 MiB.
 const UNCHECKED: usize = 128;
 const EVENTS: usize = 256;
+/// What may wait to be written to the store, or read from it.
+const JOBS: usize = 16_384;
 
 /// Starts a node.
 pub(crate) async fn start(config: Config) -> Result<Node, StartError> {
@@ -86,8 +88,9 @@ async fn run(
     info!(name = slot.name, peer = %me, mesh = access.name, "starting");
 
     let clock = Clock::start();
+    let post = store::open(place.as_deref(), access.id).map_err(|error| StartError::Data(Box::new(error)))?;
     let (unsigned_in, unsigned) = mpsc::channel(UNCHECKED);
-    let (state, handles) = state(&config, &slot, access.id, registry_dir.is_some(), clock, unsigned_in)?;
+    let (state, handles) = state(&config, &slot, registry_dir.is_some(), clock, unsigned_in)?;
     let (press, lanes) = (Arc::clone(&state.press), state.lanes.clone());
     let hub = Arc::new(Hub::new(state));
     let behaviour = Lanes::new(access.id, clock, lanes, Arc::clone(&hub));
@@ -107,9 +110,17 @@ async fn run(
     });
     let discovery = discovery(&config, local, &mdns_off);
 
+    let (post, writer) = match post {
+        Opened::Store(opened) => {
+            let (store, snapshot) = *opened;
+            (Ok(snapshot), Some(store))
+        }
+        Opened::None(why) => (Err(why), None),
+    };
     let remembered = place.map(|place| Remembered::new(place, access.id));
     let (questions_in, questions) = mpsc::channel(names.len().max(1));
     hub.with(|state| {
+        state.mesh.open_store(post, clock.now());
         state.handle(Input::Listening(inner::for_others(&listening)));
         if let Some(remembered) = &remembered {
             state.mesh.remember(remembered.load(access.id), clock.now());
@@ -123,6 +134,12 @@ async fn run(
     let (unchecked_in, unchecked) = mpsc::channel(UNCHECKED);
     let (addresses_in, addresses) = watch::channel(listening);
     let (stop_in, stop) = mpsc::channel(1);
+    let writer = writer.map(|store| {
+        let (jobs_in, jobs) = mpsc::channel(JOBS);
+        hub.with(|state| state.jobs = Some(jobs_in));
+        let hub = Arc::clone(&hub);
+        tokio::task::spawn_blocking(move || store::run(store, jobs, &hub))
+    });
     let driver = Driver {
         mesh_id: access.id,
         hub: Arc::clone(&hub),
@@ -138,8 +155,11 @@ async fn run(
         remembered,
         early,
         files: Files::default(),
+        writer,
     };
-    spawn(Signer { press: Arc::clone(&press), wanted: unsigned, hub: Arc::clone(&hub) }.run());
+    let letters = files::random::<8>().map_err(StartError::Io)?;
+    let (mesh, key) = (access.id, slot.keypair.clone());
+    spawn(Signer { mesh, key, press: Arc::clone(&press), wanted: unsigned, hub: Arc::clone(&hub) }.run());
     spawn(checker::run(access.id, unchecked, Arc::clone(&hub)));
     spawn(resolver::run(questions, inbox_in.clone()));
     if let Some(directory) = registry_dir {
@@ -159,7 +179,8 @@ async fn run(
     spawn(driver.run(slot).instrument(span));
     let runtime = tokio::runtime::Handle::current();
     let (routes, events) = handles;
-    let handle = Handle { me, hub, stop: stop_in, press, routes, events, runtime, next_id: AtomicU64::new(1) };
+    let next_id = AtomicU64::new(1);
+    let handle = Handle { me, hub, stop: stop_in, press, routes, events, runtime, next_id, letters };
     Ok(Node { handle: Arc::new(handle), about: Arc::new(about) })
 }
 
@@ -170,7 +191,6 @@ type Heard = (watch::Receiver<Arc<Routes>>, broadcast::WeakSender<Event>);
 fn state(
     config: &Config,
     slot: &Slot,
-    mesh_id: MeshId,
     looks_local: bool,
     clock: Clock,
     unsigned: mpsc::Sender<Unsigned>,
@@ -180,8 +200,7 @@ fn state(
         |what| files::random::<8>().map_err(|error| StartError::Config(format!("cannot draw {what}: {error}")));
     let lanes = Table::default();
     let outgoing = Outgoing::new(me, slot.incarnation, random("a message id")?, config.limits.outgoing);
-    let (dispatch, key) = (Dispatch::new(outgoing), slot.keypair.clone());
-    let press = Arc::new(Press::new(dispatch, clock, lanes.clone(), mesh_id, key));
+    let press = Arc::new(Press::new(Dispatch::new(outgoing), clock, lanes.clone()));
     let mesh = Mesh::new(Settings {
         me,
         incarnation: slot.incarnation,
@@ -207,6 +226,7 @@ fn state(
         routes,
         events,
         unsigned,
+        jobs: None,
         silence: Silence::new(DOUBT, SILENCE),
         desks: Desks::default(),
         work: VecDeque::new(),

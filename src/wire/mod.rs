@@ -11,6 +11,7 @@ pub(crate) mod frame;
 mod guard;
 mod id;
 pub(crate) mod lane;
+pub(crate) mod letter;
 pub(crate) mod local;
 pub(crate) mod node_key;
 #[cfg(test)]

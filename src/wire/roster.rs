@@ -5,7 +5,7 @@ use libp2p_identity::{Keypair, PeerId};
 use serde::{Deserialize, Serialize};
 
 use super::MeshId;
-use super::codec::{self, CodecError, Extensions};
+use super::codec::{self, CodecError, Extension, Extensions};
 use super::frame::{MAX_TEXT, VERSION};
 use super::guard::at_most;
 use super::node_key::{self, NodeKey, Purpose, SIGNATURE, SignError};
@@ -26,6 +26,12 @@ pub(crate) const MAX_INTERESTS: usize = 1024;
 /// The most services in a record.
 pub(crate) const MAX_SERVICES: usize = 256;
 
+/// The most durable subscriptions in a record.
+pub(crate) const MAX_DURABLES: usize = 64;
+
+/// The extension with a node's durable subscriptions. Whoever has any knows [`Offer`](super::rpc::Request::Offer).
+const DURABLE: u8 = 131;
+
 const KIND: u8 = 3;
 
 /// A subscription as others see it.
@@ -33,6 +39,25 @@ const KIND: u8 = 3;
 pub(crate) struct Interest {
     pub(crate) pattern: String,
     pub(crate) group: Option<String>,
+}
+
+/// A durable subscription as others see it.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub(crate) struct Durable {
+    pub(crate) name: String,
+    pub(crate) pattern: String,
+}
+
+impl Durable {
+    /// As they stand in a record, if there are any.
+    pub(crate) fn extension(durables: &[Self]) -> Result<Extensions, CodecError> {
+        if durables.is_empty() {
+            return Ok(Vec::new());
+        }
+        let mut value = Vec::new();
+        codec::encode_into(&durables, &mut value)?;
+        Ok(vec![Extension { tag: DURABLE, value }])
+    }
 }
 
 /// What a node says of itself.
@@ -149,6 +174,17 @@ impl RosterRecord {
         Ok(SignedRecord { bytes: bytes.into(), node, record: self })
     }
 
+    /// Its durable subscriptions.
+    pub(crate) fn durables(&self) -> Result<Vec<Durable>, CodecError> {
+        let extension = self.extensions.iter().find(|extension| extension.tag == DURABLE);
+        let durables: Vec<Durable> =
+            extension.map(|extension| codec::decode(&extension.value)).transpose()?.unwrap_or_default();
+        if durables.len() > MAX_DURABLES {
+            return Err(CodecError::malformed(format!("more than {MAX_DURABLES} durable subscriptions")));
+        }
+        Ok(durables)
+    }
+
     fn check(&self) -> Result<(), RecordError> {
         codec::check_extensions(&self.extensions)?;
         codec::check_numbers(&[self.incarnation, self.version, self.time])?;
@@ -158,6 +194,10 @@ impl RosterRecord {
         }
         self.interests.iter().try_for_each(|interest| topic::check_pattern(&interest.pattern))?;
         self.services.iter().try_for_each(|service| topic::check_name(service))?;
+        for Durable { name, pattern } in self.durables()? {
+            topic::check_name(&name)?;
+            topic::check_pattern(&pattern)?;
+        }
         Ok(())
     }
 }

@@ -4,6 +4,7 @@ use bytes::Bytes;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Deserializer, Serialize};
 
+use super::MessageId;
 use super::codec::{self, CodecError, Extensions};
 use super::frame::{Channel, MAX_TEXT, SHARDS, Stream, VERSION};
 use super::guard::at_most;
@@ -108,6 +109,33 @@ pub(crate) struct Summary {
     pub(crate) stamp: Stamp,
 }
 
+/// A letter as it is offered.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Offered {
+    pub(crate) id: MessageId,
+    /// The sealed letter, or nothing: it was stored there before, and its sender asks what became of it.
+    pub(crate) sealed: Bytes,
+}
+
+/// What became of a letter at the node that it was offered to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) enum Fate {
+    /// It is on disk there.
+    Stored,
+    /// Its handler has acknowledged it, which is on disk there.
+    Processed,
+    /// Its time was over when it came.
+    Expired,
+    /// It is not there: it came without its bytes, or they were damaged.
+    Missing,
+    /// There was no room for it.
+    NoRoom,
+    /// That node has no durable subscription of that name.
+    Nobody,
+    /// Another letter of that id is there.
+    Refused,
+}
+
 /// What one side asks or tells.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) enum Request {
@@ -129,6 +157,8 @@ pub(crate) enum Request {
     Digest { buckets: Vec<u64>, extensions: Extensions },
     /// Send me the records of these nodes. Answered by [`Response::Records`].
     Fetch { nodes: Vec<NodeKey>, extensions: Extensions },
+    /// Take these letters for a durable subscription, in this order. Answered by [`Response::Offered`].
+    Offer { to: String, letters: Vec<Offered>, extensions: Extensions },
 }
 
 /// The answer to a [`Request`].
@@ -160,6 +190,11 @@ pub(crate) enum Response {
     },
     Records {
         records: Vec<Bytes>,
+        extensions: Extensions,
+    },
+    /// What became of each of the letters.
+    Offered {
+        fates: Vec<Fate>,
         extensions: Extensions,
     },
 }
@@ -199,6 +234,10 @@ impl Request {
             Self::Digest { buckets, .. } => check_buckets(buckets.len()),
             Self::Inject { frames: list, .. } | Self::Push { records: list, .. } => check_list(list),
             Self::Fetch { nodes, .. } => check_list(nodes),
+            Self::Offer { to, letters, .. } => {
+                check_text(to)?;
+                check_list(letters)
+            }
             Self::Cancel { .. } => Ok(()),
         }
     }
@@ -214,6 +253,9 @@ impl Request {
             }
             Self::Digest { buckets, .. } => size_of::<u64>() * buckets.len(),
             Self::Fetch { nodes, .. } => size_of::<NodeKey>() * nodes.len(),
+            Self::Offer { letters, .. } => {
+                letters.iter().map(|letter| letter.sealed.len() + size_of::<MessageId>() + size_of::<u32>()).sum()
+            }
         }
     }
 
@@ -227,7 +269,8 @@ impl Request {
             | Self::Heads { extensions, .. }
             | Self::Push { extensions, .. }
             | Self::Digest { extensions, .. }
-            | Self::Fetch { extensions, .. } => extensions,
+            | Self::Fetch { extensions, .. }
+            | Self::Offer { extensions, .. } => extensions,
         }
     }
 }
@@ -265,6 +308,7 @@ impl Response {
                 stamps.try_for_each(|stamp| codec::check_numbers(&[stamp.incarnation, stamp.version]))
             }
             Self::Records { records, .. } => check_list(records),
+            Self::Offered { fates, .. } => check_list(fates),
             Self::Done { .. } | Self::Injected { .. } => Ok(()),
         }
     }
@@ -276,6 +320,7 @@ impl Response {
             Self::Done { .. } | Self::Injected { .. } => 0,
             Self::Frames { frames: list, .. } | Self::Records { records: list, .. } => bulk(list),
             Self::Differ { buckets, summaries, .. } => buckets.len() + size_of::<Summary>() * summaries.len(),
+            Self::Offered { fates, .. } => fates.len(),
         }
     }
 
@@ -286,7 +331,8 @@ impl Response {
             | Self::Injected { extensions, .. }
             | Self::Frames { extensions, .. }
             | Self::Differ { extensions, .. }
-            | Self::Records { extensions, .. } => extensions,
+            | Self::Records { extensions, .. }
+            | Self::Offered { extensions, .. } => extensions,
         }
     }
 }

@@ -15,6 +15,7 @@ use super::MessageId;
 use super::codec::CodecError;
 use super::frame::{self, Frame, FrameError, shard_of};
 use super::lane::{Mark, Record};
+use super::letter::Letter;
 use super::local::{self, FromNode, Record as _, ToNode};
 use super::node_key::{Purpose, SIGNATURE, digest, sign};
 use super::roster::{RecordError, SignedRecord};
@@ -61,6 +62,9 @@ fn vectors() -> Vec<Vector> {
     let (record, tombstone) = (samples::record(), samples::tombstone());
     all.push(Vector::new("roster-record-1", &record.bytes, Some(layout::roster_record(&record.bytes))));
     all.push(Vector::new("roster-tombstone-1", &tombstone.bytes, Some(layout::tombstone(&tombstone.bytes))));
+    let (durable, sealed) = (samples::durable_record().bytes, samples::letter().seal().expect("seals"));
+    all.push(Vector::new("roster-durable-1", &durable, Some(layout::durable_record(&durable))));
+    all.push(Vector::new("letter-1", &sealed, Some(layout::letter())));
     for (name, request) in samples::requests() {
         let bytes = request.encode().expect("encodes");
         all.push(Vector::new(format!("request-{name}-1"), &bytes, Some(layout::request(name))));
@@ -258,7 +262,7 @@ fn every_vector_can_be_decoded() {
         assert_eq!((opened.kind, &opened.header, opened.stream), (frame.kind, &frame.header, frame.stream));
         assert!(opened.entries().all(|entry| entry.is_ok()));
     }
-    for record in [samples::record(), samples::tombstone()] {
+    for record in [samples::record(), samples::tombstone(), samples::durable_record()] {
         assert_eq!(SignedRecord::open(MESH, record.bytes.clone()).expect("opens").record, record.record);
     }
     for (name, request) in samples::requests() {
@@ -267,6 +271,7 @@ fn every_vector_can_be_decoded() {
     for (name, response) in samples::responses() {
         assert_eq!(Response::decode(&response.encode().expect("encodes")).expect(name), response);
     }
+    assert_eq!(Letter::open(&samples::letter().seal().expect("seals")).expect("opens"), samples::letter());
     for (name, record) in samples::to_node() {
         let bytes = local::take(&mut on_the_socket(&record)).expect("a length").expect("whole");
         assert_eq!(ToNode::decode(&bytes).expect(name), record);

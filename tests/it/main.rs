@@ -22,6 +22,10 @@ mod beside;
 mod cli;
 #[cfg(feature = "cli")]
 mod config;
+#[cfg(feature = "store")]
+mod delivery;
+#[cfg(all(feature = "store", feature = "cli"))]
+mod delivery_kills;
 #[cfg(feature = "cli")]
 mod doctor;
 #[cfg(feature = "net")]

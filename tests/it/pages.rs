@@ -127,12 +127,13 @@ fn number(text: &str) -> u64 {
         None => number,
         Some("KiB") => number << 10,
         Some("MiB") => number << 20,
+        Some("GiB") => number << 30,
         Some(unit) => panic!("{unit} in {text}"),
     }
 }
 
 /// A limit that is a constant: what the page calls it, the number there, and what the code says.
-const FIXED: [(&str, &str, &str, &str); 44] = [
+const FIXED: [(&str, &str, &str, &str); 51] = [
     ("Listeners that frames go straight to", "32", "mesh/lanes.rs", "MOST_DIRECT: usize = 32;"),
     ("On its way to one of them and not read yet", "1 MiB", "mesh/lane.rs", "WINDOW: u64 = 1024 * 1024;"),
     ("Waiting for one that nobody waits for any more", "8 MiB", "mesh/lane.rs", "MOST: usize = 8 * 1024 * 1024;"),
@@ -175,6 +176,18 @@ const FIXED: [(&str, &str, &str, &str); 44] = [
     ("Silence of a node until it is suspect", "1 min", "mesh/roster/known.rs", "SUSPECT_AFTER: Span = Span::secs(60);"),
     ("Until it is forgotten", "24 h", "mesh/roster/known.rs", "FORGET_AFTER: Span = Span::secs(24 * 60 * 60);"),
     ("Roster on disk", "16 MiB", "net/remembered.rs", "LIMIT: usize = 16 * 1024 * 1024;"),
+    (
+        "Until one with durable subscriptions is forgotten",
+        "30 days",
+        "mesh/roster/known.rs",
+        "FORGET_DURABLE: Span = Span::secs(30 * 24 * 60 * 60);",
+    ),
+    ("Time to live", "30 days", "api/guaranteed.rs", "MAX_TTL: Duration = Duration::from_secs(30 * 24 * 60 * 60);"),
+    ("Durable subscriptions of a node", "64", "wire/roster.rs", "MAX_DURABLES: usize = 64;"),
+    ("Handed out of one and not acknowledged", "64, and 4 MiB", "mesh/postman/subscription.rs", "WINDOW: usize = 64;"),
+    ("Offered to one recipient at a time", "64, and 256 KiB", "mesh/postman/outbox.rs", "BATCH: usize = 64;"),
+    ("Waiting to be written to disk", "16,384", "net/start.rs", "JOBS: usize = 16_384;"),
+    ("Between two attempts", "60 s", "mesh/postman/recipient.rs", "RETRY_AT_MOST: Span = Span::secs(60);"),
     ("Events that a listener may be behind", "256", "net/start.rs", "EVENTS: usize = 256;"),
     ("What a command wrote to stderr, as told to the asker", "2 KiB", "cli/exec.rs", "LAST_WORDS: usize = 2 * 1024;"),
 ];

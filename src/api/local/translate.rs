@@ -47,8 +47,15 @@ impl From<PublishError> for Failure {
             PublishError::Nobody { wanted, found, .. } => Self::Nobody { wanted: small(wanted), found: small(found) },
             PublishError::Unconfirmed => Self::Unknown,
             PublishError::Draining => Self::Draining,
-            // What has come as a record can be encoded.
-            PublishError::Encode(_) | PublishError::Closed(_) => Self::Closed,
+            // What has come as a record can be encoded, and none asks for a guarantee.
+            PublishError::Encode(_)
+            | PublishError::Name(_)
+            | PublishError::Ttl { .. }
+            | PublishError::NoRecipient { .. }
+            | PublishError::NoStore { .. }
+            | PublishError::OutboxFull { .. }
+            | PublishError::NotStored { .. }
+            | PublishError::Closed(_) => Self::Closed,
         }
     }
 }
@@ -78,8 +85,11 @@ impl From<SubscribeError> for Failure {
             SubscribeError::TooMany { limit } => Self::TooMany { limit: wide(limit) },
             SubscribeError::Nobody { wanted, found } => Self::Nobody { wanted: small(wanted), found: small(found) },
             SubscribeError::Draining => Self::Draining,
-            // Names were checked when they came.
-            SubscribeError::Name(_) | SubscribeError::Closed(_) => Self::Closed,
+            // Names were checked when they came, and none is durable.
+            SubscribeError::Name(_)
+            | SubscribeError::Durable { .. }
+            | SubscribeError::NoStore { .. }
+            | SubscribeError::Closed(_) => Self::Closed,
         }
     }
 }

@@ -35,14 +35,29 @@ impl Unit {
 /// All of them, in the order in which they are shown.
 pub(super) fn each(limits: &mut Limits, mut visit: impl FnMut(Limit, &mut usize)) {
     // A new field does not compile until it has its line.
-    let Limits { message, patterns, services, mailbox, outgoing, ring, held, streams, roster, requests, links } =
-        limits;
+    let Limits {
+        message,
+        patterns,
+        services,
+        mailbox,
+        outgoing,
+        outbox,
+        outbox_messages,
+        ring,
+        held,
+        streams,
+        roster,
+        requests,
+        links,
+    } = limits;
     let mut one = |name, unit, value: &mut usize, help| visit(Limit { name, help, unit, value: *value }, value);
     one("message", Unit::Bytes, message, "The largest payload of a message, request or reply; the same on all nodes");
     one("patterns", Unit::Count, patterns, "Patterns that a node may subscribe to");
     one("services", Unit::Count, services, "Services that a node may provide");
     one("mailbox", Unit::Bytes, mailbox, "What may wait for one slow subscriber; beyond it, that one misses messages");
     one("outgoing", Unit::Bytes, outgoing, "What may wait to be published; beyond it, publishers wait");
+    one("outbox", Unit::Bytes, outbox, "What guaranteed messages may take up on disk; beyond it, none is accepted");
+    one("outbox_messages", Unit::Count, outbox_messages, "How many of them there may be");
     one("ring", Unit::Bytes, ring, "Recent messages kept for those that missed them");
     one("held", Unit::Bytes, held, "What is held back of one publisher while something before it is missing");
     one("streams", Unit::Count, streams, "Publishers' streams that are remembered");

@@ -497,7 +497,8 @@ fn judge(result: Result<Response, RpcFailure>) -> Heard {
             | Response::Injected { .. }
             | Response::Frames { .. }
             | Response::Differ { .. }
-            | Response::Records { .. },
+            | Response::Records { .. }
+            | Response::Offered { .. },
         )
         | Err(RpcFailure::Unknown) => Heard::MayHaveRun,
         Err(RpcFailure::NotSent) => Heard::DidNotRun(Setback::Unreachable),

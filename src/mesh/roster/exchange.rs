@@ -86,9 +86,12 @@ impl Roster {
                 Vec::new()
             }
             Asked::Fetch { peer } => self.on_records(*peer, id, result, now, fx),
-            Asked::Call { .. } | Asked::Repair { .. } | Asked::Inject { .. } | Asked::LastHeads | Asked::Told => {
-                Vec::new()
-            }
+            Asked::Call { .. }
+            | Asked::Repair { .. }
+            | Asked::Inject { .. }
+            | Asked::Offer { .. }
+            | Asked::LastHeads
+            | Asked::Told => Vec::new(),
         };
         self.settle(now, fx);
         changes

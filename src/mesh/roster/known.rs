@@ -7,12 +7,14 @@ use libp2p_identity::PeerId;
 use crate::mesh::shards::{ShardSet, shards_of};
 use crate::mesh::time::{Mono, Now, Span};
 use crate::wire::frame::SHARDS;
-use crate::wire::roster::{Interest, RosterRecord, SignedRecord, Stamp};
+use crate::wire::roster::{Durable, Interest, RosterRecord, SignedRecord, Stamp};
 
 /// Unseen for so long, a node is suspect.
 pub(super) const SUSPECT_AFTER: Span = Span::secs(60);
 /// Unseen for so long, it is forgotten.
 pub(super) const FORGET_AFTER: Span = Span::secs(24 * 60 * 60);
+/// One with durable subscriptions, also if it said goodbye: they are owed messages for so long.
+pub(super) const FORGET_DURABLE: Span = Span::secs(30 * 24 * 60 * 60);
 /// So long is remembered that a node said goodbye.
 pub(super) const TOMBSTONE: Span = Span::secs(10 * 60);
 
@@ -48,6 +50,7 @@ pub(crate) struct Known {
     /// When something becomes of it if nothing is heard: it stands in the table's list of deadlines under this time.
     pub(super) due: Option<Mono>,
     interests: Arc<[Interest]>,
+    durables: Arc<[Durable]>,
     shards: ShardSet,
     /// Which shards it has wanted since when. The sets do not overlap, so there are at most 64.
     wanted: Vec<(ShardSet, Mono)>,
@@ -58,6 +61,7 @@ impl Known {
         let lag = lag(&signed.record, now);
         let mut known = Self {
             interests: signed.record.interests.clone().into(),
+            durables: durables(&signed.record),
             shards: shards(&signed.record),
             signed,
             presence,
@@ -103,6 +107,11 @@ impl Known {
         Arc::clone(&self.interests)
     }
 
+    /// Its durable subscriptions, whether or not it is there.
+    pub(crate) fn durables(&self) -> &[Durable] {
+        &self.durables
+    }
+
     /// The shards that carry what it subscribes to.
     pub(crate) fn shards(&self) -> ShardSet {
         self.shards
@@ -129,6 +138,7 @@ impl Known {
             self.interests = signed.record.interests.clone().into();
             self.shards = shards(&signed.record);
         }
+        self.durables = durables(&signed.record);
         (self.lost, self.refused) = (false, false);
         self.lag = lag(&signed.record, now);
         self.signed = signed;
@@ -165,6 +175,20 @@ pub(super) fn vouched(lag: Span, usual: Span) -> bool {
     lag.0 <= usual.0.saturating_add(SUSPECT_AFTER.0)
 }
 
+/// How long a node is remembered after it was seen last.
+pub(super) fn lifetime(record: &RosterRecord) -> Span {
+    match (durables(record).is_empty(), record.left) {
+        (false, _) => FORGET_DURABLE,
+        (true, true) => TOMBSTONE,
+        (true, false) => FORGET_AFTER,
+    }
+}
+
+/// A record that was opened has sound ones.
+fn durables(record: &RosterRecord) -> Arc<[Durable]> {
+    record.durables().unwrap_or_default().into()
+}
+
 fn shards(record: &RosterRecord) -> ShardSet {
     shards_of(record.interests.iter().map(|interest| &interest.pattern))
 }
@@ -176,4 +200,5 @@ fn same_content(old: &RosterRecord, new: &RosterRecord) -> bool {
         && old.addresses == new.addresses
         && old.interests == new.interests
         && old.services == new.services
+        && old.extensions == new.extensions
 }

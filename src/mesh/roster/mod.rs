@@ -21,7 +21,7 @@ use super::effects::Effects;
 use super::event::NodeName;
 use super::shards::ShardSet;
 use super::time::{Mono, Now, Span};
-use crate::wire::roster::{Interest, SignedRecord};
+use crate::wire::roster::{Durable, Interest, SignedRecord};
 
 mod compare;
 mod digest;
@@ -137,6 +137,10 @@ impl Roster {
 
     pub(crate) fn set_services(&mut self, services: Vec<String>, now: Now, fx: &mut Effects) -> Result<Fit, TooLarge> {
         self.own.set_services(services, now, fx)
+    }
+
+    pub(crate) fn set_durables(&mut self, durables: Vec<Durable>, now: Now, fx: &mut Effects) -> Result<Fit, TooLarge> {
+        self.own.set_durables(durables, now, fx)
     }
 
     /// Takes our own record from the signer, and tells the neighbours.
@@ -327,9 +331,14 @@ impl Roster {
     // Persistence.
 
     /// The signed records of the nodes that did not say goodbye, to be remembered by a later run: those that are there
-    /// first, and those that are not at present, since that may be our own fault.
+    /// first, and those that are not at present, since that may be our own fault. Of those that did say goodbye the ones
+    /// with durable subscriptions, which are owed messages still.
     pub(crate) fn to_save(&self) -> Vec<Bytes> {
-        let suspect = self.table.iter().filter(|known| known.presence() == Presence::Suspect);
+        let suspect = self.table.iter().filter(|known| match known.presence() {
+            Presence::Live => false,
+            Presence::Suspect => true,
+            Presence::Left => !known.durables().is_empty(),
+        });
         self.live().chain(suspect).map(|known| known.signed.bytes.clone()).collect()
     }
 

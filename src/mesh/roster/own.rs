@@ -12,7 +12,8 @@ use crate::mesh::time::{Mono, Now, Span};
 use crate::wire::codec;
 use crate::wire::node_key::{NodeKey, SIGNATURE};
 use crate::wire::roster::{
-    Interest, MAX_ADDRESSES, MAX_INTERESTS, MAX_RECORD, MAX_SERVICES, RosterRecord, SignedRecord, Stamp,
+    Durable, Interest, MAX_ADDRESSES, MAX_DURABLES, MAX_INTERESTS, MAX_RECORD, MAX_SERVICES, RosterRecord,
+    SignedRecord, Stamp,
 };
 
 /// The record is written anew this often, so that others see this node alive.
@@ -55,6 +56,7 @@ pub(super) struct Own {
     addresses: Vec<Multiaddr>,
     interests: Vec<Interest>,
     services: Vec<String>,
+    durables: Vec<Durable>,
     /// How many of the addresses find room beside the rest.
     room: usize,
     /// The latest version, whether or not it is signed yet.
@@ -79,6 +81,7 @@ impl Own {
             addresses: Vec::new(),
             interests: Vec::new(),
             services: Vec::new(),
+            durables: Vec::new(),
             room: 0,
             version: 0,
             signing: None,
@@ -159,6 +162,22 @@ impl Own {
         limits::count("services", services.len(), MAX_SERVICES)?;
         let before = std::mem::replace(&mut self.services, services);
         self.check_bare().inspect_err(|_| self.services = before)?;
+        self.changed(now, fx)
+    }
+
+    pub(super) fn set_durables(
+        &mut self,
+        mut durables: Vec<Durable>,
+        now: Now,
+        fx: &mut Effects,
+    ) -> Result<Fit, TooLarge> {
+        durables.sort_unstable();
+        if self.left || self.durables == durables {
+            return Ok(self.fitted());
+        }
+        limits::count("durable subscriptions", durables.len(), MAX_DURABLES)?;
+        let before = std::mem::replace(&mut self.durables, durables);
+        self.check_bare().inspect_err(|_| self.durables = before)?;
         self.changed(now, fx)
     }
 
@@ -244,7 +263,7 @@ impl Own {
     }
 
     fn record(&self, version: u64, time: u64, addresses: usize) -> Option<RosterRecord> {
-        // A tombstone needs no content: nobody acts on it.
+        // A tombstone needs no content that somebody would act on now. Durable subscriptions wait for their node.
         let alive = !self.left;
         Some(RosterRecord {
             node: self.key?,
@@ -257,7 +276,7 @@ impl Own {
             addresses: self.addresses.iter().filter(|_| alive).take(addresses).cloned().collect(),
             interests: self.interests.iter().filter(|_| alive).cloned().collect(),
             services: self.services.iter().filter(|_| alive).cloned().collect(),
-            extensions: Vec::new(),
+            extensions: Durable::extension(&self.durables).ok()?,
         })
     }
 

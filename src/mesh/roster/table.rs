@@ -8,7 +8,7 @@ use libp2p_identity::PeerId;
 
 use super::Change;
 use super::digest::Digest;
-use super::known::{FORGET_AFTER, Known, Presence, SUSPECT_AFTER, TOMBSTONE, lag, vouched};
+use super::known::{FORGET_AFTER, FORGET_DURABLE, Known, Presence, SUSPECT_AFTER, lag, lifetime, vouched};
 use crate::mesh::time::{Mono, Now, Span};
 use crate::wire::node_key::NodeKey;
 use crate::wire::roster::{SignedRecord, Stamp};
@@ -86,12 +86,15 @@ impl Table {
 
     /// Takes a record from an earlier run of this node: known, but not there until it is seen.
     pub(super) fn remember(&mut self, signed: SignedRecord, now: Now) {
-        let worthwhile = !signed.record.left
-            && lag(&signed.record, now) <= FORGET_AFTER
+        let left = signed.record.left;
+        // Who said goodbye is worth it only for durable subscriptions.
+        let worthwhile = (!left || lifetime(&signed.record) == FORGET_DURABLE)
+            && lag(&signed.record, now) <= lifetime(&signed.record)
             && self.nodes.len() < self.max
             && !self.nodes.contains_key(&signed.node);
         if worthwhile {
-            let mut known = Known::new(signed, Presence::Suspect, now);
+            let presence = if left { Presence::Left } else { Presence::Suspect };
+            let mut known = Known::new(signed, presence, now);
             // What it says of the writer's clock is unknown: only its age shows.
             known.lag = Span(0);
             self.insert(known);
@@ -106,9 +109,8 @@ impl Table {
         }
         let record = &signed.record;
         let alive = linked || vouched(lag(record, now), grave.map_or(Span(0), |grave| grave.lag));
-        let lifetime = if record.left { TOMBSTONE } else { FORGET_AFTER };
         let mut changes = Vec::new();
-        let outlived = !alive && lag(record, now) > lifetime;
+        let outlived = !alive && lag(record, now) > lifetime(record);
         if outlived || (!alive && self.nodes.len() >= self.max) {
             self.bury(peer, signed.stamp(), lag(record, now), now);
             return None;
@@ -278,11 +280,11 @@ impl Table {
             self.due.remove(&(due, *peer));
         }
         known.due = match known.presence {
-            Presence::Left => Some(known.seen + TOMBSTONE),
+            Presence::Left => Some(known.seen + lifetime(known.record())),
             Presence::Live | Presence::Suspect if known.linked => None,
             Presence::Live => Some(known.seen + Span(SUSPECT_AFTER.0.saturating_sub(known.late.0))),
             Presence::Suspect if known.refused => Some(known.seen + SUSPECT_AFTER),
-            Presence::Suspect => Some(known.seen + FORGET_AFTER),
+            Presence::Suspect => Some(known.seen + lifetime(known.record())),
         };
         if let Some(due) = known.due {
             self.due.insert((due, *peer));

@@ -9,6 +9,7 @@ mod errands;
 mod faults;
 mod lanes;
 mod node;
+mod post;
 mod scenarios;
 mod world;
 

@@ -6,9 +6,11 @@ use std::sync::Arc;
 use libp2p_identity::{Keypair, PeerId};
 
 use crate::mesh::dispatch::{Dispatch, Lanes};
-use crate::mesh::event::{Answer, CallId, Event, InboundId, Lag, LaneId, RpcId, SubscriberId, Ticket};
+use crate::mesh::event::{Answer, CallId, Event, HolderId, InboundId, JobId, Lag, LaneId, RpcId, SubscriberId, Ticket};
 use crate::mesh::lane::Outbox;
 use crate::mesh::outgoing::Outgoing;
+use crate::mesh::postman::inbox::Handed;
+use crate::mesh::postman::store::{Job, Memory};
 use crate::mesh::routes::{LocalSubscriber, Routes};
 use crate::mesh::shards::ShardSet;
 use crate::mesh::subscriptions::is_chosen;
@@ -115,6 +117,11 @@ pub(crate) struct SimNode {
     pub(crate) stopped: BTreeSet<CallId>,
     pub(crate) events: Vec<Event>,
     pub(crate) wake: Option<u64>,
+    pub(crate) disk: Memory,
+    /// What is to be written next.
+    pub(crate) jobs: Vec<(JobId, Job)>,
+    /// What was handed to those who hold durable subscriptions.
+    pub(crate) handed: Vec<(HolderId, Handed)>,
 }
 
 impl SimNode {
@@ -167,6 +174,9 @@ impl SimNode {
             stopped: BTreeSet::new(),
             events: Vec::new(),
             wake: None,
+            disk: Memory::default(),
+            jobs: Vec::new(),
+            handed: Vec::new(),
         }
     }
 

@@ -17,12 +17,14 @@ use crate::mesh::event::{
 };
 use crate::mesh::lane::Outbox;
 use crate::mesh::outgoing::Draft;
+use crate::mesh::postman::Snapshot;
+use crate::mesh::postman::store::{self, Job, Store as _};
 use crate::mesh::routes::LocalSubscriber;
 use crate::mesh::time::{Mono, Now, Wall};
 use crate::wire::builder;
 use crate::wire::frame::{Frame, shard_of};
 use crate::wire::lane::Record;
-use crate::wire::rpc::Reply;
+use crate::wire::rpc::{Reply, Request};
 use crate::{Dissemination, Headers, Limits, MeshId, MessageId};
 
 pub(crate) const MESH: MeshId = MeshId([0x5a; 16]);
@@ -38,6 +40,9 @@ pub(crate) struct Faults {
     pub(crate) latency: (u64, u64),
 }
 
+/// An offer that comes once more, late, in percent.
+const ECHO: u64 = 20;
+
 /// Something that will happen.
 #[derive(Debug)]
 enum Happening {
@@ -52,6 +57,8 @@ enum Happening {
     LaneOpens { from: usize, to: usize, lane: LaneId },
     OverLane { from: usize, to: usize, lane: LaneId, bytes: BytesMut },
     ReplyOf { node: usize, call: CallId, body: Bytes },
+    Sync { node: usize, incarnation: u64 },
+    Echo { from: usize, to: usize, bytes: Vec<u8> },
 }
 
 /// A message that was published.
@@ -122,7 +129,7 @@ impl World {
     }
 
     /// What a node's clocks show.
-    fn clock_of(&self, node: usize) -> Now {
+    pub(crate) fn clock_of(&self, node: usize) -> Now {
         self.clock(self.nodes[node].slow)
     }
 
@@ -157,7 +164,9 @@ impl World {
     pub(crate) fn start_as(&mut self, role: Role) -> usize {
         let index = self.nodes.len();
         let seed = self.random.next();
-        let node = SimNode::new(index, 1, role, (&self.limits, self.dissemination), seed, self.clock(0));
+        let now = self.clock(0);
+        let mut node = SimNode::new(index, 1, role, (&self.limits, self.dissemination), seed, now);
+        node.mesh.open_store(Ok(Snapshot::default()), now);
         self.nodes.push(node);
         self.tell(index, Input::Listening(vec![address_of(index)]));
         index
@@ -175,6 +184,10 @@ impl World {
         let mut node =
             SimNode::new(index, incarnation, Role::Plain, (&self.limits, self.dissemination), seed, self.clock(slow));
         (node.side, node.slow) = (side, slow);
+        node.disk = std::mem::take(&mut self.nodes[index].disk);
+        let now = self.clock(slow);
+        let snapshot = Snapshot::load(&mut node.disk, now.wall).expect("a disk in memory");
+        node.mesh.open_store(Ok(snapshot), now);
         self.nodes[index] = node;
         self.tell(index, Input::Listening(vec![address_of(index)]));
     }
@@ -336,8 +349,33 @@ impl World {
     /// The process ends without a word. Its links go at once.
     pub(crate) fn kill(&mut self, node: usize) {
         self.nodes[node].up = false;
+        self.crash_disk(node);
         for other in self.nodes[node].links.keys().copied().collect::<Vec<_>>() {
             self.unlink(node, other);
+        }
+    }
+
+    /// Of what was to be written, some may be on disk, though nobody was told, and one half of something else never is.
+    fn crash_disk(&mut self, node: usize) {
+        let jobs: Vec<Job> = std::mem::take(&mut self.nodes[node].jobs).into_iter().map(|(_, job)| job).collect();
+        if jobs.is_empty() {
+            return;
+        }
+        let written = self.random.below(jobs.len() + 1);
+        let disk = &mut self.nodes[node].disk;
+        store::run(disk, &jobs[..written]);
+        for change in jobs.get(written).iter().flat_map(|job| job.changes.iter().take(1)) {
+            disk.write(change).expect("room");
+        }
+        disk.crash();
+    }
+
+    /// What was to be written is, and whoever waits for it is told.
+    fn sync(&mut self, node: usize) {
+        let (ids, jobs): (Vec<_>, Vec<_>) = std::mem::take(&mut self.nodes[node].jobs).into_iter().unzip();
+        let results = store::run(&mut self.nodes[node].disk, &jobs);
+        for (id, result) in ids.into_iter().zip(results) {
+            self.tell(node, Input::Stored { id, result });
         }
     }
 
@@ -463,6 +501,10 @@ impl World {
                 };
                 self.nodes[me].asked.insert(id, to);
                 let bytes = request.encode().expect("encoded");
+                if matches!(request, Request::Offer { .. }) && self.random.chance(ECHO) {
+                    let at = self.now + self.random.between(1, 20 * SECOND);
+                    self.at(at, Happening::Echo { from: me, to, bytes: bytes.clone() });
+                }
                 self.later(Happening::Request { from: me, to, id, bytes });
             }
             Output::Reply { to, response } => {
@@ -488,6 +530,14 @@ impl World {
                     self.later(Happening::ReplyOf { node: me, call: call.id, body: call.body });
                 }
             }
+            Output::Store { id, job } => {
+                if self.nodes[me].jobs.is_empty() {
+                    let incarnation = self.nodes[me].incarnation;
+                    self.later(Happening::Sync { node: me, incarnation });
+                }
+                self.nodes[me].jobs.push((id, job));
+            }
+            Output::HandOut { holder, handed } => self.nodes[me].handed.push((holder, handed)),
             Output::Stop { call } => {
                 self.nodes[me].stopped.insert(call);
             }
@@ -586,6 +636,18 @@ impl World {
                 }
             }
             Happening::ReplyOf { node, call, body } => self.reply(node, call, body),
+            Happening::Sync { node, incarnation } => {
+                if self.nodes[node].up && self.nodes[node].incarnation == incarnation {
+                    self.sync(node);
+                }
+            }
+            Happening::Echo { from, to, bytes } => {
+                if self.reaches(from, to) {
+                    let request = checked::request(MESH, &bytes).expect("what was encoded decodes");
+                    let (id, from) = (InboundId(self.number()), self.nodes[from].peer);
+                    self.tell(to, Input::Request { from, id, request });
+                }
+            }
         }
     }
 

@@ -99,7 +99,11 @@ fn record(version: u64, left: bool) -> Parts {
 }
 
 pub(super) fn roster_record(signed: &[u8]) -> Parts {
-    record(3, false)
+    roster_parts(3).no_extensions().signature(signed)
+}
+
+fn roster_parts(version: u64) -> Parts {
+    record(version, false)
         .list("addresses", 1)
         .bytes("addresses[0]", &[4, 192, 0, 2, 1, 6, 0x0f, 0xa1], "`/ip4/192.0.2.1/tcp/4001`")
         .list("interests", 2)
@@ -110,12 +114,38 @@ pub(super) fn roster_record(signed: &[u8]) -> Parts {
         .text("interests[1]: group", "packers")
         .list("services", 1)
         .text("services[0]", "shop.price")
-        .no_extensions()
-        .signature(signed)
 }
 
 pub(super) fn tombstone(signed: &[u8]) -> Parts {
     record(4, true).list("addresses", 0).list("interests", 0).list("services", 0).no_extensions().signature(signed)
+}
+
+/// The digest is made here too: of what follows it.
+pub(super) fn letter() -> Parts {
+    let letter = |parts: Parts| {
+        parts
+            .raw("id: start", &START, "first half of the message id")
+            .number("id: counter", 45)
+            .text("topic", "orders.eu.paid")
+            .text("content type", "text/plain")
+            .list("headers", 1)
+            .text("headers[0]: name", "tenant")
+            .text("headers[0]: value", "acme")
+            .number("time", TIME)
+            .number("expires", TIME + 60_000_000)
+            .text("payload", "300")
+    };
+    let digest = blake3::hash(&letter(Parts::default()).concat());
+    letter(Parts::default().raw("digest", digest.as_bytes(), "BLAKE3 of all that follows"))
+}
+
+pub(super) fn durable_record(signed: &[u8]) -> Parts {
+    let durable = Parts::default().list("", 1).text("", "billing").text("", "orders.>").concat();
+    roster_parts(5)
+        .list("extensions", 1)
+        .byte("extensions[0]: tag", 131)
+        .bytes("extensions[0]: value", &durable, "1 element: `billing`, `orders.>`")
+        .signature(signed)
 }
 
 pub(super) fn request(name: &str) -> Parts {
@@ -151,6 +181,18 @@ pub(super) fn request(name: &str) -> Parts {
             .number("buckets[3]", 0x0123_4567_89ab_cdef)
             .raw("buckets[4..256]", &[0; 252], "0 each"),
         "fetch" => parts(8, "Fetch").list("nodes", 1).key("nodes[0]", peer(2), "B"),
+        "offer" => {
+            let sealed = letter().concat();
+            parts(9, "Offer")
+                .text("to", "billing")
+                .list("letters", 2)
+                .raw("letters[0]: id: start", &START, "first half of the message id")
+                .number("letters[0]: id: counter", 44)
+                .bytes("letters[0]: sealed", &[], "it is there already")
+                .raw("letters[1]: id: start", &START, "first half of the message id")
+                .number("letters[1]: id: counter", 45)
+                .bytes("letters[1]: sealed", &sealed, "the letter of `letter-1`")
+        }
         other => panic!("no layout for request {other}"),
     };
     parts.no_extensions()
@@ -183,6 +225,11 @@ pub(super) fn response(name: &str) -> Parts {
         "records" => parts(5, "Records")
             .list("records", 1)
             .bytes("records[0]", &samples::tombstone().bytes, "the record of `roster-tombstone-1`")
+            .no_extensions(),
+        "offered" => parts(6, "Offered")
+            .list("fates", 2)
+            .variant("fates[0]", 1, "Processed")
+            .variant("fates[1]", 0, "Stored")
             .no_extensions(),
         other => panic!("no layout for response {other}"),
     }

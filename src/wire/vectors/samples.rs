@@ -7,10 +7,11 @@ use crate::Headers;
 use crate::wire::builder::head;
 use crate::wire::codec::Extension;
 use crate::wire::frame::{Channel, Choice, Fragment, Frame, FrameBuilder, Outbound, Place, Stream, shard_of};
+use crate::wire::letter::Letter;
 use crate::wire::local::{Arrived, Failure, Found, FromNode, Peer, Post, ToNode};
 use crate::wire::node_key::NodeKey;
-use crate::wire::roster::{Interest, RosterRecord, SignedRecord, Stamp};
-use crate::wire::rpc::{Call, Position, Reply, ReplyStatus, Request, Response, StreamRef, Summary};
+use crate::wire::roster::{Durable, Interest, RosterRecord, SignedRecord, Stamp};
+use crate::wire::rpc::{Call, Fate, Offered, Position, Reply, ReplyStatus, Request, Response, StreamRef, Summary};
 use crate::wire::{MeshId, MessageId};
 
 pub(in crate::wire) const MESH: MeshId = MeshId([0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15]);
@@ -111,6 +112,33 @@ pub(in crate::wire) fn tombstone() -> SignedRecord {
     record.sign(MESH, &key(1)).expect("signs")
 }
 
+/// A guaranteed message.
+pub(in crate::wire) fn letter() -> Letter {
+    Letter {
+        id: MessageId { start: START, counter: 45 },
+        topic: "orders.eu.paid".into(),
+        content_type: "text/plain".into(),
+        headers: [("tenant", "acme")].into_iter().collect(),
+        time: TIME,
+        expires: TIME + 60_000_000,
+        payload: Bytes::from_static(b"300"),
+    }
+}
+
+/// One that is asked about, and one that is new.
+fn offered() -> Vec<Offered> {
+    let asked = Offered { id: MessageId { start: START, counter: 44 }, sealed: Bytes::new() };
+    let letter = letter();
+    vec![asked, Offered { id: letter.id, sealed: letter.seal().expect("seals") }]
+}
+
+/// A record of a node with a durable subscription.
+pub(in crate::wire) fn durable_record() -> SignedRecord {
+    let durable = Durable { name: "billing".into(), pattern: "orders.>".into() };
+    let extensions = Durable::extension(&[durable]).expect("encodes");
+    RosterRecord { version: 5, extensions, ..record().record }.sign(MESH, &key(1)).expect("signs")
+}
+
 fn stream() -> StreamRef {
     StreamRef::of(&place(1, 1).stream).expect("an Ed25519 key")
 }
@@ -157,6 +185,7 @@ pub(in crate::wire) fn requests() -> Vec<(&'static str, Request)> {
         ("push", Request::Push { records: vec![tombstone().bytes], extensions: extensions() }),
         ("digest", Request::Digest { buckets, extensions: extensions() }),
         ("fetch", Request::Fetch { nodes: vec![node_key(2)], extensions: extensions() }),
+        ("offer", Request::Offer { to: "billing".into(), letters: offered(), extensions: extensions() }),
     ]
 }
 
@@ -172,6 +201,7 @@ pub(in crate::wire) fn responses() -> Vec<(&'static str, Response)> {
         ("frames", Response::Frames { frames, floor: 4, more: true, extensions: extensions() }),
         ("differ", Response::Differ { buckets: vec![3], summaries, extensions: extensions() }),
         ("records", Response::Records { records: vec![tombstone().bytes], extensions: extensions() }),
+        ("offered", Response::Offered { fates: vec![Fate::Processed, Fate::Stored], extensions: extensions() }),
     ]
 }
 

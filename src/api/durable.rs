@@ -1,0 +1,221 @@
+//! Durable subscriptions: what is published with a guarantee waits for them, and is theirs until they acknowledge it.
+
+use std::fmt;
+use std::future::IntoFuture;
+use std::marker::PhantomData;
+use std::ops::Deref;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll, ready};
+use std::time::{Duration, UNIX_EPOCH};
+
+use futures::Stream;
+use futures::future::BoxFuture;
+use tokio::sync::mpsc;
+
+use super::Node;
+use crate::error::{AckError, Closed, RecvError, SubscribeError};
+use crate::mesh::event::{Answer, Command, HolderId};
+use crate::mesh::postman::inbox::Handed;
+use crate::mesh::postman::{PostAnswer, PostCommand};
+use crate::message::{Message, Origin};
+use crate::net::clock::Clock;
+use crate::net::handle::{Handle, Registered};
+use crate::payload::Encoding;
+use crate::topic::{Pattern, check_name};
+use crate::wire::letter::Letter;
+
+/// A durable subscription that is to be held. Await it.
+///
+/// [`Subscribe::durable`](crate::Subscribe::durable) has an example.
+#[must_use = "a subscription is set up only when this is awaited"]
+pub struct SubscribeDurable<T, E> {
+    node: Result<Node, SubscribeError>,
+    pattern: Pattern<T, E>,
+    name: String,
+    /// What was asked for that a durable subscription cannot have.
+    unfit: Option<&'static str>,
+}
+
+impl<T, E: Encoding<T>> SubscribeDurable<T, E> {
+    pub(super) fn new(
+        node: Result<Node, SubscribeError>,
+        pattern: Pattern<T, E>,
+        name: String,
+        unfit: Option<&'static str>,
+    ) -> Self {
+        Self { node, pattern, name, unfit }
+    }
+
+    async fn set_up(self) -> Result<Durable<T, E>, SubscribeError> {
+        if let Some(unfit) = self.unfit {
+            return Err(SubscribeError::Durable { reason: unfit.to_owned() });
+        }
+        check_name(&self.name)?;
+        let node = self.node?;
+        node.settled().await?;
+        let (registered, handed, answer) = node.handle.hold(self.name.into(), self.pattern.text()).await?;
+        match answer {
+            Answer::Done => Ok(Durable { registered, handed, types: PhantomData }),
+            Answer::Draining => Err(SubscribeError::Draining),
+            Answer::Post(PostAnswer::Held(reason) | PostAnswer::Failed(reason)) => {
+                Err(SubscribeError::Durable { reason })
+            }
+            Answer::Post(PostAnswer::NoStore(reason)) => Err(SubscribeError::NoStore { reason }),
+            Answer::TooMany { .. }
+            | Answer::Reply { .. }
+            | Answer::Failed(_)
+            | Answer::Providers(_)
+            | Answer::Confirmed(_)
+            | Answer::Status(_)
+            | Answer::Post(_) => Err(Closed.into()),
+        }
+    }
+}
+
+impl<T: 'static, E: Encoding<T> + 'static> IntoFuture for SubscribeDurable<T, E> {
+    type Output = Result<Durable<T, E>, SubscribeError>;
+    type IntoFuture = BoxFuture<'static, Self::Output>;
+
+    fn into_future(self) -> Self::IntoFuture {
+        Box::pin(self.set_up())
+    }
+}
+
+impl<T, E> fmt::Debug for SubscribeDurable<T, E> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("SubscribeDurable").field("name", &self.name).finish_non_exhaustive()
+    }
+}
+
+/// A stream of the messages of a durable subscription, each to be acknowledged. Dropping it lets the next one hold the
+/// subscription, which stays.
+///
+/// At most 64 messages are out at a time, and 4 MiB of them: who acknowledges none gets no more.
+pub struct Durable<T, E> {
+    registered: Registered<HolderId>,
+    handed: mpsc::Receiver<Handed>,
+    types: PhantomData<fn() -> (T, E)>,
+}
+
+impl<T, E: Encoding<T>> Stream for Durable<T, E> {
+    type Item = Result<Delivery<T>, RecvError>;
+
+    fn poll_next(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Self::Item>> {
+        loop {
+            let Some(handed) = ready!(self.handed.poll_recv(context)) else { return Poll::Ready(None) };
+            let receipt = Receipt { handle: Some(Arc::clone(&self.registered.handle)), number: handed.number };
+            // One that is not whole goes back with its receipt.
+            let Ok(letter) = Letter::open(&handed.sealed) else { continue };
+            // It may have waited here for longer than it had.
+            if letter.expires <= Clock::wall().0 {
+                continue;
+            }
+            return Poll::Ready(Some(delivery::<T, E>(handed, letter, receipt)));
+        }
+    }
+}
+
+fn delivery<T, E: Encoding<T>>(handed: Handed, letter: Letter, receipt: Receipt) -> Result<Delivery<T>, RecvError> {
+    let Letter { id, topic, content_type, headers, time, payload, .. } = letter;
+    let payload = match E::decode(&payload) {
+        Ok(payload) => payload,
+        Err(reason) => return Err(RecvError::Decode { topic, source_peer: handed.from, reason }),
+    };
+    let origin = Arc::new(Origin { topic, source: handed.from, content_type });
+    let time = UNIX_EPOCH + Duration::from_micros(time);
+    let message = Message { origin, id, time, headers, payload };
+    Ok(Delivery { message, again: handed.again, receipt })
+}
+
+impl<T, E> fmt::Debug for Durable<T, E> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Durable").field("id", &self.registered.id).finish_non_exhaustive()
+    }
+}
+
+/// A message of a durable subscription, to be acknowledged. Dereferences to the [`Message`].
+///
+/// Dropped without a word, it is handed out again, after 100 ms at first and up to a minute later.
+pub struct Delivery<T> {
+    message: Message<T>,
+    again: bool,
+    receipt: Receipt,
+}
+
+/// Gives a letter back when it is dropped.
+struct Receipt {
+    /// None when something was said of it.
+    handle: Option<Arc<Handle>>,
+    number: u64,
+}
+
+impl Receipt {
+    fn give_back(&mut self, after: Option<Duration>) {
+        let back = PostCommand::GiveBack { number: self.number, after: after.map(Into::into) };
+        if let Some(handle) = self.handle.take() {
+            // A node that is gone has it on its disk.
+            let _gone = handle.tell(Command::Post(back));
+        }
+    }
+}
+
+impl Drop for Receipt {
+    fn drop(&mut self) {
+        self.give_back(None);
+    }
+}
+
+impl<T> Delivery<T> {
+    /// Whether it may have been handed out before: it was, or this node has been started since it came.
+    pub fn redelivered(&self) -> bool {
+        self.again
+    }
+
+    /// It was handled, and is not handed out again. Returns when that is on this node's disk.
+    ///
+    /// # Errors
+    ///
+    /// If it could not be written, or the node is gone: then the message is handed out again. If its time has been over for
+    /// so long that it is forgotten.
+    pub async fn ack(mut self) -> Result<(), AckError> {
+        let Some(handle) = self.receipt.handle.clone() else { return Ok(()) };
+        let answer = handle.post(PostCommand::Acknowledge { number: self.receipt.number }).await?;
+        let said = match answer {
+            Some(PostAnswer::Done) => Ok(()),
+            Some(PostAnswer::Late) => Err(AckError::Late),
+            Some(PostAnswer::Failed(reason)) => Err(AckError::NotStored { reason }),
+            Some(
+                PostAnswer::Accepted { .. }
+                | PostAnswer::Nobody
+                | PostAnswer::NoStore(_)
+                | PostAnswer::Full { .. }
+                | PostAnswer::Held(_)
+                | PostAnswer::Notice { .. }
+                | PostAnswer::Outbox { .. },
+            )
+            | None => return Err(Closed.into()),
+        };
+        self.receipt.handle = None;
+        said
+    }
+
+    /// It was not handled, and is handed out again after that time.
+    pub fn nack(mut self, delay: Duration) {
+        self.receipt.give_back(Some(delay));
+    }
+}
+
+impl<T> Deref for Delivery<T> {
+    type Target = Message<T>;
+
+    fn deref(&self) -> &Message<T> {
+        &self.message
+    }
+}
+
+impl<T: fmt::Debug> fmt::Debug for Delivery<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Delivery").field("message", &self.message).field("again", &self.again).finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,88 @@
+//! What callers ask of the postman, and what they are answered.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+
+use super::notices::Notice;
+use crate::MessageId;
+use crate::mesh::event::HolderId;
+use crate::mesh::time::{Span, Wall};
+
+/// What a caller can ask for.
+#[derive(Clone, Debug)]
+pub(crate) enum PostCommand {
+    /// Deliver a message: to the durable subscriptions that match, and to those that are named.
+    Accept(Posting),
+    /// Hold a durable subscription, which is made if it is not there.
+    Hold { holder: HolderId, name: Arc<str>, pattern: Arc<str> },
+    /// Whoever held it does so no more.
+    Release { holder: HolderId },
+    /// Forget it, and what came for it.
+    Remove { name: Arc<str> },
+    /// A letter was handled.
+    Acknowledge { number: u64 },
+    /// It was not, and is to be handed out again: after that time, or when this node thinks fit.
+    GiveBack { number: u64, after: Option<Span> },
+    /// The first notice after that one. Answered when there is one.
+    NextNotice { after: u64 },
+    /// Somebody has taken note of it.
+    TakeNotice { serial: u64 },
+    /// What is owed to others.
+    Outbox,
+}
+
+/// A message that is to be delivered.
+#[derive(Clone, Debug)]
+pub(crate) struct Posting {
+    pub(crate) id: MessageId,
+    pub(crate) topic: Arc<str>,
+    pub(crate) expires: Wall,
+    pub(crate) sealed: Bytes,
+    /// Recipients by name. The durable subscriptions that match are added.
+    pub(crate) to: Vec<Arc<str>>,
+}
+
+/// The answer to a command for the postman.
+#[derive(Clone, Debug)]
+pub(crate) enum PostAnswer {
+    Done,
+    /// It is on disk, for these.
+    Accepted {
+        recipients: Vec<Arc<str>>,
+    },
+    /// Nobody is known who would want it, or there is nothing of that name.
+    Nobody,
+    /// This node has nowhere to keep anything.
+    NoStore(String),
+    /// The outbox has no room.
+    Full {
+        what: &'static str,
+        limit: usize,
+    },
+    /// It could not be written.
+    Failed(String),
+    /// Another subscription of that name stands in the way.
+    Held(String),
+    /// Too late: the message's time is over, and it is forgotten.
+    Late,
+    Notice {
+        serial: u64,
+        notice: Box<Notice>,
+    },
+    Outbox {
+        total: usize,
+        bytes: u64,
+        messages: Vec<Waiting>,
+    },
+}
+
+/// A message that is owed to somebody.
+#[derive(Clone, Debug)]
+pub(crate) struct Waiting {
+    pub(crate) id: MessageId,
+    pub(crate) topic: Arc<str>,
+    pub(crate) expires: Wall,
+    /// Each recipient, and whether a node has stored it for that one.
+    pub(crate) owed: Vec<(Arc<str>, bool)>,
+}

@@ -1,0 +1,364 @@
+//! The recipient's half: durable subscriptions of this node, and what came for them.
+//!
+//! A letter is on disk before its sender is told so, and is handed to whoever holds the subscription until that one
+//! acknowledges it. What is left of it then, that it was processed, stays until nobody offers it any more.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use bytes::Bytes;
+use libp2p_identity::PeerId;
+
+use super::outbox::SKEW;
+use super::store::{Change, Done, Job, Key, StoreError, Table};
+use super::subscription::Subscription;
+use super::{Jobs, Opened, PostAnswer, Purpose, ReplyTo, answer};
+use crate::MessageId;
+use crate::mesh::effects::Effects;
+use crate::mesh::event::{HolderId, Output, Ticket};
+use crate::mesh::time::{Mono, Now, Span, Wall};
+use crate::wire::letter::{self, ReceivedRow};
+use crate::wire::node_key::NodeKey;
+use crate::wire::rpc::{Fate, Offered};
+
+/// After a message's time it is remembered for so long that it came: whoever offers it again by then has a clock that is
+/// further off than clocks may be.
+const REMEMBERED: Span = Span(3 * SKEW.0);
+
+/// A letter on its way to whoever holds the subscription.
+#[derive(Clone, Debug)]
+pub(crate) struct Handed {
+    /// Its number, by which it is acknowledged.
+    pub(crate) number: u64,
+    pub(crate) from: PeerId,
+    pub(crate) sealed: Bytes,
+    /// Whether it may have been handed out before.
+    pub(crate) again: bool,
+}
+
+/// How a letter stands that came.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Standing {
+    /// It is being written down.
+    Arriving,
+    Stored,
+    Processed,
+}
+
+/// What is known of a letter that came.
+#[derive(Debug)]
+struct Received {
+    name: Arc<str>,
+    from: PeerId,
+    id: MessageId,
+    mark: u64,
+    expires: Wall,
+    bytes: u64,
+    standing: Standing,
+}
+
+/// What is said of a letter, or where to look when it is on disk.
+#[derive(Debug)]
+pub(super) enum Verdict {
+    Said(Fate),
+    OnDisk(u64),
+}
+
+#[derive(Debug, Default)]
+pub(super) struct Inbox {
+    pub(super) subscriptions: BTreeMap<Arc<str>, Subscription>,
+    received: BTreeMap<u64, Received>,
+    known: BTreeMap<(Arc<str>, PeerId, MessageId), u64>,
+    /// When each is forgotten.
+    due: BTreeSet<(Wall, u64)>,
+    bytes: u64,
+    next: u64,
+    /// How many there may be, and how many bytes of those that are not processed.
+    limits: (usize, usize),
+}
+
+impl Inbox {
+    pub(super) fn new(limits: (usize, usize)) -> Self {
+        Self { limits, ..Self::default() }
+    }
+
+    /// Takes up a letter that an earlier run received.
+    pub(super) fn restore(&mut self, number: u64, row: ReceivedRow) {
+        let Some(from) = row.sender.peer() else { return };
+        let standing = if row.processed { Standing::Processed } else { Standing::Stored };
+        let (name, expires): (Arc<str>, _) = (row.name.into(), Wall(row.expires));
+        if let Some(subscription) = self.subscriptions.get_mut(&name).filter(|_| !row.processed) {
+            subscription.put(number, true);
+        }
+        let bytes = row.bytes;
+        self.insert(number, Received { name, from, id: row.id, mark: row.mark, expires, bytes, standing });
+    }
+
+    fn insert(&mut self, number: u64, received: Received) {
+        self.known.insert((Arc::clone(&received.name), received.from, received.id), number);
+        self.due.insert((received.expires + REMEMBERED, number));
+        if received.standing != Standing::Processed {
+            self.bytes += received.bytes;
+        }
+        self.received.insert(number, received);
+        self.next = self.next.max(number + 1);
+    }
+
+    fn remove(&mut self, number: u64) -> Option<Received> {
+        let received = self.received.remove(&number)?;
+        self.known.remove(&(Arc::clone(&received.name), received.from, received.id));
+        self.due.remove(&(received.expires + REMEMBERED, number));
+        if received.standing != Standing::Processed {
+            self.bytes -= received.bytes;
+        }
+        if let Some(subscription) = self.subscriptions.get_mut(&received.name) {
+            subscription.forget(number);
+        }
+        Some(received)
+    }
+
+    pub(super) fn len(&self) -> usize {
+        self.received.len()
+    }
+
+    /// Somebody offers letters. The answer goes out when those that are taken are on disk.
+    pub(super) fn offered(
+        &mut self,
+        (from, reply): (PeerId, ReplyTo),
+        (name, letters): (&str, Vec<Opened>),
+        now: Now,
+        jobs: &mut Jobs,
+        fx: &mut Effects,
+    ) {
+        let (most, most_bytes) = self.limits;
+        let most_bytes = u64::try_from(most_bytes).unwrap_or(u64::MAX);
+        let name = self.subscriptions.get_key_value(name).map(|(name, _)| Arc::clone(name));
+        let (mut changes, mut verdicts) = (Vec::new(), Vec::new());
+        for (Offered { id, sealed }, expires) in letters {
+            let verdict = match &name {
+                None => Verdict::Said(Fate::Nobody),
+                Some(name) => match self.known.get(&(Arc::clone(name), from, id)) {
+                    Some(number) => self.look(*number, &sealed),
+                    None if self.received.len() >= most || self.bytes >= most_bytes => Verdict::Said(Fate::NoRoom),
+                    None => match expires {
+                        Some(expires) if expires > now.wall => {
+                            self.take((from, id), name, &sealed, expires, &mut changes)
+                        }
+                        Some(_) => Verdict::Said(Fate::Expired),
+                        None => Verdict::Said(Fate::Missing),
+                    },
+                },
+            };
+            verdicts.push(verdict);
+        }
+        // Behind whatever is being written: what is said to be on disk is.
+        jobs.begin(Job { changes, reads: Vec::new() }, Purpose::Receive { reply, verdicts }, fx);
+    }
+
+    fn look(&self, number: u64, sealed: &[u8]) -> Verdict {
+        match self.received.get(&number) {
+            Some(received) if !sealed.is_empty() && letter::mark_of(sealed) != received.mark => {
+                Verdict::Said(Fate::Refused)
+            }
+            Some(_) | None => Verdict::OnDisk(number),
+        }
+    }
+
+    fn take(
+        &mut self,
+        (from, id): (PeerId, MessageId),
+        name: &Arc<str>,
+        sealed: &Bytes,
+        expires: Wall,
+        changes: &mut Vec<Change>,
+    ) -> Verdict {
+        let Some(sender) = NodeKey::of(&from) else { return Verdict::Said(Fate::Missing) };
+        let number = self.next;
+        let received = Received {
+            name: Arc::clone(name),
+            from,
+            id,
+            mark: letter::mark_of(sealed),
+            expires,
+            bytes: u64::try_from(sealed.len()).unwrap_or(u64::MAX),
+            standing: Standing::Arriving,
+        };
+        let Ok(row) = letter::write(&received.row(sender)) else { return Verdict::Said(Fate::Missing) };
+        changes.push(Change::Put(Key::number(Table::Received, number), row));
+        changes.push(Change::Put(Key::number(Table::Inbox, number), sealed.clone()));
+        self.insert(number, received);
+        Verdict::OnDisk(number)
+    }
+
+    /// What was offered is on disk, or could not be written. Returns what to say of it.
+    pub(super) fn arrived(&mut self, verdicts: Vec<Verdict>, written: bool) -> Vec<Fate> {
+        let fate = |verdict| match verdict {
+            Verdict::Said(fate) => fate,
+            Verdict::OnDisk(number) => self.fate(number, written),
+        };
+        verdicts.into_iter().map(fate).collect()
+    }
+
+    fn fate(&mut self, number: u64, written: bool) -> Fate {
+        let Some(received) = self.received.get_mut(&number) else { return Fate::Missing };
+        match received.standing {
+            Standing::Processed => Fate::Processed,
+            Standing::Stored => Fate::Stored,
+            Standing::Arriving if written => {
+                received.standing = Standing::Stored;
+                if let Some(subscription) = self.subscriptions.get_mut(&received.name) {
+                    subscription.put(number, false);
+                }
+                Fate::Stored
+            }
+            Standing::Arriving => {
+                self.remove(number);
+                Fate::NoRoom
+            }
+        }
+    }
+
+    /// Reads what there is room for at whoever holds each subscription.
+    pub(super) fn hand_out(&mut self, now: Now, jobs: &mut Jobs, fx: &mut Effects) {
+        let Self { subscriptions, received, .. } = self;
+        for (name, subscription) in subscriptions {
+            let Some(holder) = subscription.holder else { continue };
+            let in_time = |number: &u64| received.get(number).is_some_and(|one| one.expires > now.wall);
+            let bytes = |number: &u64| received.get(number).map_or(0, |one| one.bytes);
+            let numbers = subscription.take(now.mono, in_time, bytes);
+            if !numbers.is_empty() {
+                let reads = numbers.iter().map(|number| Key::number(Table::Inbox, *number)).collect();
+                let purpose = Purpose::HandOut { name: Arc::clone(name), holder, numbers };
+                jobs.begin(Job { changes: Vec::new(), reads }, purpose, fx);
+            }
+        }
+    }
+
+    /// Letters were read that are to be handed out. One that is lost is forgotten, so that its sender gives it again.
+    pub(super) fn handed_out(
+        &mut self,
+        (name, holder, numbers): (&Arc<str>, HolderId, Vec<u64>),
+        result: Result<Done, StoreError>,
+        now: Mono,
+        jobs: &mut Jobs,
+        fx: &mut Effects,
+    ) {
+        let Some(subscription) = self.subscriptions.get_mut(name) else { return };
+        let Ok(done) = result else {
+            let there = numbers.into_iter().filter(|number| subscription.is_with(*number, holder)).collect::<Vec<_>>();
+            return there.into_iter().for_each(|number| subscription.back(number, None, now));
+        };
+        let mut lost = Vec::new();
+        for (number, row) in numbers.into_iter().zip(done.rows) {
+            let Some(received) = self.received.get(&number) else { continue };
+            let Some(sealed) = row.filter(|sealed| letter::mark_of(sealed) == received.mark) else {
+                lost.push(number);
+                continue;
+            };
+            if let Some(again) = subscription.hand_out(number, holder) {
+                let handed = Handed { number, from: received.from, sealed, again };
+                fx.push(Output::HandOut { holder, handed });
+            }
+        }
+        self.drop_all(lost, jobs, fx);
+    }
+
+    /// A handler is done with a letter: it is answered when that is on disk.
+    pub(super) fn acknowledge(&mut self, ticket: Ticket, number: u64, jobs: &mut Jobs, fx: &mut Effects) {
+        let Some(received) = self.received.get(&number) else {
+            return answer(fx, ticket, PostAnswer::Late);
+        };
+        if received.standing == Standing::Processed {
+            return answer(fx, ticket, PostAnswer::Done);
+        }
+        let key = NodeKey::of(&received.from);
+        let row = key.and_then(|key| letter::write(&ReceivedRow { processed: true, ..received.row(key) }).ok());
+        let put = row.map(|row| Change::Put(Key::number(Table::Received, number), row));
+        let changes = put.into_iter().chain([Change::Delete(Key::number(Table::Inbox, number))]).collect();
+        jobs.begin(Job { changes, reads: Vec::new() }, Purpose::Acknowledge { ticket, number }, fx);
+    }
+
+    /// An acknowledgement is on disk, or could not be written: then the letter is handed out again.
+    pub(super) fn acknowledged(&mut self, number: u64, written: bool, now: Mono) {
+        let Some(received) = self.received.get_mut(&number) else { return };
+        let subscription = self.subscriptions.get_mut(&received.name);
+        if !written {
+            subscription.into_iter().for_each(|subscription| subscription.back(number, None, now));
+        } else if received.standing != Standing::Processed {
+            received.standing = Standing::Processed;
+            self.bytes -= received.bytes;
+            subscription.into_iter().for_each(|subscription| subscription.forget(number));
+        }
+    }
+
+    /// A handler gives a letter back: it is handed out again after that time, or when this node thinks fit.
+    pub(super) fn give_back(&mut self, number: u64, after: Option<Span>, now: Mono) {
+        let name = self.received.get(&number).map(|received| Arc::clone(&received.name));
+        if let Some(subscription) = name.and_then(|name| self.subscriptions.get_mut(&name)) {
+            subscription.back(number, after, now);
+        }
+    }
+
+    /// Whoever held a subscription does so no more. What was handed out is for the next one.
+    pub(super) fn release(&mut self, holder: HolderId) {
+        self.subscriptions.values_mut().for_each(|subscription| subscription.release(holder));
+    }
+
+    /// Forgets a subscription, and what came for it.
+    pub(super) fn remove_subscription(&mut self, name: &str) -> Vec<Change> {
+        self.subscriptions.remove(name);
+        let of_it = self.received.iter().filter(|(_, received)| &*received.name == name).map(|(number, _)| *number);
+        let numbers: Vec<u64> = of_it.collect();
+        let mut changes = vec![Change::Delete(Key::name(Table::Durables, name))];
+        for number in numbers {
+            self.remove(number);
+            changes.extend(deletion(number));
+        }
+        changes
+    }
+
+    /// Forgets what nobody offers any more.
+    pub(super) fn expire(&mut self, now: Wall, jobs: &mut Jobs, fx: &mut Effects) {
+        let mut over = Vec::new();
+        while let Some((at, number)) = self.due.first().copied().filter(|(at, _)| *at <= now) {
+            self.due.remove(&(at, number));
+            over.push(number);
+        }
+        self.drop_all(over, jobs, fx);
+    }
+
+    fn drop_all(&mut self, numbers: Vec<u64>, jobs: &mut Jobs, fx: &mut Effects) {
+        if numbers.is_empty() {
+            return;
+        }
+        numbers.iter().for_each(|number| drop(self.remove(*number)));
+        let changes = numbers.into_iter().flat_map(deletion).collect();
+        jobs.note(changes, fx);
+    }
+
+    pub(super) fn next_due(&self) -> Option<Wall> {
+        self.due.first().map(|(at, _)| *at)
+    }
+
+    pub(super) fn next_hand_out(&self) -> Option<Mono> {
+        self.subscriptions.values().filter_map(Subscription::next_at).min()
+    }
+}
+
+fn deletion(number: u64) -> [Change; 2] {
+    [Change::Delete(Key::number(Table::Received, number)), Change::Delete(Key::number(Table::Inbox, number))]
+}
+
+impl Received {
+    fn row(&self, sender: NodeKey) -> ReceivedRow {
+        ReceivedRow {
+            name: self.name.to_string(),
+            sender,
+            id: self.id,
+            mark: self.mark,
+            expires: self.expires.0,
+            bytes: self.bytes,
+            processed: self.standing == Standing::Processed,
+        }
+    }
+}

@@ -1,0 +1,466 @@
+//! The postman: guaranteed delivery, as a state machine.
+//!
+//! [`outbox`] is the sender's half, [`inbox`] the recipient's, [`notices`] what could not be delivered. What has to outlive
+//! the process leaves as a [`Job`] and comes back as [`Done`]; nothing is promised before. Jobs take effect in their order.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use libp2p_identity::PeerId;
+
+use self::inbox::{Inbox, Verdict};
+use self::notices::{Notice, Notices};
+use self::outbox::{Entry, Outbox};
+use self::store::{Change, Done, Job, StoreError};
+use self::subscription::Subscription;
+use crate::Limits;
+use crate::mesh::effects::Effects;
+use crate::mesh::event::{Answer, HolderId, InboundId, JobId, Output, Ticket};
+use crate::mesh::time::{Mono, Now, Span, Wall};
+use crate::wire::roster::{Durable, MAX_DURABLES};
+use crate::wire::rpc::{Fate, Offered, Response};
+
+mod command;
+pub(crate) mod inbox;
+pub(crate) mod notices;
+mod outbox;
+mod recipient;
+pub(crate) mod restore;
+pub(crate) mod store;
+mod subscription;
+
+pub(crate) use self::command::{PostAnswer, PostCommand, Posting, Waiting};
+pub(crate) use self::restore::Snapshot;
+pub(crate) use self::subscription::WINDOW;
+
+/// A subscription that nobody held for so long is forgotten.
+const FORGOTTEN: Span = Span::secs(30 * 24 * 60 * 60);
+/// That somebody holds one is written down this often.
+const NOTED: Span = Span::secs(24 * 60 * 60);
+/// When rows are deleted again for which there was no room.
+const DELETED_AGAIN: Span = Span::secs(1);
+/// The wall clock may jump: it is looked at again after that.
+const LOOK_AGAIN: Span = Span::secs(60);
+/// Messages in the outbox that are shown.
+const SHOWN: usize = 1_000;
+
+/// What the postman wants to know of the others.
+pub(crate) trait Directory {
+    /// Who holds a durable subscription and is there, this node included.
+    fn holder(&self, name: &str) -> Option<PeerId>;
+    /// Whether that node is there, this one included.
+    fn is_live(&self, peer: PeerId) -> bool;
+    /// Whether that node can be offered something now, this one included.
+    fn is_linked(&self, peer: PeerId) -> bool;
+}
+
+fn answer(fx: &mut Effects, ticket: Ticket, answer: PostAnswer) {
+    fx.push(Output::Answer { ticket, answer: Answer::Post(answer) });
+}
+
+/// Why something is written or read.
+#[derive(Debug)]
+enum Purpose {
+    Accept {
+        ticket: Ticket,
+        number: u64,
+        entry: Box<Entry>,
+    },
+    Load {
+        name: Arc<str>,
+    },
+    Notices {
+        ended: Vec<(u64, Arc<str>)>,
+    },
+    Taken {
+        ticket: Ticket,
+        serial: u64,
+    },
+    Receive {
+        reply: ReplyTo,
+        verdicts: Vec<Verdict>,
+    },
+    HandOut {
+        name: Arc<str>,
+        holder: HolderId,
+        numbers: Vec<u64>,
+    },
+    Acknowledge {
+        ticket: Ticket,
+        number: u64,
+    },
+    Hold {
+        ticket: Ticket,
+        holder: HolderId,
+        name: Arc<str>,
+        pattern: Arc<str>,
+    },
+    Answer {
+        ticket: Ticket,
+    },
+    /// Nothing hangs on it but the room of what it deletes: what is not written down is found out again.
+    Noted {
+        deletes: Vec<Change>,
+    },
+}
+
+/// Where the answer to an offer goes.
+#[derive(Debug)]
+enum ReplyTo {
+    Peer(InboundId),
+    /// This node offers to itself, for that recipient.
+    Own(Arc<str>),
+}
+
+/// Jobs under way.
+#[derive(Debug, Default)]
+struct Jobs {
+    open: BTreeMap<JobId, Purpose>,
+    next: u64,
+    /// What could not be deleted, for want of room.
+    undone: Vec<Change>,
+    /// When that is tried again.
+    again_at: Option<Mono>,
+}
+
+impl Jobs {
+    fn begin(&mut self, job: Job, purpose: Purpose, fx: &mut Effects) {
+        let id = JobId(self.next);
+        self.next += 1;
+        self.open.insert(id, purpose);
+        fx.push(Output::Store { id, job });
+    }
+
+    /// Writes something down on which nothing hangs. Rows that are deleted do not come back, so that may be done later, too.
+    fn note(&mut self, changes: Vec<Change>, fx: &mut Effects) {
+        let deletes = changes.iter().filter(|change| matches!(change, Change::Delete(_))).cloned().collect();
+        self.begin(Job { changes, reads: Vec::new() }, Purpose::Noted { deletes }, fx);
+    }
+
+    /// Deletes what could not be deleted, some time after that.
+    fn go_on(&mut self, now: Mono, fx: &mut Effects) {
+        match self.again_at {
+            _ if self.undone.is_empty() => self.again_at = None,
+            None => self.again_at = Some(now + DELETED_AGAIN),
+            Some(at) if at > now => {}
+            Some(_) => {
+                self.again_at = None;
+                let undone = std::mem::take(&mut self.undone);
+                self.note(undone, fx);
+            }
+        }
+    }
+}
+
+/// Letters for a recipient, and the node that they are to be offered to.
+type Parcel = (PeerId, Arc<str>, Vec<Offered>);
+
+/// A letter that is offered, and when its time is over if it is as it was sealed.
+type Opened = (Offered, Option<Wall>);
+
+/// What has to be done by others.
+#[derive(Debug, Default)]
+pub(crate) struct Offers {
+    /// Who holds a durable subscription now, and is to be told when others know.
+    pub(crate) held: Option<Ticket>,
+    /// Nodes to be linked to.
+    pub(crate) dials: Vec<PeerId>,
+    /// Letters to be offered.
+    pub(crate) letters: Vec<Parcel>,
+}
+
+#[derive(Debug)]
+pub(crate) struct Postman {
+    me: PeerId,
+    /// Why there is no store, if there is none.
+    none: Option<String>,
+    limits: (usize, usize),
+    jobs: Jobs,
+    outbox: Outbox,
+    inbox: Inbox,
+    notices: Notices,
+    damaged: u64,
+    /// When time alone is next of interest.
+    wake: Option<Mono>,
+    /// Something happened since that was found out.
+    stale: bool,
+    /// When it is written down again which subscriptions are held.
+    held_at: Option<Mono>,
+}
+
+impl Postman {
+    pub(crate) fn new(me: PeerId, limits: &Limits) -> Self {
+        Self {
+            me,
+            none: Some("it was started without one".to_owned()),
+            limits: (limits.outbox_messages, limits.outbox),
+            jobs: Jobs::default(),
+            outbox: Outbox::default(),
+            inbox: Inbox::new((limits.outbox_messages, limits.outbox)),
+            notices: Notices::default(),
+            damaged: 0,
+            wake: None,
+            stale: false,
+            held_at: None,
+        }
+    }
+
+    /// This node has no store, for that reason.
+    pub(crate) fn without_store(&mut self, why: String) {
+        self.none = Some(why);
+    }
+
+    // What is asked of this node.
+
+    /// Takes a message for its recipients.
+    pub(crate) fn accept(&mut self, ticket: Ticket, posting: Posting, fx: &mut Effects) {
+        self.stale = true;
+        if posting.to.is_empty() {
+            return answer(fx, ticket, PostAnswer::Nobody);
+        }
+        if let Some(why) = &self.none {
+            return answer(fx, ticket, PostAnswer::NoStore(why.clone()));
+        }
+        let (most, most_bytes) = self.limits;
+        let most = most.saturating_sub(self.notices.len());
+        self.outbox.accept(ticket, posting, (most, most_bytes), &mut self.jobs, fx);
+    }
+
+    /// Holds a durable subscription, which is made if it is not there.
+    pub(crate) fn hold(
+        &mut self,
+        ticket: Ticket,
+        holder: HolderId,
+        (name, pattern): (Arc<str>, Arc<str>),
+        now: Now,
+        fx: &mut Effects,
+    ) {
+        if let Some(why) = &self.none {
+            return answer(fx, ticket, PostAnswer::NoStore(why.clone()));
+        }
+        let arriving = self
+            .jobs
+            .open
+            .values()
+            .any(|purpose| matches!(purpose, Purpose::Hold { name: other, .. } if *other == name));
+        match self.inbox.subscriptions.get(&name) {
+            Some(one) if one.pattern != pattern => {
+                let why = format!(
+                    "this node has it with the pattern {}: remove that first, or use another name",
+                    one.pattern
+                );
+                return answer(fx, ticket, PostAnswer::Held(why));
+            }
+            Some(one) if one.holder.is_some() || arriving => {
+                let why = "this node holds it already: end that subscriber first".to_owned();
+                return answer(fx, ticket, PostAnswer::Held(why));
+            }
+            None if arriving || self.inbox.subscriptions.len() >= MAX_DURABLES => {
+                let why = format!("this node has {MAX_DURABLES} durable subscriptions, or is just making this one");
+                return answer(fx, ticket, PostAnswer::Held(why));
+            }
+            Some(_) | None => {}
+        }
+        let changes = Subscription::new(Arc::clone(&pattern)).write(&name, now.wall).into_iter().collect();
+        self.jobs.begin(Job { changes, reads: Vec::new() }, Purpose::Hold { ticket, holder, name, pattern }, fx);
+    }
+
+    pub(crate) fn release(&mut self, holder: HolderId) {
+        self.inbox.release(holder);
+        for purpose in self.jobs.open.values_mut() {
+            if let Purpose::Hold { ticket, holder: other, .. } = purpose
+                && *other == holder
+            {
+                *purpose = Purpose::Answer { ticket: *ticket };
+            }
+        }
+    }
+
+    /// Forgets a durable subscription, and what came for it. True if there was one.
+    pub(crate) fn remove(&mut self, ticket: Ticket, name: &str, fx: &mut Effects) -> bool {
+        if !self.inbox.subscriptions.contains_key(name) {
+            answer(fx, ticket, PostAnswer::Nobody);
+            return false;
+        }
+        let changes = self.inbox.remove_subscription(name);
+        self.jobs.begin(Job { changes, reads: Vec::new() }, Purpose::Answer { ticket }, fx);
+        true
+    }
+
+    pub(crate) fn acknowledge(&mut self, ticket: Ticket, number: u64, fx: &mut Effects) {
+        self.inbox.acknowledge(ticket, number, &mut self.jobs, fx);
+    }
+
+    pub(crate) fn give_back(&mut self, number: u64, after: Option<Span>, now: Mono) {
+        self.stale = true;
+        self.inbox.give_back(number, after, now);
+    }
+
+    pub(crate) fn next_notice(&mut self, ticket: Ticket, after: u64, fx: &mut Effects) {
+        self.notices.next(ticket, after, fx);
+    }
+
+    pub(crate) fn take_notice(&mut self, ticket: Ticket, serial: u64, fx: &mut Effects) {
+        self.notices.take(ticket, serial, &mut self.jobs, fx);
+    }
+
+    pub(crate) fn abandoned(&mut self, ticket: Ticket) {
+        self.notices.abandoned(ticket);
+    }
+
+    pub(crate) fn show_outbox(&self, ticket: Ticket, fx: &mut Effects) {
+        let shown = self.outbox.entries.values().take(SHOWN).map(|entry| Waiting {
+            id: entry.id,
+            topic: Arc::clone(&entry.topic),
+            expires: entry.expires,
+            owed: entry.owed.iter().map(|owed| (Arc::clone(&owed.to), owed.by.is_some())).collect(),
+        });
+        let (total, bytes) = (self.outbox.entries.len(), self.outbox.bytes);
+        answer(fx, ticket, PostAnswer::Outbox { total, bytes, messages: shown.collect() });
+    }
+
+    // What others ask of it, and answer.
+
+    /// Somebody offers letters for a durable subscription of this node.
+    pub(crate) fn offered(
+        &mut self,
+        (from, id): (PeerId, InboundId),
+        name: &str,
+        letters: Vec<Opened>,
+        now: Now,
+        fx: &mut Effects,
+    ) {
+        self.inbox.offered((from, ReplyTo::Peer(id)), (name, letters), now, &mut self.jobs, fx);
+    }
+
+    /// This node offers letters to itself.
+    pub(crate) fn offer_here(&mut self, name: Arc<str>, letters: Vec<Opened>, now: Now, fx: &mut Effects) {
+        let reply = (self.me, ReplyTo::Own(Arc::clone(&name)));
+        self.inbox.offered(reply, (&name, letters), now, &mut self.jobs, fx);
+    }
+
+    /// What became of letters that were offered. None: there is no answer.
+    pub(crate) fn answered(&mut self, name: &Arc<str>, fates: Option<&[Fate]>, now: Now, fx: &mut Effects) {
+        self.stale = true;
+        self.outbox.answered(name, fates, now, &mut self.jobs, fx);
+    }
+
+    /// A job was done, or not. Returns the letters that can be offered now.
+    pub(crate) fn stored(&mut self, id: JobId, result: Result<Done, StoreError>, now: Now, fx: &mut Effects) -> Offers {
+        self.stale = true;
+        let mut offers = Offers::default();
+        self.damaged += result.as_ref().map_or(0, |done| done.damaged);
+        let Self { jobs, outbox, inbox, notices, .. } = self;
+        let Some(purpose) = jobs.open.remove(&id) else { return offers };
+        let told = |result: Result<Done, StoreError>| match result {
+            Ok(_) => PostAnswer::Done,
+            Err(error) => PostAnswer::Failed(error.to_string()),
+        };
+        match purpose {
+            Purpose::Accept { ticket, number, entry } => outbox.accepted((ticket, number, *entry), result, fx),
+            Purpose::Load { name } => offers.letters.extend(outbox.loaded(&name, result, now, jobs, fx)),
+            Purpose::Notices { ended } => notices.add(outbox.concluded(ended, result.is_ok(), now), fx),
+            Purpose::Taken { ticket, serial } => {
+                if result.is_ok() {
+                    notices.taken(serial);
+                }
+                answer(fx, ticket, told(result));
+            }
+            Purpose::Receive { reply, verdicts } => {
+                let fates = inbox.arrived(verdicts, result.is_ok());
+                match reply {
+                    ReplyTo::Peer(id) => fx.reply(id, Response::Offered { fates, extensions: Vec::new() }),
+                    ReplyTo::Own(name) => outbox.answered(&name, Some(&fates), now, jobs, fx),
+                }
+            }
+            Purpose::HandOut { name, holder, numbers } => {
+                inbox.handed_out((&name, holder, numbers), result, now.mono, jobs, fx);
+            }
+            Purpose::Acknowledge { ticket, number } => {
+                inbox.acknowledged(number, result.is_ok(), now.mono);
+                answer(fx, ticket, told(result));
+            }
+            Purpose::Hold { ticket, holder, name, pattern } => {
+                if result.is_err() {
+                    answer(fx, ticket, told(result));
+                    return offers;
+                }
+                let subscription = || Subscription::new(pattern);
+                inbox.subscriptions.entry(name).or_insert_with(subscription).holder = Some(holder);
+                offers.held = Some(ticket);
+            }
+            Purpose::Answer { ticket } => answer(fx, ticket, told(result)),
+            Purpose::Noted { deletes } => {
+                if matches!(result, Err(StoreError::Full(_))) {
+                    jobs.undone.extend(deletes);
+                }
+            }
+        }
+        offers
+    }
+
+    /// Who is there, or linked, may have changed.
+    pub(crate) fn directory_changed(&mut self, directory: &impl Directory, now: Mono) {
+        self.outbox.directory_changed(directory, now);
+        self.stale = true;
+    }
+
+    /// Whether there is something to do.
+    pub(crate) fn is_due(&self, now: Mono) -> bool {
+        self.stale || self.wake.is_some_and(|wake| wake <= now)
+    }
+
+    /// Does what is due.
+    pub(crate) fn settle(&mut self, directory: &impl Directory, now: Now, fx: &mut Effects) -> Offers {
+        let mut offers = Offers::default();
+        self.stale = false;
+        self.note_held(now, fx);
+        self.jobs.go_on(now.mono, fx);
+        self.outbox.expire(now, &mut self.jobs, fx);
+        self.inbox.expire(now.wall, &mut self.jobs, fx);
+        self.outbox.offer(directory, now.mono, &mut self.jobs, &mut offers, fx);
+        self.inbox.hand_out(now, &mut self.jobs, fx);
+        let wall = [self.outbox.next_due(), self.inbox.next_due()].into_iter().flatten().min();
+        let due = wall.map(|at| now.mono + (at - now.wall).min(LOOK_AGAIN));
+        let held = self.held_at.filter(|_| self.inbox.subscriptions.values().any(|one| one.holder.is_some()));
+        let others = [due, self.outbox.next_exchange(), self.inbox.next_hand_out(), held, self.jobs.again_at];
+        self.wake = others.into_iter().flatten().min();
+        offers
+    }
+
+    /// Writes down once a day which subscriptions are held.
+    fn note_held(&mut self, now: Now, fx: &mut Effects) {
+        if self.held_at.is_some_and(|at| at > now.mono) {
+            return;
+        }
+        self.held_at = Some(now.mono + NOTED);
+        let held = self.inbox.subscriptions.iter().filter(|(_, one)| one.holder.is_some());
+        let changes: Vec<_> = held.filter_map(|(name, one)| one.write(name, now.wall)).collect();
+        if !changes.is_empty() {
+            self.jobs.note(changes, fx);
+        }
+    }
+
+    pub(crate) fn next_timeout(&self) -> Option<Mono> {
+        self.wake
+    }
+
+    // Queries.
+
+    /// The durable subscriptions of this node, held or not.
+    pub(crate) fn durables(&self) -> Vec<Durable> {
+        let all = self.inbox.subscriptions.iter();
+        all.map(|(name, one)| Durable { name: name.to_string(), pattern: one.pattern.to_string() }).collect()
+    }
+
+    /// Their names.
+    pub(crate) fn names(&self) -> BTreeSet<Arc<str>> {
+        self.inbox.subscriptions.keys().cloned().collect()
+    }
+
+    /// How much is owed to others, was received, is not delivered, and was damaged.
+    pub(crate) fn counts(&self) -> [usize; 4] {
+        let damaged = usize::try_from(self.damaged).unwrap_or(usize::MAX);
+        [self.outbox.entries.len(), self.inbox.len(), self.notices.len(), damaged]
+    }
+}

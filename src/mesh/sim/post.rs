@@ -1,0 +1,330 @@
+//! Guaranteed messages, while nodes crash at any moment, networks part, offers are lost and repeated, and clocks differ.
+//!
+//! I1 to I7 are the promises: nothing ends with neither an acknowledgement nor a notice (1), nobody starts after a message's
+//! time and what clocks may differ by (2), first hand-overs are in order (3), nothing acknowledged is handed over again (4), an
+//! outbox empties (5), all of that through crashes (6), and what is out at a handler is bounded (7).
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use bytes::Bytes;
+
+use super::for_seeds;
+use super::scenarios::{LOSSY, everybody_knows_everybody};
+use super::world::{MILLI, SECOND, World};
+use crate::mesh::event::{Answer, Command, HolderId, Ticket};
+use crate::mesh::postman::notices::Notice;
+use crate::mesh::postman::store::{Store as _, Table};
+use crate::mesh::postman::{PostAnswer, PostCommand, Posting, WINDOW};
+use crate::mesh::time::{Span, Wall};
+use crate::wire::letter::Letter;
+use crate::{Headers, MessageId};
+
+/// As far as two clocks may differ.
+const SKEW: u64 = 5 * SECOND;
+/// The longest time to live, and how long after it everything is decided.
+const TTL: u64 = 60 * SECOND;
+/// When all is calm, and everybody is there, messages get to their recipients in that time.
+const SETTLED: u64 = 20 * SECOND;
+
+/// A message that was given to a node.
+#[derive(Debug)]
+struct Posted {
+    by: usize,
+    topic: &'static str,
+    /// By the sender's clock.
+    expires: Wall,
+    recipients: Vec<Arc<str>>,
+}
+
+/// What a handler has in hand.
+#[derive(Debug)]
+struct InHand {
+    node: usize,
+    incarnation: u64,
+    number: u64,
+    id: MessageId,
+    name: &'static str,
+    until: u64,
+}
+
+/// Who holds a durable subscription.
+#[derive(Debug)]
+struct Held {
+    node: usize,
+    pattern: &'static str,
+    /// Of which start of the node.
+    incarnation: u64,
+    holder: HolderId,
+}
+
+/// The world, and what is known from outside of guaranteed messages.
+struct Post {
+    world: World,
+    posted: BTreeMap<MessageId, Posted>,
+    /// Who waits to hear that a message is on disk.
+    asked: Vec<(usize, Ticket, MessageId)>,
+    accepted: BTreeSet<MessageId>,
+    /// Who holds what, by name.
+    holders: BTreeMap<&'static str, Held>,
+    in_hand: Vec<InHand>,
+    /// Acknowledgements that handlers gave, and those of which they were told that they are on disk.
+    acks: BTreeSet<(&'static str, MessageId)>,
+    acking: Vec<(usize, u64, Ticket, &'static str, MessageId)>,
+    acked: BTreeSet<(&'static str, MessageId)>,
+    /// The first hand-overs of each recipient, sender and topic.
+    first: BTreeMap<(&'static str, usize, &'static str), Vec<u64>>,
+    handed: BTreeSet<(&'static str, MessageId)>,
+    noticed: BTreeMap<(Arc<str>, MessageId), Wall>,
+    next: u64,
+}
+
+impl Post {
+    fn new(seed: u64, nodes: usize) -> Self {
+        let mut world = World::new(seed, LOSSY);
+        let all: Vec<usize> = (0..nodes).map(|_| world.start(false)).collect();
+        for node in &all {
+            world.nodes[*node].slow = world.random.between(0, SKEW - SECOND);
+            world.introduce(*node, &all);
+        }
+        assert!(world.run_until(20 * SECOND, everybody_knows_everybody));
+        Self {
+            world,
+            posted: BTreeMap::new(),
+            asked: Vec::new(),
+            accepted: BTreeSet::new(),
+            holders: BTreeMap::new(),
+            in_hand: Vec::new(),
+            acks: BTreeSet::new(),
+            acking: Vec::new(),
+            acked: BTreeSet::new(),
+            first: BTreeMap::new(),
+            handed: BTreeSet::new(),
+            noticed: BTreeMap::new(),
+            next: 1,
+        }
+    }
+
+    fn wall(&self, node: usize) -> Wall {
+        self.world.clock_of(node).wall
+    }
+
+    /// What a node's clock showed then.
+    fn wall_at(&self, node: usize, then: u64) -> Wall {
+        Wall(self.wall(node).0 - (self.world.now - then))
+    }
+
+    fn hold(&mut self, node: usize, name: &'static str, pattern: &'static str) {
+        let holder = HolderId(self.next);
+        self.next += 1;
+        let command = PostCommand::Hold { holder, name: name.into(), pattern: pattern.into() };
+        self.world.command(node, Command::Post(command));
+        let incarnation = self.world.nodes[node].incarnation;
+        self.holders.insert(name, Held { node, pattern, incarnation, holder });
+    }
+
+    fn publish(&mut self, by: usize, topic: &'static str, ttl: u64, to: &[&'static str]) {
+        let id = MessageId { start: [9; 8], counter: self.next };
+        self.next += 1;
+        let now = self.wall(by);
+        let expires = now + Span(ttl);
+        let letter = Letter {
+            id,
+            topic: topic.to_owned(),
+            content_type: String::new(),
+            headers: Headers::default(),
+            time: now.0,
+            expires: expires.0,
+            payload: Bytes::new(),
+        };
+        let sealed = letter.seal().expect("sealed");
+        let to = to.iter().map(|name| Arc::from(*name)).collect();
+        let posting = Posting { id, topic: topic.into(), expires, sealed, to };
+        let ticket = self.world.command(by, Command::Post(PostCommand::Accept(posting)));
+        self.posted.insert(id, Posted { by, topic, expires, recipients: Vec::new() });
+        self.asked.push((by, ticket, id));
+    }
+
+    fn kill(&mut self, node: usize) {
+        self.answers();
+        self.notices(node);
+        self.world.kill(node);
+        self.asked.retain(|(by, ..)| *by != node);
+        self.acking.retain(|(at, ..)| *at != node);
+        self.in_hand.retain(|one| one.node != node);
+        self.world.nodes[node].handed.clear();
+    }
+
+    fn restart(&mut self, node: usize) {
+        let slow = self.world.nodes[node].slow;
+        self.world.restart_late(node, slow);
+        let all: Vec<usize> = (0..self.world.nodes.len()).collect();
+        self.world.introduce(node, &all);
+        let mine: Vec<_> =
+            self.holders.iter().filter(|(_, one)| one.node == node).map(|(name, one)| (*name, one.pattern)).collect();
+        mine.into_iter().for_each(|(name, pattern)| self.hold(node, name, pattern));
+    }
+
+    /// What is answered to those who wait.
+    fn answers(&mut self) {
+        for (by, ticket, id) in std::mem::take(&mut self.asked) {
+            match self.world.nodes[by].answers.get(&ticket) {
+                None => self.asked.push((by, ticket, id)),
+                Some(Answer::Post(PostAnswer::Accepted { recipients })) => {
+                    self.accepted.insert(id);
+                    self.posted.get_mut(&id).expect("it was posted").recipients.clone_from(recipients);
+                }
+                Some(Answer::Post(PostAnswer::Nobody)) => {}
+                Some(other) => panic!("{other:?}"),
+            }
+        }
+        for (node, incarnation, ticket, name, id) in std::mem::take(&mut self.acking) {
+            match self.world.nodes[node].answers.get(&ticket) {
+                None => self.acking.push((node, incarnation, ticket, name, id)),
+                Some(Answer::Post(PostAnswer::Done)) => drop(self.acked.insert((name, id))),
+                Some(Answer::Post(PostAnswer::Late)) => {}
+                Some(other) => panic!("{other:?}"),
+            }
+        }
+    }
+
+    /// The notices on a node's disk.
+    fn notices(&mut self, node: usize) {
+        let disk = &mut self.world.nodes[node].disk;
+        for key in disk.keys(Table::Notices).expect("in memory") {
+            let row = disk.read(&key).expect("in memory").expect("it is there");
+            let notice = Notice::read(&key, &row).expect("a notice");
+            let before = self.noticed.insert((notice.recipient, notice.id), notice.at);
+            assert!(before.is_none_or(|before| before == notice.at), "two notices of {}", notice.id);
+        }
+    }
+
+    /// Letters that are handed over now, to handlers that take their time.
+    fn hand_over(&mut self) {
+        for node in 0..self.world.nodes.len() {
+            for (holder, handed) in std::mem::take(&mut self.world.nodes[node].handed) {
+                let incarnation = self.world.nodes[node].incarnation;
+                let of = |one: &Held| (one.node, one.incarnation, one.holder) == (node, incarnation, holder);
+                let name = *self.holders.iter().find(|(_, one)| of(one)).expect("a holder").0;
+                let letter = Letter::open(&handed.sealed).expect("whole");
+                let (id, number) = (letter.id, handed.number);
+                let posted = &self.posted[&id];
+                if self.wall(node).0 >= letter.expires {
+                    // As the api does in the reader's task.
+                    self.world.command(node, Command::Post(PostCommand::GiveBack { number, after: None }));
+                    continue;
+                }
+                assert!(self.wall(posted.by) < posted.expires + Span(SKEW), "I2: {id} started too late");
+                let noticed = self.noticed.contains_key(&(name.into(), id));
+                assert!(!noticed, "I2: {id} started after its notice");
+                assert!(!self.acked.contains(&(name, id)), "I4: {id} was acknowledged");
+                let out = self.in_hand.iter().any(|one| one.name == name && one.id == id);
+                assert!(!out, "I4: {id} is out already");
+                if self.handed.insert((name, id)) {
+                    self.first.entry((name, posted.by, posted.topic)).or_default().push(id.counter);
+                } else {
+                    assert!(handed.again, "{id} was handed over before");
+                }
+                let until = self.world.now + self.world.random.between(0, 400 * MILLI);
+                self.in_hand.push(InHand { node, incarnation, number, id, name, until });
+                assert!(self.in_hand.iter().filter(|one| one.name == name).count() <= WINDOW, "I7");
+            }
+        }
+    }
+
+    /// Handlers that are done say so, or give up.
+    fn handle(&mut self, reliably: bool) {
+        let now = self.world.now;
+        let done: Vec<InHand> = self.in_hand.extract_if(.., |one| one.until <= now).collect();
+        for InHand { node, incarnation, number, id, name, .. } in done {
+            let fails = !reliably && self.world.random.chance(30);
+            if fails {
+                let after = self.world.random.chance(50).then(|| Span(self.world.random.between(0, 2 * SECOND)));
+                self.world.command(node, Command::Post(PostCommand::GiveBack { number, after }));
+            } else {
+                let ticket = self.world.command(node, Command::Post(PostCommand::Acknowledge { number }));
+                self.acks.insert((name, id));
+                self.acking.push((node, incarnation, ticket, name, id));
+            }
+        }
+    }
+
+    /// Lets time pass.
+    fn run(&mut self, span: u64, reliably: bool) {
+        let until = self.world.now + span;
+        while self.world.now < until {
+            self.world.run(10 * MILLI);
+            self.answers();
+            (0..self.world.nodes.len()).for_each(|node| self.notices(node));
+            self.hand_over();
+            self.handle(reliably);
+        }
+    }
+
+    /// All is decided, and since then nothing happened that could have kept a message from its recipient.
+    fn check(&mut self, calm: u64) {
+        for node in 0..self.world.nodes.len() {
+            let outbox = self.world.nodes[node].mesh.status().tables.outbox;
+            assert_eq!(outbox, 0, "I5: node {node} owes something still");
+        }
+        for id in &self.accepted {
+            for name in &self.posted[id].recipients {
+                let noticed = self.noticed.contains_key(&(Arc::clone(name), *id));
+                let acknowledged = self.acks.iter().any(|(of, acked)| **of == **name && acked == id);
+                assert!(noticed || acknowledged, "I1: {id} was lost for {name}");
+                let left = self.posted[id].expires - self.wall_at(self.posted[id].by, calm);
+                let in_time = self.holders.contains_key(&**name) && left > Span(SETTLED);
+                assert!(!in_time || acknowledged && !noticed, "{id} had {left:?} to get to {name}, and did not");
+            }
+        }
+        for (of, counters) in &self.first {
+            assert!(counters.is_sorted(), "I3: {of:?}: {counters:?}");
+        }
+    }
+}
+
+#[test]
+fn what_was_accepted_is_acknowledged_or_told_of_whatever_crashes() {
+    for_seeds("what_was_accepted_is_acknowledged_or_told_of_whatever_crashes", 10, |seed| {
+        let mut post = Post::new(seed, 4);
+        post.hold(0, "billing", "orders.>");
+        post.hold(1, "audit", ">");
+        post.run(2 * SECOND, true);
+        let mut sides = [0; 4];
+        for _ in 0..30 {
+            match post.world.random.below(6) {
+                0 => {
+                    let node = post.world.random.below(4);
+                    if post.world.nodes[node].up { post.kill(node) } else { post.restart(node) }
+                }
+                1 => {
+                    sides[post.world.random.below(4)] ^= 1;
+                    post.world.part(&sides);
+                }
+                2 => {
+                    let (one, other) = (post.world.random.below(4), post.world.random.below(4));
+                    post.world.break_link(one, other);
+                }
+                _ => {}
+            }
+            for _ in 0..post.world.random.below(8) {
+                let by = post.world.random.below(4);
+                let ttl = post.world.random.between(500 * MILLI, TTL);
+                let topic = ["orders.new", "orders.paid", "other"][post.world.random.below(3)];
+                let to: &[&'static str] = if post.world.random.chance(10) { &["never"] } else { &[] };
+                if post.world.nodes[by].up {
+                    post.publish(by, topic, ttl, to);
+                }
+            }
+            let span = post.world.random.between(MILLI, 2 * SECOND);
+            post.run(span, false);
+        }
+        post.world.part(&[0; 4]);
+        let down: Vec<usize> = (0..4).filter(|node| !post.world.nodes[*node].up).collect();
+        down.into_iter().for_each(|node| post.restart(node));
+        let calm = post.world.now;
+        post.run(TTL + 2 * SKEW, true);
+        assert!(!post.accepted.is_empty());
+        post.check(calm);
+    });
+}
