@@ -4,6 +4,7 @@
 //! What is written on a lane, and when, [`Outbox`] decides; what comes is told to the mesh. Here is only the way there: a
 //! table of the lanes that stand, and the behaviour that opens them. Must not: know what a record is for.
 
+mod came;
 mod handler;
 
 use std::collections::{BTreeMap, HashMap, VecDeque};

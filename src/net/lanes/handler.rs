@@ -17,6 +17,7 @@ use libp2p::{PeerId, StreamProtocol};
 use tokio::time::Sleep;
 use tracing::{debug, error};
 
+use super::came::{Came, alone};
 use super::{Desk, Room};
 use crate::MeshId;
 use crate::mesh::checked;
@@ -34,9 +35,6 @@ const PROTOCOL: StreamProtocol = StreamProtocol::new("/pombo/lane/1");
 /// subscribers stand still goes on reading, and is merely granted nothing.
 const STUCK: Duration = Duration::from_secs(4);
 
-/// Bytes that are read at once, of short records, and the fewest that there is always room for.
-const READ: usize = 32 * 1024;
-const LEAST: usize = 4 * 1024;
 /// Records are gathered up to so many bytes before they are written. One of bulk at most: what is urgent waits for no more.
 const WRITE: usize = 16 * 1024;
 /// So many bytes are read at a time, if there is more: what came is dealt with before it goes on, and the driver has its
@@ -177,9 +175,9 @@ impl Handler {
                 Poll::Ready(Ok(0)) => return Err(std::io::Error::from(std::io::ErrorKind::WriteZero).into()),
                 Poll::Ready(Ok(written)) => {
                     if is_rest {
-                        self.rest.advance(written)
+                        self.rest.advance(written);
                     } else {
-                        self.out.advance(written)
+                        self.out.advance(written);
                     }
                     (self.unflushed, self.stuck) = (true, None);
                 }
@@ -242,7 +240,7 @@ impl Handler {
 
     fn open(&mut self, record: Record, records: &mut Vec<Read>) -> Result<(), Ended> {
         match record {
-            Record::Frame { since, frame } => match Frame::open_from(self.ends.peer, frame) {
+            Record::Frame { since, frame } => match Frame::open_from(self.ends.peer, alone(frame)) {
                 Ok(frame) => records.push(Read::Frame { since, frame: Arc::new(frame) }),
                 Err(error) if error.is_of_later_version() => {
                     debug!(peer = %self.ends.peer, %error, "a frame is skipped");
@@ -271,43 +269,6 @@ impl Handler {
             }
         }
         Ok(())
-    }
-}
-
-/// What came and is no whole record yet, with room behind it for what comes next: records are read to where they stay.
-#[derive(Debug, Default)]
-struct Came {
-    bytes: BytesMut,
-    /// So many of them came.
-    filled: usize,
-}
-
-impl Came {
-    /// Where to read to. Enough for the rest of the record that has begun, and for some short ones at least.
-    fn room(&mut self) -> &mut [u8] {
-        let missing = Record::missing(&self.bytes[..self.filled]);
-        let room = self.bytes.len() - self.filled;
-        if room < missing.max(LEAST) {
-            self.bytes.truncate(self.filled);
-            self.bytes.resize(self.filled + missing.max(READ), 0);
-        }
-        &mut self.bytes[self.filled..]
-    }
-
-    /// So much was read to there.
-    fn add(&mut self, read: usize) {
-        self.filled += read;
-    }
-
-    /// The next record, if it is whole.
-    fn take(&mut self) -> Result<Option<Record>, LaneError> {
-        let mut came = self.bytes.split_to(self.filled);
-        let record = Record::take(&mut came);
-        self.filled = came.len();
-        // Next to each other in memory, so nothing is moved.
-        came.unsplit(std::mem::take(&mut self.bytes));
-        self.bytes = came;
-        record
     }
 }
 
