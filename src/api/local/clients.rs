@@ -12,7 +12,7 @@ use futures::future::BoxFuture;
 use futures::stream::FuturesUnordered;
 use futures::{FutureExt, StreamExt};
 use tokio::sync::{oneshot, watch};
-use tokio::time::{Instant, timeout};
+use tokio::time::{Instant, timeout, timeout_at};
 use tracing::debug;
 
 use super::GREETING;
@@ -30,6 +30,9 @@ use crate::wire::rpc::{Call, Reply, ReplyStatus};
 
 /// So many bytes are written at once, where there are as many.
 const PAGE: usize = 64 * 1024;
+
+/// Who has just begun to serve is waited for so long.
+const LOOK_AROUND: Duration = Duration::from_millis(250);
 
 /// A connection, and the node that works for it.
 pub(super) struct Client {
@@ -301,14 +304,8 @@ async fn publish(node: &Node, post: Post) -> FromNode {
 }
 
 async fn ask(node: &Node, to: Option<String>, call: Call) -> io::Result<FromNode> {
-    let Call { service, timeout, content_type, headers, body, .. } = call;
-    let service = RawService::parse(&service).map_err(io::Error::other)?;
-    let mut ask = node.request(service, &body).headers(headers).content_type(&content_type);
-    if let Some(to) = to {
-        ask = ask.to(to);
-    }
-    let left = settled(node, Duration::from_millis(timeout)).await;
-    let (from, reply) = match ask.timeout(left).await {
+    let timeout = settled(node, Duration::from_millis(call.timeout)).await;
+    let (from, reply) = match ask_those_who_come(node, to, call, timeout).await? {
         Ok(answer) => {
             let (from, content_type, headers) =
                 (answer.source(), answer.content_type().to_owned(), answer.headers().clone());
@@ -324,6 +321,31 @@ async fn ask(node: &Node, to: Option<String>, call: Call) -> io::Result<FromNode
     };
     let from = NodeKey::of(&from).ok_or(io::ErrorKind::Unsupported)?;
     Ok(FromNode::Reply { from, reply })
+}
+
+/// Asks, and where nobody is known who serves it, which says that nothing was sent, asks again when somebody has come. A node of
+/// its own would have looked around first, and so heard of those who have just begun.
+async fn ask_those_who_come(
+    node: &Node,
+    to: Option<String>,
+    call: Call,
+    timeout: Duration,
+) -> io::Result<Result<crate::api::Reply<Bytes>, RequestError>> {
+    let Call { service, content_type, headers, body, .. } = call;
+    let service = RawService::parse(&service).map_err(io::Error::other)?;
+    let (mut events, started) = (node.events(), Instant::now());
+    loop {
+        let left = timeout.saturating_sub(started.elapsed());
+        let ask = node.request(service.clone(), &body).headers(headers.clone()).content_type(&content_type);
+        let ask = if let Some(to) = &to { ask.to(to) } else { ask };
+        let answer = ask.timeout(left).await;
+        let is_over = started.elapsed() >= LOOK_AROUND.min(timeout);
+        if is_over || !matches!(answer, Err(RequestError::Nobody { .. } | RequestError::NoNode { .. })) {
+            return Ok(answer);
+        }
+        // Time that is up ends the next round.
+        let _change = timeout_at(started + LOOK_AROUND, events.next()).await;
+    }
 }
 
 fn arrival(item: Result<Message<Bytes>, RecvError>) -> io::Result<FromNode> {
