@@ -31,8 +31,8 @@ use crate::wire::rpc::{Call, Reply, ReplyStatus};
 /// So many bytes are written at once, where there are as many.
 const PAGE: usize = 64 * 1024;
 
-/// Who has just begun to serve is waited for so long.
-const LOOK_AROUND: Duration = Duration::from_millis(250);
+/// Who has just begun to serve, and may have no link yet, is waited for so long.
+const LOOK_AROUND: Duration = Duration::from_millis(500);
 
 /// A connection, and the node that works for it.
 pub(super) struct Client {
@@ -323,8 +323,8 @@ async fn ask(node: &Node, to: Option<String>, call: Call) -> io::Result<FromNode
     Ok(FromNode::Reply { from, reply })
 }
 
-/// Asks, and where nobody is known who serves it, which says that nothing was sent, asks again when somebody has come. A node of
-/// its own would have looked around first, and so heard of those who have just begun.
+/// Asks, and where nobody can be asked, so that nothing was sent, asks again when something has changed. A node of its own would
+/// have looked around first, and so found those who have just begun.
 async fn ask_those_who_come(
     node: &Node,
     to: Option<String>,
@@ -340,7 +340,11 @@ async fn ask_those_who_come(
         let ask = if let Some(to) = &to { ask.to(to) } else { ask };
         let answer = ask.timeout(left).await;
         let is_over = started.elapsed() >= LOOK_AROUND.min(timeout);
-        if is_over || !matches!(answer, Err(RequestError::Nobody { .. } | RequestError::NoNode { .. })) {
+        let not_sent = matches!(
+            answer,
+            Err(RequestError::Nobody { .. } | RequestError::NoNode { .. } | RequestError::NotSent { .. })
+        );
+        if is_over || !not_sent {
             return Ok(answer);
         }
         // Time that is up ends the next round.
