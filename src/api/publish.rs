@@ -140,7 +140,8 @@ impl<'n> Publish<'n> {
     /// this returns, and goes to each of them until that one acknowledges it. What cannot be delivered in time is told of
     /// ([`Node::undelivered`]). [`Guaranteed`] has an example.
     ///
-    /// [`min_peers`](Self::min_peers) and [`timeout`](Self::timeout) mean nothing here.
+    /// [`min_peers`](Self::min_peers) and [`timeout`](Self::timeout) mean nothing here. A [`RunningNode`] refuses it with
+    /// [`PublishError::NoStore`].
     pub fn guaranteed(self) -> Guaranteed<'n> {
         let Self { by, topic, payload, content_type, headers, .. } = self;
         let node = match by {
