@@ -138,11 +138,14 @@ pub(crate) fn screen(text: &str) -> Vec<String> {
                 lines.resize(lines.len().max(row + 1), Vec::new());
             }
             '\x1b' => {
-                assert_eq!(characters.next(), Some('['), "{text:?}");
+                match characters.next() {
+                    // A sequence that has not come as a whole yet, here and below.
+                    None => break,
+                    Some(next) => assert_eq!(next, '[', "{text:?}"),
+                }
                 let parameters: String = characters.clone().take_while(|one| !one.is_ascii_alphabetic()).collect();
                 let command = characters.nth(parameters.chars().count());
                 match command {
-                    // A sequence that has not come as a whole yet.
                     None => break,
                     Some('A') => row = row.saturating_sub(parameters.parse().unwrap()),
                     Some('K') => lines[row].truncate(column),
@@ -172,4 +175,5 @@ fn a_window_shows_what_was_written_last() {
     assert_eq!(screen("waiting\r\x1b[Kdone\r\n"), ["done", ""]);
     assert_eq!(screen("\x1b[1mone\x1b[0m\r\ntwo\r\nthree\r\n\r\x1b[3Aeins\x1b[K\r\n\x1b[J"), ["eins", ""]);
     assert_eq!(screen("a\r\n\x1b["), ["a", ""]);
+    assert_eq!(screen("a\r\n\x1b"), ["a", ""]);
 }
