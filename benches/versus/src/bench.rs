@@ -24,6 +24,11 @@ pub(crate) enum Measure {
     Latency,
     /// So many requests under way.
     Requests { in_flight: usize },
+    /// Guaranteed messages with bodies of that size, from so many who each wait until theirs is confirmed, to one who
+    /// acknowledges them.
+    Guaranteed { size: usize, publishers: usize },
+    /// The time until a single one of 128 bytes is confirmed.
+    Confirmation,
 }
 
 const ALL: [Measure; 7] = [
@@ -36,6 +41,16 @@ const ALL: [Measure; 7] = [
     Measure::Requests { in_flight: 1 },
 ];
 
+const GUARANTEED: [Measure; 7] = [
+    Measure::Guaranteed { size: 128, publishers: 1 },
+    Measure::Guaranteed { size: 128, publishers: 16 },
+    Measure::Guaranteed { size: 128, publishers: 256 },
+    Measure::Guaranteed { size: 1024, publishers: 1 },
+    Measure::Guaranteed { size: 1024, publishers: 16 },
+    Measure::Guaranteed { size: 1024, publishers: 256 },
+    Measure::Confirmation,
+];
+
 /// What is to be done.
 #[derive(Debug)]
 pub(crate) struct Plan {
@@ -46,12 +61,19 @@ pub(crate) struct Plan {
 }
 
 impl Plan {
-    pub(crate) fn new(quick: bool, rounds: u32, only: &[System]) -> Self {
+    pub(crate) fn new(quick: bool, rounds: u32, only: &[System], guaranteed: bool) -> Self {
         let all = <System as clap::ValueEnum>::value_variants().iter().copied().filter(|system| system.is_built());
+        let all =
+            all.filter(|system| if guaranteed { system.guarantees() } else { system.publishes() || system.asks() });
         let wanted = |system: &System| only.is_empty() || *system == System::Pombo || only.contains(system);
-        let quickly = |measure: &Measure| !matches!(measure, Measure::Throughput { size: 1024.., .. });
+        let quickly = |measure: &Measure| {
+            !matches!(measure, Measure::Throughput { size: 1024.., .. } | Measure::Guaranteed { size: 1024.., .. })
+        };
         Self {
-            measures: ALL.into_iter().filter(|measure| !quick || quickly(measure)).collect(),
+            measures: if guaranteed { GUARANTEED } else { ALL }
+                .into_iter()
+                .filter(|measure| !quick || quickly(measure))
+                .collect(),
             systems: all.filter(wanted).collect(),
             rounds: if quick { 1 } else { rounds },
             duration: if quick { Duration::from_millis(700) } else { Duration::from_millis(1500) },
@@ -132,6 +154,18 @@ impl Bench {
                 Some(self.traffic(system, size, None, subscribers).await)
             }
             Measure::Latency if system.publishes() => Some(self.traffic(system, 128, Some(1_000), 1).await),
+            Measure::Guaranteed { size, publishers } if system.guarantees() && system != System::Fsync => {
+                Some(self.guaranteed(system, size, publishers).await.map(|(heard, called, memory)| {
+                    let lost = called.answered.saturating_sub(heard.received) as f64 / called.answered.max(1) as f64;
+                    let cpu = (called.cpu + heard.cpu) as f64 / 1e3 / heard.received.max(1) as f64;
+                    Reading { value: heard.rate, p99: None, lost, disordered: 0, cpu, memory }
+                }))
+            }
+            Measure::Confirmation if system == System::Fsync => Some(self.synced().await),
+            Measure::Confirmation if system.guarantees() => {
+                Some(self.guaranteed(system, 128, 1).await.map(|(_, called, memory)| requests(1, called, memory)))
+            }
+            Measure::Guaranteed { .. } | Measure::Confirmation => None,
             Measure::Requests { .. } | Measure::Throughput { .. } | Measure::Latency => None,
         }
     }
@@ -146,7 +180,8 @@ impl Bench {
             None => (0..ports).map(|_| brokers::free_port()).collect::<Result<_>>()?,
         };
         let scratch = self.scratch.path().to_owned();
-        let spec = Spec { system, role: Role::Subscriber, load, ports, index: 0, in_flight: 0, scratch };
+        let spec =
+            Spec { system, role: Role::Subscriber, load, guaranteed: false, ports, index: 0, in_flight: 0, scratch };
         Ok((spec, broker.map(|(_, pid)| pid)))
     }
 
@@ -210,6 +245,47 @@ impl Bench {
                 memory.extend(broker.map(|pid| clock::peak_memory(&pid.to_string())));
                 Ok(requests(in_flight, called, memory))
             }
+            other => Err(client.unexpected(&other)),
+        }
+    }
+
+    /// What the subscriber acknowledged, what was confirmed to the publishers, and the memory of all.
+    async fn guaranteed(
+        &mut self,
+        system: System,
+        size: usize,
+        publishers: usize,
+    ) -> Result<(Account, Called, Vec<Option<u64>>)> {
+        let load = Load { size, rate: None, duration: self.duration };
+        let (spec, broker) = self.spec(system, load, 1)?;
+        let spec = Spec { guaranteed: true, ..spec };
+        let mut subscriber = Process::start(&spec)?;
+        subscriber.ready().await?;
+        let mut client = Process::start(&Spec { role: Role::Client, in_flight: publishers, ..spec })?;
+        client.ready().await?;
+        client.tell("go").await?;
+        let (called, peak) = match client.said(self.duration + TAIL).await? {
+            Said::Called(called, peak) => (called, peak),
+            other => return Err(client.unexpected(&other)),
+        };
+        match subscriber.said_or_stopped(TAIL).await? {
+            Said::Heard(account, other) => {
+                let broker = broker.map(|pid| clock::peak_memory(&pid.to_string()));
+                Ok((account, called, [peak, other].into_iter().chain(broker).collect()))
+            }
+            other => Err(subscriber.unexpected(&other)),
+        }
+    }
+
+    /// The time that the disk takes.
+    async fn synced(&mut self) -> Result<Reading> {
+        let load = Load { size: 128, rate: None, duration: self.duration };
+        let (spec, _) = self.spec(System::Fsync, load, 1)?;
+        let mut client = Process::start(&Spec { role: Role::Client, in_flight: 1, guaranteed: true, ..spec })?;
+        client.ready().await?;
+        client.tell("go").await?;
+        match client.said(self.duration + TAIL).await? {
+            Said::Called(called, peak) => Ok(requests(1, called, vec![peak])),
             other => Err(client.unexpected(&other)),
         }
     }

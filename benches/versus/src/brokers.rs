@@ -33,7 +33,8 @@ struct Broker {
 impl Brokers {
     /// The port of a system's broker, and its process, if it has one.
     pub(crate) fn of(&mut self, system: System, scratch: &Path) -> Result<Option<(u16, u32)>> {
-        if !matches!(system, System::Nats | System::Mosquitto | System::Rabbitmq) {
+        let streams = matches!(system, System::Jetstream | System::JetstreamSynced);
+        if !streams && !matches!(system, System::Nats | System::Mosquitto | System::Rabbitmq) {
             return Ok(None);
         }
         if let Some(broker) = self.0.get(&system) {
@@ -69,6 +70,17 @@ fn start(system: System, scratch: &Path) -> Result<Broker> {
     std::fs::create_dir_all(&directory)?;
     let mut command = match system {
         System::Nats => dying_with_this("nats-server", &["-a", "127.0.0.1", "-p", &port.to_string()]),
+        System::Jetstream | System::JetstreamSynced => {
+            let path = directory.join("nats.conf");
+            let store = directory.join("streams");
+            let sync = if system == System::JetstreamSynced { "sync_interval: always" } else { "" };
+            let settings = format!(
+                "listen: 127.0.0.1:{port}\njetstream {{\n store_dir: {:?}\n {sync}\n}}\n",
+                store.display().to_string()
+            );
+            std::fs::write(&path, settings)?;
+            dying_with_this("nats-server", &["-c", &path.display().to_string()])
+        }
         System::Mosquitto => {
             let path = directory.join("mosquitto.conf");
             let settings = format!(

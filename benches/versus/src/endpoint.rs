@@ -19,6 +19,8 @@ pub(crate) struct Spec {
     pub(crate) system: System,
     pub(crate) role: Role,
     pub(crate) load: Load,
+    /// Messages are on disk before they are confirmed, and acknowledged.
+    pub(crate) guaranteed: bool,
     /// Of the server or broker; where each subscriber listens for itself, there is one for each.
     pub(crate) ports: Vec<u16>,
     /// Which of the subscribers this is.
@@ -98,13 +100,21 @@ pub(crate) fn run(spec: &str) -> Result<()> {
         match spec.role {
             Role::Publisher(subscribers) => systems::publish(&spec, subscribers, &Gate(gate)).await,
             Role::Subscriber => {
-                systems::subscribe(&spec, sink.clone()).await?;
+                if spec.guaranteed {
+                    systems::consume(&spec, &sink).await?;
+                } else {
+                    systems::subscribe(&spec, sink.clone()).await?;
+                }
                 heard(&sink);
                 Ok(())
             }
             Role::Server => systems::serve(&spec).await,
             Role::Client => {
-                let called = systems::call(&spec, &Gate(gate)).await?;
+                let called = if spec.guaranteed {
+                    systems::commit(&spec, &Gate(gate)).await?
+                } else {
+                    systems::call(&spec, &Gate(gate)).await?
+                };
                 say(&Said::Called(called, clock::peak_memory("self")));
                 Ok(())
             }

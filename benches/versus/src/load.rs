@@ -30,6 +30,11 @@ impl Parcel {
         bincode::serde::encode_to_vec(self, standard()).unwrap_or_default()
     }
 
+    /// What is published when all others are, so many.
+    pub(crate) fn end(sent: u64) -> Self {
+        Self { sequence: END, stamp: sent, body: Vec::new() }
+    }
+
     /// None if it is none.
     pub(crate) fn decode(payload: &[u8]) -> Option<Self> {
         bincode::serde::decode_from_slice(payload, standard()).ok().map(|(parcel, _)| parcel)
@@ -99,7 +104,7 @@ impl Source {
 
     /// What is published when all others are, more than once where messages may be lost.
     pub(crate) fn end(&self) -> Parcel {
-        Parcel { sequence: END, stamp: self.next, body: Vec::new() }
+        Parcel::end(self.next)
     }
 
     pub(crate) fn sent(&self) -> Sent {
@@ -175,6 +180,15 @@ impl Sink {
         false
     }
 
+    /// One came and was acknowledged, in whatever order. Whether it was the last.
+    pub(crate) fn count(&self, parcel: &Parcel) -> bool {
+        if parcel.sequence == END {
+            return true;
+        }
+        self.heard().count();
+        false
+    }
+
     pub(crate) fn account(&self) -> Account {
         let heard = self.heard();
         let (count, first) = heard.first.unwrap_or(heard.last);
@@ -207,17 +221,28 @@ impl Heard {
             return;
         }
         let now = clock::now();
+        if self.time(now) && self.load.is_timed(parcel.sequence) {
+            self.latency.saturating_record(now.saturating_sub(parcel.stamp).max(1));
+        }
+    }
+
+    fn count(&mut self) {
+        self.received += 1;
+        self.time(clock::now());
+    }
+
+    /// Notes when so many had come. Whether it is warm by now.
+    fn time(&mut self, now: u64) -> bool {
         if self.begun.is_none() {
             self.begun = Some(now);
             self.cpu = clock::cpu();
         }
-        if self.begun.is_some_and(|begun| now >= begun + WARM_UP) {
+        let warm = self.begun.is_some_and(|begun| now >= begun + WARM_UP);
+        if warm {
             self.first.get_or_insert((self.received, now));
             self.last = (self.received, now);
-            if self.load.is_timed(parcel.sequence) {
-                self.latency.saturating_record(now.saturating_sub(parcel.stamp).max(1));
-            }
         }
+        warm
     }
 }
 

@@ -26,8 +26,11 @@ struct Cli {
     /// How many rounds
     #[arg(long, value_name = "N", default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..=100))]
     rounds: u32,
+    /// Guaranteed messages instead: on disk before they are confirmed, and until they are acknowledged (needs --features store)
+    #[arg(long)]
+    guaranteed: bool,
     /// Fail if pombo has become slower against what it is made of (a minute; needs --features raw)
-    #[arg(long, conflicts_with_all = ["quick", "rounds", "only"])]
+    #[arg(long, conflicts_with_all = ["quick", "rounds", "only", "guaranteed"])]
     guard: bool,
     /// Only these beside pombo, separated by commas
     #[arg(long, value_name = "SYSTEMS", value_enum, value_delimiter = ',')]
@@ -58,6 +61,12 @@ enum System {
     Zeromq,
     Mosquitto,
     Rabbitmq,
+    /// NATS with streams on disk, which are synced every two minutes.
+    Jetstream,
+    /// The same, and each message is synced before it is confirmed.
+    JetstreamSynced,
+    /// What the disk does by itself: one message is appended and synced.
+    Fsync,
     /// What pombo is made of, bare.
     Libp2pStream,
     Libp2pRequestResponse,
@@ -77,6 +86,9 @@ impl System {
             Self::Zeromq => "ZeroMQ",
             Self::Mosquitto => "Mosquitto, QoS 0",
             Self::Rabbitmq => "RabbitMQ",
+            Self::Jetstream => "NATS JetStream, synced every 2 minutes",
+            Self::JetstreamSynced => "NATS JetStream, synced always",
+            Self::Fsync => "one fsync",
             Self::Libp2pStream => "libp2p stream",
             Self::Libp2pRequestResponse => "libp2p request-response",
         }
@@ -84,14 +96,15 @@ impl System {
 
     fn is_encrypted(self) -> bool {
         let plain = matches!(self, Self::Nats | Self::ZenohTcp | Self::Grpc | Self::Http1);
-        !plain && !matches!(self, Self::Zeromq | Self::Mosquitto | Self::Rabbitmq)
+        let brokers = matches!(self, Self::Mosquitto | Self::Rabbitmq | Self::Jetstream | Self::JetstreamSynced);
+        !plain && !brokers && !matches!(self, Self::Zeromq | Self::Fsync)
     }
 
     /// Whether it is compiled in.
     fn is_built(self) -> bool {
         match self {
-            Self::Pombo | Self::PomboGossip => true,
-            Self::Nats => cfg!(feature = "nats"),
+            Self::Pombo | Self::PomboGossip | Self::Fsync => true,
+            Self::Nats | Self::Jetstream | Self::JetstreamSynced => cfg!(feature = "nats"),
             Self::ZenohTcp | Self::ZenohTls => cfg!(feature = "zenoh"),
             Self::Grpc | Self::GrpcTls => cfg!(feature = "grpc"),
             Self::Http1 => cfg!(feature = "http"),
@@ -104,11 +117,17 @@ impl System {
 
     fn publishes(self) -> bool {
         !matches!(self, Self::Grpc | Self::GrpcTls | Self::Http1 | Self::Libp2pRequestResponse)
+            && !matches!(self, Self::Jetstream | Self::JetstreamSynced | Self::Fsync)
     }
 
     fn asks(self) -> bool {
         let raw = matches!(self, Self::Libp2pStream | Self::Libp2pRequestResponse);
         raw || matches!(self, Self::Pombo | Self::Nats | Self::Grpc | Self::GrpcTls | Self::Http1)
+    }
+
+    /// Whether it can put a message on disk before it confirms it.
+    fn guarantees(self) -> bool {
+        matches!(self, Self::Pombo | Self::Rabbitmq | Self::Jetstream | Self::JetstreamSynced | Self::Fsync)
     }
 
     /// Whether subscribers connect to the publisher.
@@ -122,7 +141,10 @@ fn main() -> ExitCode {
     let done = match &cli.endpoint {
         Some(Endpoint::Endpoint { spec }) => endpoint::run(spec),
         None if cli.guard => guard::run(),
-        None => bench::run(&bench::Plan::new(cli.quick, cli.rounds, &cli.only)),
+        None if cli.guaranteed && !cfg!(feature = "store") => {
+            Err("this was built without guaranteed messages: build it with --features store".into())
+        }
+        None => bench::run(&bench::Plan::new(cli.quick, cli.rounds, &cli.only, cli.guaranteed)),
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,

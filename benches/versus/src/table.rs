@@ -54,12 +54,18 @@ impl Measure {
             }
             Self::Latency => "Publish, 1 to 1, 128 B, 1,000 a second: latency in µs, p50".to_owned(),
             Self::Requests { in_flight: 1 } => "Request, 128 B each way, 1 in flight: latency in µs, p50".to_owned(),
+            Self::Guaranteed { size, publishers } => {
+                let publishers =
+                    if publishers == 1 { "1 publisher".to_owned() } else { format!("{publishers} publishers") };
+                format!("Guaranteed, {publishers}, {}: messages/s until acknowledged", bytes(size))
+            }
+            Self::Confirmation => "Guaranteed, 1 publisher, 128 B: time until it is confirmed in µs, p50".to_owned(),
             Self::Requests { in_flight } => format!("Request, 128 B each way, {in_flight} in flight: requests/s"),
         }
     }
 
     pub(crate) fn is_latency(self) -> bool {
-        matches!(self, Self::Latency | Self::Requests { in_flight: 1 })
+        matches!(self, Self::Latency | Self::Confirmation | Self::Requests { in_flight: 1 })
     }
 }
 

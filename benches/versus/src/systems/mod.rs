@@ -1,10 +1,13 @@
 //! The systems. Each publishes and subscribes, or serves and asks, as its own documentation has it for many small messages,
 //! with flow control that blocks wherever it has one.
 
+mod disk;
 #[cfg(feature = "grpc")]
 mod grpc;
 #[cfg(feature = "http")]
 mod http;
+#[cfg(feature = "nats")]
+mod jetstream;
 #[cfg(feature = "mosquitto")]
 mod mosquitto;
 #[cfg(feature = "nats")]
@@ -102,6 +105,33 @@ pub(crate) async fn call(spec: &Spec, gate: &Gate) -> Result<Called> {
         #[cfg(feature = "raw")]
         System::Libp2pRequestResponse => raw::request_response::call(spec, gate).await,
         other => Err(format!("{} does not ask", other.name()).into()),
+    }
+}
+
+/// Publishes guaranteed messages, and returns when all are confirmed, and one that says that there are no more.
+pub(crate) async fn commit(spec: &Spec, gate: &Gate) -> Result<Called> {
+    match spec.system {
+        #[cfg(feature = "store")]
+        System::Pombo => pombo::commit(spec, gate).await,
+        #[cfg(feature = "nats")]
+        System::Jetstream | System::JetstreamSynced => jetstream::commit(spec, gate).await,
+        #[cfg(feature = "rabbitmq")]
+        System::Rabbitmq => rabbitmq::commit(spec, gate).await,
+        System::Fsync => disk::commit(spec, gate).await,
+        other => Err(format!("{} does not guarantee", other.name()).into()),
+    }
+}
+
+/// Acknowledges guaranteed messages, and returns when the last has come.
+pub(crate) async fn consume(spec: &Spec, sink: &Sink) -> Result<()> {
+    match spec.system {
+        #[cfg(feature = "store")]
+        System::Pombo => pombo::consume(spec, sink).await,
+        #[cfg(feature = "nats")]
+        System::Jetstream | System::JetstreamSynced => jetstream::consume(spec, sink).await,
+        #[cfg(feature = "rabbitmq")]
+        System::Rabbitmq => rabbitmq::consume(spec, sink).await,
+        other => Err(format!("{} does not guarantee", other.name()).into()),
     }
 }
 

@@ -31,7 +31,8 @@ async fn node(spec: &Spec, name: &str, listens: bool) -> Result<Node> {
         peers,
         mdns: false,
         local: false,
-        key: Some(directory.join(format!("{name}.key"))),
+        // A node with a key file has no store.
+        key: (!spec.guaranteed).then(|| directory.join(format!("{name}.key"))),
         data_dir: Some(directory.join("data")),
         ..Config::default()
     };
@@ -93,4 +94,55 @@ pub(super) async fn call(spec: &Spec, gate: &Gate) -> Result<Called> {
         async move { node.request(service, &question).await.ok().map(Reply::into_payload) }
     };
     Ok(ask(spec.load, spec.in_flight, once).await)
+}
+
+/// Whom guaranteed messages go to.
+#[cfg(feature = "store")]
+const NAMED: &str = "versus";
+/// How many acknowledgements may be under way.
+#[cfg(feature = "store")]
+const WINDOW: usize = 1_000;
+
+#[cfg(feature = "store")]
+pub(super) async fn commit(spec: &Spec, gate: &Gate) -> Result<Called> {
+    let node = node(spec, "publisher", false).await?;
+    let topic = Topic::<Parcel>::parse(NAME)?;
+    while node.status().await?.peers.is_empty() {
+        tokio::time::sleep(PAUSE).await;
+    }
+    gate.pass()?;
+    let publish = move |parcel: Parcel| {
+        let (node, topic) = (node.clone(), topic.clone());
+        async move { node.publish(topic, &parcel).guaranteed().to([NAMED]).await.ok().map(|_| parcel) }
+    };
+    let called = ask(spec.load, spec.in_flight, publish.clone()).await;
+    publish(Parcel::end(called.answered)).await.ok_or("the last message was not accepted")?;
+    // It delivers for as long as it is there.
+    tokio::spawn(async move {
+        let _node = publish;
+        std::future::pending::<()>().await;
+    });
+    Ok(called)
+}
+
+#[cfg(feature = "store")]
+pub(super) async fn consume(spec: &Spec, sink: &Sink) -> Result<()> {
+    let node = node(spec, "subscriber-0", true).await?;
+    let messages = node.subscribe(Topic::<Parcel>::parse(NAME)?).durable(NAMED).await?;
+    say(&Said::Ready);
+    // Each is counted when its acknowledgement is on disk.
+    let acknowledged = messages.map(|message| async move {
+        let message = message?;
+        let (sequence, stamp) = (message.sequence, message.stamp);
+        message.ack().await?;
+        Ok::<_, Box<dyn std::error::Error + Send + Sync>>(Parcel { sequence, stamp, body: Vec::new() })
+    });
+    let mut acknowledged = std::pin::pin!(acknowledged.buffered(WINDOW));
+    while let Some(parcel) = acknowledged.next().await {
+        if sink.count(&parcel?) {
+            break;
+        }
+    }
+    heard(sink);
+    std::future::pending().await
 }
