@@ -322,6 +322,8 @@ pub(crate) enum Output {
     Store {
         id: JobId,
         job: Job,
+        /// Nobody waits for it: it may be written when something else is, a moment later.
+        can_wait: bool,
     },
     /// Hand a letter to whoever holds a durable subscription.
     HandOut {

@@ -19,12 +19,12 @@ use crate::error::Closed;
 use crate::mesh::Mesh;
 use crate::mesh::dispatch::Lanes as _;
 use crate::mesh::event::{
-    Answer, CallId, Command, Delivery, Event, HolderId, InboundId, IncomingCall, Input, JobId, LaneId, Output,
-    ProviderId, RpcId, SubscriberId, Ticket, Unsigned,
+    Answer, CallId, Command, Delivery, Event, HolderId, InboundId, IncomingCall, Input, LaneId, Output, ProviderId,
+    RpcId, SubscriberId, Ticket, Unsigned,
 };
 use crate::mesh::postman::PostCommand;
 use crate::mesh::postman::inbox::Handed;
-use crate::mesh::postman::store::{Job, StoreError};
+use crate::mesh::postman::store::StoreError;
 use crate::mesh::routes::Routes;
 use crate::mesh::time::{Mono, Now};
 use crate::net::clock::Clock;
@@ -34,6 +34,7 @@ use crate::net::mailbox::{Fill, Mailbox, Progress};
 use crate::net::press::Press;
 use crate::net::rpc::Answering;
 use crate::net::silence::Silence;
+use crate::net::store::Errand;
 use crate::wire::rpc::Response;
 
 mod exchange;
@@ -85,7 +86,7 @@ pub(crate) struct State {
     pub(crate) events: broadcast::Sender<Event>,
     pub(crate) unsigned: mpsc::Sender<Unsigned>,
     /// The store, if there is one.
-    pub(crate) jobs: Option<mpsc::Sender<(JobId, Job)>>,
+    pub(crate) jobs: Option<mpsc::Sender<Errand>>,
     pub(crate) silence: Silence,
     pub(crate) desks: Desks,
     pub(crate) work: VecDeque<Work>,
@@ -306,7 +307,7 @@ impl State {
             Output::Deliver { subscriber, delivery } => return self.deliver(subscriber, delivery),
             Output::Serve { provider, call } => self.serve(provider, call),
             Output::Stop { call } => self.stop(call),
-            Output::Store { id, job } => return self.store(id, job),
+            Output::Store { id, job, can_wait } => return self.store(Errand { id, job, can_wait }),
             Output::HandOut { holder, handed } => return self.hand_out(holder, handed),
             // What libp2p knows belongs to it.
             Output::Answer { answer: Answer::Status(_), .. } => self.work.push_back(Work::Do(output)),
@@ -365,12 +366,13 @@ impl State {
     }
 
     /// Gives a job to the store.
-    fn store(&mut self, id: JobId, job: Job) -> Option<Input> {
+    fn store(&mut self, errand: Errand) -> Option<Input> {
+        let id = errand.id;
         let Some(jobs) = &self.jobs else {
             let error = StoreError::Failed("there is none".to_owned());
             return Some(Input::Stored { id, result: Err(error) });
         };
-        let refused = jobs.try_send((id, job)).err()?;
+        let refused = jobs.try_send(errand).err()?;
         let error = match refused {
             mpsc::error::TrySendError::Full(_) => StoreError::Full("too much is being written".to_owned()),
             mpsc::error::TrySendError::Closed(_) => StoreError::Failed("it has ended".to_owned()),

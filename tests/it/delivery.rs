@@ -207,14 +207,14 @@ async fn a_flipped_bit_costs_the_message_that_it_hits_and_its_sender_is_told() {
     for (part, number) in [(2, 0), (1, 1)] {
         let (row, mut value): (i64, Vec<u8>) = database
             .query_row(
-                "SELECT rowid, value FROM rows WHERE part = ?1 ORDER BY key LIMIT 1 OFFSET ?2",
+                "SELECT id, value FROM numbered WHERE id >> 48 = ?1 ORDER BY id LIMIT 1 OFFSET ?2",
                 [part, number],
                 |row| Ok((row.get(0)?, row.get(1)?)),
             )
             .unwrap();
         let middle = value.len() / 2;
         value[middle] ^= 4;
-        database.execute("UPDATE rows SET value = ?1 WHERE rowid = ?2", rusqlite::params![value, row]).unwrap();
+        database.execute("UPDATE numbered SET value = ?1 WHERE id = ?2", rusqlite::params![value, row]).unwrap();
     }
     drop(database);
 

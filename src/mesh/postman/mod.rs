@@ -127,11 +127,12 @@ impl Jobs {
     fn begin(&mut self, job: Job, purpose: Purpose, fx: &mut Effects) {
         let id = JobId(self.next);
         self.next += 1;
+        let can_wait = matches!(purpose, Purpose::Noted { .. });
         self.open.insert(id, purpose);
-        fx.push(Output::Store { id, job });
+        fx.push(Output::Store { id, job, can_wait });
     }
 
-    /// Writes something down on which nothing hangs. Rows that are deleted do not come back, so that may be done later, too.
+    /// Writes something down on which nothing hangs, a moment later. Rows that are deleted do not come back, so that may be done later, too.
     fn note(&mut self, changes: Vec<Change>, fx: &mut Effects) {
         let deletes = changes.iter().filter(|change| matches!(change, Change::Delete(_))).cloned().collect();
         self.begin(Job { changes, reads: Vec::new() }, Purpose::Noted { deletes }, fx);

@@ -1,7 +1,7 @@
 //! What has to outlive the process, as rows: the vocabulary of the store, which is somebody else's to keep.
 //!
-//! A row is a key and bytes in a table. What is written in one job is there as a whole or not at all, and jobs take effect in
-//! the order in which they were given.
+//! A row is a key and bytes in a table. What is written in one job is there as a whole or not at all, and jobs that write take
+//! effect in the order in which they were given. One that only reads may overtake those for which nobody waits.
 
 use bytes::Bytes;
 
@@ -20,6 +20,16 @@ pub(crate) enum Table {
     Received = 5,
     /// The letters of what came and was not acknowledged.
     Inbox = 6,
+}
+
+impl Table {
+    /// Whether all keys are numbers ([`Key::number`]).
+    pub(crate) fn is_numbered(self) -> bool {
+        match self {
+            Self::Accepted | Self::Letters | Self::Received | Self::Inbox => true,
+            Self::Notices | Self::Durables => false,
+        }
+    }
 }
 
 /// Which row.

@@ -530,7 +530,7 @@ impl World {
                     self.later(Happening::ReplyOf { node: me, call: call.id, body: call.body });
                 }
             }
-            Output::Store { id, job } => {
+            Output::Store { id, job, .. } => {
                 if self.nodes[me].jobs.is_empty() {
                     let incarnation = self.nodes[me].incarnation;
                     self.later(Happening::Sync { node: me, incarnation });

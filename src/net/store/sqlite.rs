@@ -10,7 +10,8 @@ use std::path::Path;
 use std::time::Duration;
 
 use bytes::Bytes;
-use rusqlite::{Connection, ErrorCode, OptionalExtension, params};
+use rusqlite::types::ToSqlOutput;
+use rusqlite::{Connection, ErrorCode, OptionalExtension, ToSql, params};
 use tracing::error;
 
 use super::OpenError;
@@ -21,9 +22,12 @@ const APPLICATION: u32 = u32::from_be_bytes(*b"pmbo");
 /// What the tables look like. Each step of `MIGRATIONS` leads to the next.
 const VERSION: u32 = 1;
 const MIGRATIONS: [&str; 1] = ["
-    CREATE TABLE rows (part INTEGER NOT NULL, key BLOB NOT NULL, value BLOB NOT NULL, sum BLOB NOT NULL, PRIMARY KEY (part, key));
-    CREATE TABLE damaged (part, key, value, sum);
+    CREATE TABLE numbered (id INTEGER PRIMARY KEY, value BLOB NOT NULL, sum BLOB NOT NULL);
+    CREATE TABLE named (id BLOB PRIMARY KEY, value BLOB NOT NULL, sum BLOB NOT NULL) WITHOUT ROWID;
+    CREATE TABLE damaged (id, value, sum);
 "];
+/// The id of a row with a number is its table's, shifted by this, and the number: SQLite keeps those in one tree.
+const NUMBERS: u32 = 48;
 /// A process that is just ending may hold the file for a moment.
 const PATIENCE: Duration = Duration::from_secs(5);
 
@@ -112,39 +116,61 @@ impl Sqlite {
         }
         match change {
             Change::Put(key, value) => {
-                let put = "INSERT OR REPLACE INTO rows (part, key, value, sum) VALUES (?1, ?2, ?3, ?4)";
-                let row = params![key.table as u8, &key.key[..], &value[..], &sum(key, value)[..]];
+                let put = match Id::of(key) {
+                    Id::Number(_) => "INSERT OR REPLACE INTO numbered (id, value, sum) VALUES (?1, ?2, ?3)",
+                    Id::Name(_) => "INSERT OR REPLACE INTO named (id, value, sum) VALUES (?1, ?2, ?3)",
+                };
+                let row = params![Id::of(key), &value[..], &sum(key, value)[..]];
                 self.connection.prepare_cached(put)?.execute(row)?;
             }
-            Change::Delete(key) => {
-                let delete = "DELETE FROM rows WHERE part = ?1 AND key = ?2";
-                self.connection.prepare_cached(delete)?.execute(params![key.table as u8, &key.key[..]])?;
-            }
+            Change::Delete(key) => self.delete(key)?,
         }
         Ok(())
     }
 
+    fn delete(&self, key: &Key) -> rusqlite::Result<()> {
+        let delete = match Id::of(key) {
+            Id::Number(_) => "DELETE FROM numbered WHERE id = ?1",
+            Id::Name(_) => "DELETE FROM named WHERE id = ?1",
+        };
+        self.connection.prepare_cached(delete)?.execute([Id::of(key)]).map(drop)
+    }
+
     fn get(&mut self, key: &Key) -> rusqlite::Result<Option<Bytes>> {
-        let select = "SELECT value, sum FROM rows WHERE part = ?1 AND key = ?2";
-        let parts = params![key.table as u8, &key.key[..]];
+        let select = match Id::of(key) {
+            Id::Number(_) => "SELECT value, sum FROM numbered WHERE id = ?1",
+            Id::Name(_) => "SELECT value, sum FROM named WHERE id = ?1",
+        };
         let row = |row: &rusqlite::Row<'_>| Ok((row.get::<_, Vec<u8>>(0)?, row.get::<_, Vec<u8>>(1)?));
-        let found = self.connection.prepare_cached(select)?.query_row(parts, row).optional()?;
+        let found = self.connection.prepare_cached(select)?.query_row([Id::of(key)], row).optional()?;
         let Some((value, checksum)) = found else { return Ok(None) };
         if sum(key, &value)[..] == checksum[..] {
             return Ok(Some(value.into()));
         }
         error!(table = ?key.table, "a row of the store is damaged: it is put aside, in its table `damaged`");
         self.damaged += 1;
-        let aside = "INSERT INTO damaged SELECT part, key, value, sum FROM rows WHERE part = ?1 AND key = ?2";
-        self.connection.execute(aside, parts)?;
-        self.connection.execute("DELETE FROM rows WHERE part = ?1 AND key = ?2", parts)?;
+        let aside = "INSERT INTO damaged (id, value, sum) VALUES (?1, ?2, ?3)";
+        self.connection.execute(aside, params![Id::of(key), value, checksum])?;
+        self.delete(key)?;
         Ok(None)
     }
 
     fn list(&mut self, table: Table) -> rusqlite::Result<Vec<Key>> {
-        let mut select = self.connection.prepare_cached("SELECT key FROM rows WHERE part = ?1 ORDER BY key")?;
-        let key = |row: &rusqlite::Row<'_>| Ok(Key { table, key: row.get::<_, Vec<u8>>(0)?.into() });
-        select.query_map(params![table as u8], key)?.collect()
+        let part = table as u8;
+        if table.is_numbered() {
+            let select = "SELECT id FROM numbered WHERE id >= ?1 AND id < ?2 ORDER BY id";
+            let [begin, end] = [part, part + 1].map(|part| i64::from(part) << NUMBERS);
+            let key = |row: &rusqlite::Row<'_>| {
+                Ok(Key::number(table, u64::try_from(row.get::<_, i64>(0)? - begin).unwrap_or_default()))
+            };
+            return self.connection.prepare_cached(select)?.query_map([begin, end], key)?.collect();
+        }
+        let select = "SELECT id FROM named WHERE id >= ?1 AND id < ?2 ORDER BY id";
+        let key = |row: &rusqlite::Row<'_>| {
+            let id: Vec<u8> = row.get(0)?;
+            Ok(Key { table, key: id.get(1..).unwrap_or_default().to_vec().into() })
+        };
+        self.connection.prepare_cached(select)?.query_map([[part], [part + 1]], key)?.collect()
     }
 }
 
@@ -178,6 +204,32 @@ impl Store for Sqlite {
 impl fmt::Debug for Sqlite {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Sqlite").field("failed", &self.failed).finish_non_exhaustive()
+    }
+}
+
+/// Where a row stands in the database.
+enum Id {
+    Number(i64),
+    Name(Vec<u8>),
+}
+
+impl Id {
+    fn of(key: &Key) -> Self {
+        let part = key.table as u8;
+        let number = key.to_number().filter(|number| key.table.is_numbered() && number >> NUMBERS == 0);
+        match number.and_then(|number| i64::try_from(number).ok()) {
+            Some(number) => Self::Number((i64::from(part) << NUMBERS) | number),
+            None => Self::Name([&[part], &key.key[..]].concat()),
+        }
+    }
+}
+
+impl ToSql for Id {
+    fn to_sql(&self) -> rusqlite::Result<ToSqlOutput<'_>> {
+        match self {
+            Self::Number(number) => number.to_sql(),
+            Self::Name(name) => name.to_sql(),
+        }
     }
 }
 
@@ -271,12 +323,13 @@ mod tests {
     fn a_damaged_row_is_put_aside_and_counted() {
         let dir = tempfile::tempdir().unwrap();
         let mut store = open(&dir);
-        for (number, column) in [(1, "value"), (2, "key"), (3, "sum")] {
+        for (number, damage) in [(1, "value = x'00'"), (2, "id = id + 4"), (3, "sum = x'00'")] {
             store.write(&put(number, b"letter")).unwrap();
             store.sync().unwrap();
-            let damage = format!("UPDATE rows SET {column} = x'00' WHERE key = ?1");
-            store.connection.execute(&damage, [&key(number).key[..]]).unwrap();
+            let damage = format!("UPDATE numbered SET {damage} WHERE id = ?1");
+            assert_eq!(store.connection.execute(&damage, [Id::of(&key(number))]).unwrap(), 1);
         }
+        assert_eq!(store.keys(Table::Letters).unwrap(), [key(1), key(3), key(6)]);
         for key in store.keys(Table::Letters).unwrap() {
             assert_eq!(store.read(&key).unwrap(), None);
         }
