@@ -118,7 +118,7 @@ struct Guest {
 
 impl Guest {
     /// Joins and leaves again and again, until the next report is due: what nodes keep of who was there once, such as the
-    /// 256 sessions that TLS would take up again, is full when the warm-up is over.
+    /// 256 sessions that TLS would take up again, fills sooner.
     fn hurry(&mut self) {
         let job = Job { report: Some(50), ..self.job.clone() };
         let until = Instant::now() + REPORT;
