@@ -181,6 +181,7 @@ impl Sink {
     }
 
     /// One came and was acknowledged, in whatever order. Whether it was the last.
+    #[cfg(any(feature = "nats", feature = "rabbitmq", feature = "store"))]
     pub(crate) fn count(&self, parcel: &Parcel) -> bool {
         if parcel.sequence == END {
             return true;
@@ -226,6 +227,7 @@ impl Heard {
         }
     }
 
+    #[cfg(any(feature = "nats", feature = "rabbitmq", feature = "store"))]
     fn count(&mut self) {
         self.received += 1;
         self.time(clock::now());
