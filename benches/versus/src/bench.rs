@@ -236,15 +236,19 @@ impl Bench {
         let (spec, broker) = self.spec(system, load, 1)?;
         let mut server = Process::start(&Spec { role: Role::Server, ..spec.clone() })?;
         server.ready().await?;
-        let mut client = Process::start(&Spec { role: Role::Client, in_flight, ..spec })?;
+        let (_client, called, peak) = self.client(Spec { in_flight, ..spec }).await?;
+        let mut memory = vec![peak, server.peak().await?];
+        memory.extend(broker.map(|pid| clock::peak_memory(&pid.to_string())));
+        Ok(requests(in_flight, called, memory))
+    }
+
+    /// Has a client do its work. It is still there then.
+    async fn client(&self, spec: Spec) -> Result<(Process, Called, Option<u64>)> {
+        let mut client = Process::start(&Spec { role: Role::Client, ..spec })?;
         client.ready().await?;
         client.tell("go").await?;
         match client.said(self.duration + TAIL).await? {
-            Said::Called(called, peak) => {
-                let mut memory = vec![peak, server.peak().await?];
-                memory.extend(broker.map(|pid| clock::peak_memory(&pid.to_string())));
-                Ok(requests(in_flight, called, memory))
-            }
+            Said::Called(called, peak) => Ok((client, called, peak)),
             other => Err(client.unexpected(&other)),
         }
     }
@@ -261,13 +265,7 @@ impl Bench {
         let spec = Spec { guaranteed: true, ..spec };
         let mut subscriber = Process::start(&spec)?;
         subscriber.ready().await?;
-        let mut client = Process::start(&Spec { role: Role::Client, in_flight: publishers, ..spec })?;
-        client.ready().await?;
-        client.tell("go").await?;
-        let (called, peak) = match client.said(self.duration + TAIL).await? {
-            Said::Called(called, peak) => (called, peak),
-            other => return Err(client.unexpected(&other)),
-        };
+        let (_client, called, peak) = self.client(Spec { in_flight: publishers, ..spec }).await?;
         match subscriber.said_or_stopped(TAIL).await? {
             Said::Heard(account, other) => {
                 let broker = broker.map(|pid| clock::peak_memory(&pid.to_string()));
@@ -281,13 +279,8 @@ impl Bench {
     async fn synced(&mut self) -> Result<Reading> {
         let load = Load { size: 128, rate: None, duration: self.duration };
         let (spec, _) = self.spec(System::Fsync, load, 1)?;
-        let mut client = Process::start(&Spec { role: Role::Client, in_flight: 1, guaranteed: true, ..spec })?;
-        client.ready().await?;
-        client.tell("go").await?;
-        match client.said(self.duration + TAIL).await? {
-            Said::Called(called, peak) => Ok(requests(1, called, vec![peak])),
-            other => Err(client.unexpected(&other)),
-        }
+        let (_client, called, peak) = self.client(Spec { in_flight: 1, guaranteed: true, ..spec }).await?;
+        Ok(requests(1, called, vec![peak]))
     }
 }
 

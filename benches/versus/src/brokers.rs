@@ -33,8 +33,8 @@ struct Broker {
 impl Brokers {
     /// The port of a system's broker, and its process, if it has one.
     pub(crate) fn of(&mut self, system: System, scratch: &Path) -> Result<Option<(u16, u32)>> {
-        let streams = matches!(system, System::Jetstream | System::JetstreamSynced);
-        if !streams && !matches!(system, System::Nats | System::Mosquitto | System::Rabbitmq) {
+        let nats = matches!(system, System::Nats | System::Jetstream | System::JetstreamSynced);
+        if !nats && !matches!(system, System::Mosquitto | System::Rabbitmq) {
             return Ok(None);
         }
         if let Some(broker) = self.0.get(&system) {
