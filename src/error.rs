@@ -256,6 +256,14 @@ pub enum PublishError {
         /// The time that was asked for.
         ttl: std::time::Duration,
     },
+    /// More recipients were named than a message can have.
+    #[error("{count} recipients were named, at most {limit} are allowed: publish it more than once")]
+    TooManyRecipients {
+        /// How many.
+        count: usize,
+        /// The limit.
+        limit: usize,
+    },
     /// No durable subscription is known that matches a guaranteed message, and none was named. Nothing was stored.
     #[error("no durable subscription to {topic} is known: name its recipients, or wait for them")]
     NoRecipient {
@@ -307,6 +315,7 @@ impl PublishError {
             | Self::Encode(_)
             | Self::Name(_)
             | Self::Ttl { .. }
+            | Self::TooManyRecipients { .. }
             | Self::OutboxFull { .. }
             | Self::Draining => Outcome::Rejected,
             Self::Nobody { .. } | Self::NoRecipient { .. } => Outcome::Nobody,

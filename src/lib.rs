@@ -8,9 +8,9 @@
 #[cfg(feature = "net")]
 pub use api::{
     Accepted, Ask, AskMany, Builder, Delivery, Discovery, Doctor, Drain, DrainError, Durable, Guaranteed, Identity,
-    Incoming, MeshInfo, Node, OfferError, Offered, Outbox, OutboxMessage, OutboxRecipient, Provider, ProviderError,
-    Publish, Published, Publisher, Refusal, Reply, Respond, RunningNode, Serve, ServeWith, Serving, Subscribe,
-    SubscribeDurable, Subscriber, Undelivered,
+    Incoming, MeshInfo, Node, Notices, OfferError, Offered, Outbox, OutboxMessage, OutboxRecipient, Provider,
+    ProviderError, Publish, Published, Publisher, Refusal, Reply, Respond, RunningNode, Serve, ServeWith, Serving,
+    Subscribe, SubscribeDurable, Subscriber, Undelivered, UndeliveredError,
 };
 /// Bytes that are cheap to clone: what [`RawTopic`] and its like carry.
 pub use bytes::Bytes;
@@ -20,6 +20,7 @@ pub use error::{AckError, Closed, Outcome, PublishError, RecvError, RequestError
 pub use libp2p_identity::PeerId;
 pub use mesh::event::{Event, FoundBy};
 pub use mesh::postman::notices::Reason;
+pub use mesh::postman::{DurableHere, DurableStatus};
 pub use mesh::status::{PeerStatus, Status, Tables};
 pub use message::{Headers, Message};
 pub use multiaddr::Multiaddr;

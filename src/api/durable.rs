@@ -13,7 +13,9 @@ use futures::Stream;
 use futures::future::BoxFuture;
 use tokio::sync::mpsc;
 
-use super::Node;
+use super::local::{By, Holding, Out, Verdicts};
+use super::subscribe::decoded;
+use super::{Node, RunningNode};
 use crate::error::{AckError, Closed, RecvError, SubscribeError};
 use crate::mesh::event::{Answer, Command, HolderId};
 use crate::mesh::postman::inbox::Handed;
@@ -30,7 +32,7 @@ use crate::wire::letter::Letter;
 /// [`Subscribe::durable`](crate::Subscribe::durable) has an example.
 #[must_use = "a subscription is set up only when this is awaited"]
 pub struct SubscribeDurable<T, E> {
-    node: Result<Node, SubscribeError>,
+    by: By<Node, RunningNode>,
     pattern: Pattern<T, E>,
     name: String,
     /// What was asked for that a durable subscription cannot have.
@@ -39,12 +41,12 @@ pub struct SubscribeDurable<T, E> {
 
 impl<T, E: Encoding<T>> SubscribeDurable<T, E> {
     pub(super) fn new(
-        node: Result<Node, SubscribeError>,
+        by: By<Node, RunningNode>,
         pattern: Pattern<T, E>,
         name: String,
         unfit: Option<&'static str>,
     ) -> Self {
-        Self { node, pattern, name, unfit }
+        Self { by, pattern, name, unfit }
     }
 
     async fn set_up(self) -> Result<Durable<T, E>, SubscribeError> {
@@ -52,24 +54,29 @@ impl<T, E: Encoding<T>> SubscribeDurable<T, E> {
             return Err(SubscribeError::Durable { reason: unfit.to_owned() });
         }
         check_name(&self.name)?;
-        let node = self.node?;
-        node.settled().await?;
-        let (registered, handed, answer) = node.handle.hold(self.name.into(), self.pattern.text()).await?;
-        match answer {
-            Answer::Done => Ok(Durable { registered, handed, types: PhantomData }),
-            Answer::Draining => Err(SubscribeError::Draining),
-            Answer::Post(PostAnswer::Held(reason) | PostAnswer::Failed(reason)) => {
-                Err(SubscribeError::Durable { reason })
-            }
-            Answer::Post(PostAnswer::NoStore(reason)) => Err(SubscribeError::NoStore { reason }),
-            Answer::TooMany { .. }
-            | Answer::Reply { .. }
-            | Answer::Failed(_)
-            | Answer::Providers(_)
-            | Answer::Confirmed(_)
-            | Answer::Status(_)
-            | Answer::Post(_) => Err(Closed.into()),
-        }
+        let source = match self.by {
+            By::Own(node) => own(&node, self.name.into(), self.pattern.text()).await?,
+            By::Running(node) => Source::Running(node.hold(self.name, &self.pattern.text()).await?),
+        };
+        Ok(Durable { source, types: PhantomData })
+    }
+}
+
+async fn own(node: &Node, name: Arc<str>, pattern: Arc<str>) -> Result<Source, SubscribeError> {
+    node.settled().await?;
+    let (registered, handed, answer) = node.handle.hold(name, pattern).await?;
+    match answer {
+        Answer::Done => Ok(Source::Own { registered, handed }),
+        Answer::Draining => Err(SubscribeError::Draining),
+        Answer::Post(PostAnswer::Held(reason) | PostAnswer::Failed(reason)) => Err(SubscribeError::Durable { reason }),
+        Answer::Post(PostAnswer::NoStore(reason)) => Err(SubscribeError::NoStore { reason }),
+        Answer::TooMany { .. }
+        | Answer::Reply { .. }
+        | Answer::Failed(_)
+        | Answer::Providers(_)
+        | Answer::Confirmed(_)
+        | Answer::Status(_)
+        | Answer::Post(_) => Err(Closed.into()),
     }
 }
 
@@ -93,9 +100,18 @@ impl<T, E> fmt::Debug for SubscribeDurable<T, E> {
 ///
 /// At most 64 messages are out at a time, and 4 MiB of them: who acknowledges none gets no more.
 pub struct Durable<T, E> {
-    registered: Registered<HolderId>,
-    handed: mpsc::Receiver<Handed>,
+    source: Source,
     types: PhantomData<fn() -> (T, E)>,
+}
+
+/// Where messages are handed out.
+enum Source {
+    Own {
+        registered: Registered<HolderId>,
+        handed: mpsc::Receiver<Handed>,
+    },
+    /// By a node that runs beside this process.
+    Running(Holding),
 }
 
 impl<T, E: Encoding<T>> Stream for Durable<T, E> {
@@ -103,8 +119,14 @@ impl<T, E: Encoding<T>> Stream for Durable<T, E> {
 
     fn poll_next(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Self::Item>> {
         loop {
-            let Some(handed) = ready!(self.handed.poll_recv(context)) else { return Poll::Ready(None) };
-            let receipt = Receipt { handle: Some(Arc::clone(&self.registered.handle)), number: handed.number };
+            let (registered, handed) = match &mut self.source {
+                Source::Own { registered, handed } => (registered, handed),
+                Source::Running(holding) => {
+                    return holding.poll_next(context).map(|out| out.map(|out| lent::<T, E>(out)));
+                }
+            };
+            let Some(handed) = ready!(handed.poll_recv(context)) else { return Poll::Ready(None) };
+            let receipt = Receipt { desk: Some(By::Own(Arc::clone(&registered.handle))), number: handed.number };
             // One that is not whole goes back with its receipt.
             let Ok(letter) = Letter::open(&handed.sealed) else { continue };
             // It may have waited here for longer than it had.
@@ -130,8 +152,19 @@ fn delivery<T, E: Encoding<T>>(handed: Handed, letter: Letter, receipt: Receipt)
 
 impl<T, E> fmt::Debug for Durable<T, E> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Durable").field("id", &self.registered.id).finish_non_exhaustive()
+        let id = match &self.source {
+            Source::Own { registered, .. } => Some(registered.id),
+            Source::Running(_) => None,
+        };
+        f.debug_struct("Durable").field("id", &id).finish_non_exhaustive()
     }
+}
+
+/// What a node hands out that runs beside this process.
+fn lent<T, E: Encoding<T>>(out: Out) -> Result<Delivery<T>, RecvError> {
+    let Out { number, again, message, verdicts } = out;
+    let receipt = Receipt { desk: Some(By::Running(verdicts)), number };
+    Ok(Delivery { message: decoded::<T, E>(message)?, again, receipt })
 }
 
 /// A message of a durable subscription, to be acknowledged. Dereferences to the [`Message`].
@@ -145,17 +178,21 @@ pub struct Delivery<T> {
 
 /// Gives a letter back when it is dropped.
 struct Receipt {
-    /// None when something was said of it.
-    handle: Option<Arc<Handle>>,
+    /// Where that is said. None when something was said of it.
+    desk: Option<By<Arc<Handle>, Verdicts>>,
     number: u64,
 }
 
 impl Receipt {
     fn give_back(&mut self, after: Option<Duration>) {
-        let back = PostCommand::GiveBack { number: self.number, after: after.map(Into::into) };
-        if let Some(handle) = self.handle.take() {
-            // A node that is gone has it on its disk.
-            let _gone = handle.tell(Command::Post(back));
+        match self.desk.take() {
+            Some(By::Own(handle)) => {
+                let back = PostCommand::GiveBack { number: self.number, after: after.map(Into::into) };
+                // A node that is gone has it on its disk.
+                let _gone = handle.tell(Command::Post(back));
+            }
+            Some(By::Running(verdicts)) => verdicts.give_back(self.number, after),
+            None => {}
         }
     }
 }
@@ -179,30 +216,36 @@ impl<T> Delivery<T> {
     /// If it could not be written, or the node is gone: then the message is handed out again. If its time has been over for
     /// so long that it is forgotten.
     pub async fn ack(mut self) -> Result<(), AckError> {
-        let Some(handle) = self.receipt.handle.clone() else { return Ok(()) };
-        let answer = handle.post(PostCommand::Acknowledge { number: self.receipt.number }).await?;
-        let said = match answer {
-            Some(PostAnswer::Done) => Ok(()),
-            Some(PostAnswer::Late) => Err(AckError::Late),
-            Some(PostAnswer::Failed(reason)) => Err(AckError::NotStored { reason }),
-            Some(
-                PostAnswer::Accepted { .. }
-                | PostAnswer::Nobody
-                | PostAnswer::NoStore(_)
-                | PostAnswer::Full { .. }
-                | PostAnswer::Held(_)
-                | PostAnswer::Notice { .. }
-                | PostAnswer::Outbox { .. },
-            )
-            | None => return Err(Closed.into()),
+        let number = self.receipt.number;
+        let said = match &self.receipt.desk {
+            None => return Ok(()),
+            Some(By::Running(verdicts)) => verdicts.acknowledge(number).await.ok_or(Closed)?,
+            Some(By::Own(handle)) => match handle.post(PostCommand::Acknowledge { number }).await? {
+                Some(PostAnswer::Done) => Ok(()),
+                Some(PostAnswer::Late) => Err(AckError::Late),
+                Some(PostAnswer::Failed(reason)) => Err(AckError::NotStored { reason }),
+                Some(_) | None => return Err(Closed.into()),
+            },
         };
-        self.receipt.handle = None;
+        self.receipt.desk = None;
         said
+    }
+
+    /// By which it is acknowledged at the node.
+    pub(super) fn number(&self) -> u64 {
+        self.receipt.number
     }
 
     /// It was not handled, and is handed out again after that time.
     pub fn nack(mut self, delay: Duration) {
         self.receipt.give_back(Some(delay));
+    }
+}
+
+impl Delivery<bytes::Bytes> {
+    /// The message, for a process that is to handle it.
+    pub(super) fn copy(&self) -> Message<bytes::Bytes> {
+        self.message.clone()
     }
 }
 

@@ -8,24 +8,24 @@ use std::time::Duration;
 use bytes::Bytes;
 use futures::future::BoxFuture;
 
-use super::Node;
+use super::local::{By, millis};
+use super::{Node, RunningNode};
 use crate::error::{Closed, PublishError};
 use crate::mesh::postman::{PostAnswer, PostCommand, Posting};
 use crate::mesh::time::{Span, Wall};
 use crate::message::Headers;
 use crate::net::clock::Clock;
+use crate::net::handle::Handle;
 use crate::payload::PayloadError;
 use crate::topic::{Name, check_name};
 use crate::wire::MessageId;
 use crate::wire::letter::Letter;
+use crate::wire::local::{Guarantee, MAX_NAMED, Post};
 
 /// How long a message is delivered for, unless a time is given.
 const TTL: Duration = Duration::from_secs(24 * 60 * 60);
 /// The longest that it may be: for so long nodes remember durable subscriptions that nobody holds.
 const MAX_TTL: Duration = Duration::from_secs(30 * 24 * 60 * 60);
-
-/// Why a [`RunningNode`](crate::RunningNode) neither takes guaranteed messages nor holds durable subscriptions.
-pub(super) const NOT_BESIDE: &str = "a node that runs beside this process does not lend it: use a node of this process";
 
 /// A message that is to be delivered for certain. Await it. Once that is dropped before it returns, the message may have been
 /// accepted or not.
@@ -54,7 +54,7 @@ pub struct Guaranteed<'n> {
 
 /// What is known of a message before it is.
 pub(super) struct Unsealed<'n> {
-    pub(super) node: Result<&'n Node, PublishError>,
+    pub(super) by: By<&'n Node, &'n RunningNode>,
     pub(super) topic: Name,
     pub(super) payload: Result<Bytes, PublishError>,
     pub(super) content_type: Arc<str>,
@@ -86,7 +86,7 @@ impl<'n> Guaranteed<'n> {
         self
     }
 
-    /// Delivers it to these durable subscriptions as well, whether or not this node has heard of them yet.
+    /// Delivers it to these durable subscriptions as well, 1,000 at most, whether or not this node has heard of them yet.
     pub fn to<N: Into<String>>(mut self, names: impl IntoIterator<Item = N>) -> Self {
         self.to.extend(names.into_iter().map(Into::into));
         self
@@ -94,46 +94,84 @@ impl<'n> Guaranteed<'n> {
 
     async fn send(self) -> Result<Accepted, PublishError> {
         let Self { draft, ttl, to } = self;
-        if ttl.is_zero() || ttl > MAX_TTL {
-            return Err(PublishError::Ttl { ttl });
+        check_ttl(ttl)?;
+        if to.len() > MAX_NAMED {
+            return Err(PublishError::TooManyRecipients { count: to.len(), limit: MAX_NAMED });
         }
         to.iter().try_for_each(|name| check_name(name))?;
-        let Unsealed { node, topic, payload, content_type, headers } = draft;
-        let (node, payload) = (node?, payload?);
+        let Unsealed { by, topic, payload, content_type, headers } = draft;
+        let payload = payload?;
+        let node = match by {
+            By::Own(node) => node,
+            By::Running(node) => {
+                let post = Post {
+                    topic: topic.as_str().to_owned(),
+                    content_type: content_type.to_string(),
+                    headers,
+                    min_peers: 0,
+                    timeout: 0,
+                    guarantee: Some(Guarantee { ttl: millis(ttl), to }),
+                    payload,
+                    extensions: Vec::new(),
+                };
+                return node.accept(post).await;
+            }
+        };
         // Who wants it is known only when the first look-around is over.
         node.settled().await?;
-        let (id, time) = (node.handle.letter_id(), Clock::wall());
-        let expires = time + Span::from(ttl);
-        let letter = Letter {
-            id,
-            topic: topic.as_str().to_owned(),
-            content_type: content_type.to_string(),
-            headers,
-            time: time.0,
-            expires: expires.0,
-            payload,
-        };
-        let sealed = letter.seal().map_err(|error| PublishError::Encode(PayloadError::new(error)))?;
-        let to = to.into_iter().map(Into::into).collect();
-        let posting = Posting { id, topic: topic.as_str().into(), expires: Wall(expires.0), sealed, to };
-        match node.handle.post(PostCommand::Accept(posting)).await? {
-            Some(PostAnswer::Accepted { recipients }) => {
-                Ok(Accepted { id, recipients: recipients.iter().map(|name| name.to_string()).collect() })
-            }
-            Some(PostAnswer::Nobody) => Err(PublishError::NoRecipient { topic: topic.as_str().to_owned() }),
-            Some(PostAnswer::NoStore(reason)) => Err(PublishError::NoStore { reason }),
-            Some(PostAnswer::Full { what, limit }) => Err(PublishError::OutboxFull { what, limit }),
-            Some(PostAnswer::Failed(reason)) => Err(PublishError::NotStored { reason }),
-            None => Err(PublishError::Draining),
-            Some(
-                PostAnswer::Done
-                | PostAnswer::Held(_)
-                | PostAnswer::Late
-                | PostAnswer::Notice { .. }
-                | PostAnswer::Outbox { .. },
-            ) => Err(Closed.into()),
-        }
+        let topic = topic.as_str().to_owned();
+        let content_type = content_type.to_string();
+        let letter = |id, time, expires| Letter { id, topic, content_type, headers, time, expires, payload };
+        let (posting, topic) = posting(&node.handle, ttl, to, letter)?;
+        let id = posting.id;
+        accepted(id, &topic, node.handle.post(PostCommand::Accept(posting)).await?)
     }
+}
+
+/// A letter made now, ready to be accepted, and its topic.
+pub(super) fn posting(
+    handle: &Handle,
+    ttl: Duration,
+    to: Vec<String>,
+    letter: impl FnOnce(MessageId, u64, u64) -> Letter,
+) -> Result<(Posting, String), PublishError> {
+    let (id, time) = (handle.letter_id(), Clock::wall());
+    let expires = time + Span::from(ttl);
+    let letter = letter(id, time.0, expires.0);
+    let sealed = letter.seal().map_err(|error| PublishError::Encode(PayloadError::new(error)))?;
+    let to = to.into_iter().map(Into::into).collect();
+    let posting = Posting { id, topic: letter.topic.as_str().into(), expires: Wall(expires.0), sealed, to };
+    Ok((posting, letter.topic))
+}
+
+/// What is answered to whoever wants a message accepted.
+pub(super) fn accepted(id: MessageId, topic: &str, answer: Option<PostAnswer>) -> Result<Accepted, PublishError> {
+    match answer {
+        Some(PostAnswer::Accepted { recipients }) => {
+            Ok(Accepted { id, recipients: recipients.iter().map(|name| name.to_string()).collect() })
+        }
+        Some(PostAnswer::Nobody) => Err(PublishError::NoRecipient { topic: topic.to_owned() }),
+        Some(PostAnswer::NoStore(reason)) => Err(PublishError::NoStore { reason }),
+        Some(PostAnswer::Full { what, limit }) => Err(PublishError::OutboxFull { what, limit }),
+        Some(PostAnswer::Failed(reason)) => Err(PublishError::NotStored { reason }),
+        None => Err(PublishError::Draining),
+        Some(
+            PostAnswer::Done
+            | PostAnswer::Held(_)
+            | PostAnswer::Late
+            | PostAnswer::Lost
+            | PostAnswer::Letter(_)
+            | PostAnswer::Notice { .. }
+            | PostAnswer::Notices { .. }
+            | PostAnswer::Durables(_)
+            | PostAnswer::Outbox { .. },
+        ) => Err(Closed.into()),
+    }
+}
+
+/// Whether a message can be delivered within that time.
+pub(super) fn check_ttl(ttl: Duration) -> Result<(), PublishError> {
+    if ttl.is_zero() || ttl > MAX_TTL { Err(PublishError::Ttl { ttl }) } else { Ok(()) }
 }
 
 impl<'n> IntoFuture for Guaranteed<'n> {

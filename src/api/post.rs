@@ -1,68 +1,25 @@
 //! What a node knows of its guaranteed messages: those that are under way, and those that were not delivered.
 
-use std::fmt;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use futures::{Stream, StreamExt, stream};
 
 use super::Node;
+use super::undelivered::Undelivered;
 use crate::error::{AckError, Closed};
-use crate::mesh::postman::notices::{Notice, Reason};
-use crate::mesh::postman::{PostAnswer, PostCommand, Waiting};
+use crate::mesh::postman::{DurableStatus, PostAnswer, PostCommand, Waiting};
 use crate::net::handle::Handle;
 use crate::wire::MessageId;
 
-/// That a guaranteed message was not delivered to a recipient, as far as its sender knows.
-///
-/// It is on disk until [`take`](Self::take) takes note of it: those that were not taken come again, in the next stream and
-/// after a restart.
+/// The guaranteed messages of a node that could not be delivered, at one moment.
+#[derive(Debug)]
 #[non_exhaustive]
-pub struct Undelivered {
-    /// The message.
-    pub id: MessageId,
-    /// Its topic.
-    pub topic: String,
-    /// Who did not get it, or did not confirm it: the name of a durable subscription.
-    pub recipient: String,
-    /// Why.
-    pub reason: Reason,
-    /// When it was given up, by this node's clock.
-    pub time: SystemTime,
-    serial: u64,
-    handle: Arc<Handle>,
-}
-
-impl Undelivered {
-    fn new(serial: u64, notice: Notice, handle: Arc<Handle>) -> Self {
-        let Notice { id, topic, recipient, reason, at, .. } = notice;
-        let time = UNIX_EPOCH + Duration::from_micros(at.0);
-        Self { id, topic: topic.to_string(), recipient: recipient.to_string(), reason, time, serial, handle }
-    }
-
-    /// Takes note of it: it does not come again. Returns when that is on disk.
-    ///
-    /// # Errors
-    ///
-    /// If it could not be written, or the node is gone: then it comes again.
-    pub async fn take(self) -> Result<(), AckError> {
-        match self.handle.post(PostCommand::TakeNotice { serial: self.serial }).await? {
-            Some(PostAnswer::Failed(reason)) => Err(AckError::NotStored { reason }),
-            Some(PostAnswer::Done) => Ok(()),
-            Some(_) | None => Err(Closed.into()),
-        }
-    }
-}
-
-impl fmt::Debug for Undelivered {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Undelivered")
-            .field("id", &self.id)
-            .field("topic", &self.topic)
-            .field("recipient", &self.recipient)
-            .field("reason", &self.reason)
-            .finish_non_exhaustive()
-    }
+pub struct Notices {
+    /// How many there are.
+    pub total: usize,
+    /// Those that became known first: 1,000 of them at most.
+    pub notices: Vec<Undelivered>,
 }
 
 /// The guaranteed messages that a node owes to others, at one moment.
@@ -102,7 +59,7 @@ pub struct OutboxRecipient {
 }
 
 impl OutboxMessage {
-    fn new(waiting: Waiting) -> Self {
+    pub(super) fn new(waiting: Waiting) -> Self {
         let recipient = |(name, stored): (Arc<str>, bool)| OutboxRecipient { name: name.to_string(), stored };
         Self {
             id: waiting.id,
@@ -133,12 +90,59 @@ impl Node {
         let next = |(handle, after): (Arc<Handle>, u64)| async move {
             match handle.post(PostCommand::NextNotice { after }).await {
                 Ok(Some(PostAnswer::Notice { serial, notice })) => {
-                    Some((Undelivered::new(serial, *notice, Arc::clone(&handle)), (handle, serial)))
+                    Some((Undelivered::new(*notice, Arc::clone(&handle)), (handle, serial)))
                 }
                 Ok(_) | Err(Closed) => None,
             }
         };
         stream::unfold(start, next).boxed()
+    }
+
+    /// The guaranteed messages of this node that could not be delivered, as [`undelivered`](Self::undelivered) would yield them, at
+    /// this moment.
+    ///
+    /// # Errors
+    ///
+    /// If the node is gone.
+    ///
+    /// ```
+    /// # async fn f(node: pombo::Node) -> Result<(), Box<dyn std::error::Error>> {
+    /// for undelivered in node.notices().await?.notices {
+    ///     println!("{}: {}", undelivered.id, undelivered.reason);
+    ///     undelivered.retry(std::time::Duration::from_secs(3600)).await?;
+    /// }
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub async fn notices(&self) -> Result<Notices, Closed> {
+        match self.handle.post(PostCommand::Notices).await? {
+            Some(PostAnswer::Notices { total, notices }) => {
+                let notice = |notice| Undelivered::new(notice, Arc::clone(&self.handle));
+                Ok(Notices { total, notices: notices.into_iter().map(notice).collect() })
+            }
+            Some(_) | None => Err(Closed),
+        }
+    }
+
+    /// The durable subscriptions of the mesh, each at every node that has it, as this node knows them. Sorted by name.
+    ///
+    /// # Errors
+    ///
+    /// If the node is gone.
+    ///
+    /// ```
+    /// # async fn f(node: pombo::Node) -> Result<(), pombo::Closed> {
+    /// for durable in node.durables().await? {
+    ///     println!("{} gets {} at {}", durable.name, durable.pattern, durable.node_name);
+    /// }
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub async fn durables(&self) -> Result<Vec<DurableStatus>, Closed> {
+        match self.handle.post(PostCommand::Durables).await? {
+            Some(PostAnswer::Durables(durables)) => Ok(durables),
+            Some(_) | None => Err(Closed),
+        }
     }
 
     /// What this node owes to others.

@@ -9,7 +9,7 @@ use bytes::Bytes;
 use futures::future::BoxFuture;
 use tokio::sync::watch;
 
-use super::guaranteed::{Guaranteed, NOT_BESIDE, Unsealed};
+use super::guaranteed::{Guaranteed, Unsealed};
 use super::local::{By, millis};
 use super::size::check;
 use super::{Node, RunningNode};
@@ -140,20 +140,19 @@ impl<'n> Publish<'n> {
     /// this returns, and goes to each of them until that one acknowledges it. What cannot be delivered in time is told of
     /// ([`Node::undelivered`]). [`Guaranteed`] has an example.
     ///
-    /// [`min_peers`](Self::min_peers) and [`timeout`](Self::timeout) mean nothing here. A [`RunningNode`] refuses it with
-    /// [`PublishError::NoStore`].
+    /// [`min_peers`](Self::min_peers) and [`timeout`](Self::timeout) mean nothing here. By a [`RunningNode`] it is on that node's
+    /// disk, and that node's to deliver.
     pub fn guaranteed(self) -> Guaranteed<'n> {
         let Self { by, topic, payload, content_type, headers, .. } = self;
-        let node = match by {
-            By::Own(node) => Ok(node),
-            By::Running(_) => Err(PublishError::NoStore { reason: NOT_BESIDE.to_owned() }),
+        let limit = match by {
+            By::Own(node) => node.about.limits.message,
+            By::Running(_) => Limits::default().message,
         };
         let payload = payload.map_err(PublishError::Encode).and_then(|payload| {
-            let limits = node.as_ref().map_or(Limits::default(), |node| node.about.limits.clone());
-            check(&payload, &headers, &content_type, limits.message)?;
+            check(&payload, &headers, &content_type, limit)?;
             Ok(payload)
         });
-        Guaranteed::new(Unsealed { node, topic, payload, content_type, headers })
+        Guaranteed::new(Unsealed { by, topic, payload, content_type, headers })
     }
 
     async fn send(self) -> Result<Published, PublishError> {
@@ -193,6 +192,7 @@ impl<'n> Publish<'n> {
             headers: self.headers,
             min_peers: u32::try_from(self.min_peers).unwrap_or(u32::MAX),
             timeout: millis(self.timeout),
+            guarantee: None,
             payload,
             extensions: Vec::new(),
         };

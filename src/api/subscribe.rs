@@ -13,7 +13,6 @@ use futures::future::BoxFuture;
 use futures::{Stream, StreamExt};
 
 use super::durable::SubscribeDurable;
-use super::guaranteed::NOT_BESIDE;
 use super::local::{Arrivals, By, millis};
 use super::unpack::Unpacker;
 use super::{Node, RunningNode};
@@ -119,11 +118,7 @@ impl<T, E: Encoding<T>> Subscribe<T, E> {
             (_, Some(_)) => Some("it cannot be in a group: leave out either"),
             (_, None) => Some("it has one pattern: use one that covers all of them, or several subscriptions"),
         };
-        let node = match self.by {
-            By::Own(node) => Ok(node),
-            By::Running(_) => Err(SubscribeError::NoStore { reason: NOT_BESIDE.to_owned() }),
-        };
-        SubscribeDurable::new(node, self.patterns.swap_remove(0), name.into(), unfit)
+        SubscribeDurable::new(self.by, self.patterns.swap_remove(0), name.into(), unfit)
     }
 
     async fn set_up(self) -> Result<Subscriber<T, E>, SubscribeError> {
@@ -281,7 +276,7 @@ impl<T, E: Encoding<T>> Stream for Subscriber<T, E> {
 }
 
 /// The message with its payload decoded.
-fn decoded<T, E: Encoding<T>>(message: Message<Bytes>) -> Result<Message<T>, RecvError> {
+pub(super) fn decoded<T, E: Encoding<T>>(message: Message<Bytes>) -> Result<Message<T>, RecvError> {
     let Message { origin, id, time, headers, payload } = message;
     match E::decode(&payload) {
         Ok(payload) => Ok(Message { origin, id, time, headers, payload }),

@@ -7,7 +7,10 @@ use clap::builder::FalseyValueParser;
 use clap::{ArgAction, Args, ColorChoice, Parser, Subcommand};
 use pombo::{DnsName, MeshChoice, Multiaddr, Outcome};
 
-use super::{bench, completions, config, doctor, id, listing, man, node, parse, publish, request, serve, sub, text};
+use super::{
+    bench, completions, config, doctor, id, listing, man, node, outbox, parse, publish, request, serve, sub,
+    subscriptions, text, undelivered,
+};
 
 /// A message bus with no server in the middle.
 ///
@@ -56,6 +59,15 @@ pub(super) enum Verb {
     /// List the services of the mesh
     #[command(after_help = "Examples:\n  pombo services\n  pombo services --watch\n  pombo services --json")]
     Services(listing::Args),
+    /// Deal with the guaranteed messages that could not be delivered
+    #[command(after_help = undelivered::EXAMPLES)]
+    Undelivered(undelivered::Args),
+    /// List or remove durable subscriptions
+    #[command(after_help = subscriptions::EXAMPLES)]
+    Subscriptions(subscriptions::Args),
+    /// Look at the guaranteed messages that are under way
+    #[command(after_help = outbox::EXAMPLES)]
+    Outbox(outbox::Args),
     /// Print who the node that these flags mean is, running or not
     #[command(after_help = id::EXAMPLES)]
     Id,

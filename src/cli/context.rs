@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use futures::future::{self, Either};
-use pombo::{Builder, Config, Identity, Node, Outcome, StartError};
+use pombo::{Builder, Config, Identity, Node, Outcome, RunningNode, StartError};
 
 use super::args::Common;
 use super::bus::Bus;
@@ -123,6 +123,27 @@ impl Context {
             Some(node) => Ok(Bus::Running(node)),
             None => self.node(builder).await.map(Bus::Own),
         }
+    }
+
+    /// The node that runs on this machine, for what only that can do.
+    pub(super) async fn running(&self) -> Result<RunningNode, Failure> {
+        if let Some(node) = self.short_lived().running().await {
+            return Ok(node);
+        }
+        let (common, flags) = (&self.common, self.common.mesh_flags());
+        let what = "this needs a node that runs on this machine, and none was found";
+        let failure =
+            Failure::new(Outcome::NoNode, what).hint(format!("start `pombo node{flags}` in another terminal"));
+        let is_of_its_own = common.name.is_some()
+            || common.key.is_some()
+            || common.no_local
+            || !(common.listen.is_empty() && common.peer.is_empty() && common.dns.is_empty());
+        if !is_of_its_own {
+            return Err(failure);
+        }
+        Err(failure.hint(
+            "leave out --name, --key, --listen, --peer, --dns and --no-local: they say how a node is to be started",
+        ))
     }
 
     /// A node, started.

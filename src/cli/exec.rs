@@ -1,4 +1,5 @@
-//! Runs the command of `pombo serve --exec` for one request: body in, answer out, and nothing of it left behind.
+//! Runs the command of `--exec`: of `pombo serve` for one request, body in, answer out; of `pombo sub` for one message, body in.
+//! Nothing of it is left behind.
 
 use std::ffi::OsStr;
 use std::io;
@@ -19,6 +20,25 @@ pub(super) struct Call<'a> {
     pub(super) source: &'a str,
     pub(super) headers: &'a Headers,
     pub(super) body: &'a Bytes,
+}
+
+/// Runs the command for a message, and returns why it has not handled it. It prints where this process does. Dropped before it is done,
+/// it kills the command.
+pub(super) async fn handle(
+    command: &OsStr,
+    told: &[(&str, &str)],
+    headers: &Headers,
+    body: &Bytes,
+) -> Result<(), String> {
+    let mut shell = shell(command, told, headers);
+    let mut child = shell.spawn().map_err(|error| format!("the command could not be started: {error}"))?;
+    let group = Group::of(&child);
+    if let Some(stdin) = child.stdin.take() {
+        feed(stdin, body).await;
+    }
+    let status = child.wait().await.map_err(|error| format!("the command failed: {error}"))?;
+    group.has_ended();
+    if status.success() { Ok(()) } else { Err(format!("the command failed: {status}")) }
 }
 
 /// The command's stdout, or why the request is refused. Dropped before it is done, it kills the command.
@@ -48,16 +68,19 @@ pub(super) async fn run(command: &OsStr, call: Call<'_>) -> Result<Bytes, String
 }
 
 fn spawn(command: &OsStr, call: Call<'_>) -> io::Result<Child> {
+    let told = [("POMBO_SERVICE", call.service), ("POMBO_SOURCE", call.source)];
+    shell(command, &told, call.headers).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn()
+}
+
+/// The shell with that command, which knows this, in a group of its own.
+fn shell(command: &OsStr, told: &[(&str, &str)], headers: &Headers) -> Command {
     let mut shell = Command::new("sh");
-    shell.arg("-c").arg(command);
-    shell.env("POMBO_SERVICE", call.service).env("POMBO_SOURCE", call.source);
-    for (name, value) in call.headers.iter() {
-        shell.env(variable(name), value);
-    }
-    shell.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).kill_on_drop(true);
+    shell.arg("-c").arg(command).envs(told.iter().copied());
+    shell.envs(headers.iter().map(|(name, value)| (variable(name), value)));
+    shell.stdin(Stdio::piped()).kill_on_drop(true);
     #[cfg(unix)]
     shell.process_group(0);
-    shell.spawn()
+    shell
 }
 
 /// The environment variable of a header: `POMBO_HEADER_TRACE_ID` for `trace-id`.

@@ -1,6 +1,8 @@
 //! How a verb ends when it does not end well: an outcome, which is the exit code, and what to tell the user.
 
-use pombo::{Closed, NameError, Outcome, PublishError, RequestError, StartError, SubscribeError};
+use pombo::{
+    AckError, Closed, NameError, Outcome, PublishError, RequestError, StartError, SubscribeError, UndeliveredError,
+};
 
 use super::text;
 
@@ -63,7 +65,7 @@ macro_rules! from_classed {
     )+ };
 }
 
-from_classed!(StartError, PublishError, SubscribeError, RequestError);
+from_classed!(StartError, PublishError, SubscribeError, RequestError, AckError, UndeliveredError);
 
 impl From<NameError> for Failure {
     fn from(error: NameError) -> Self {

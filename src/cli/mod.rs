@@ -1,7 +1,7 @@
 //! The command line. It uses what a third party could use, the crate's public API, and nothing else; and it is the only
 //! part of pombo that prints.
 //!
-//! Each verb has a file with its flags and its work ([`bench`] and [`config`] have directories); [`banner`] belongs to `node`, [`tally`] to `pub`, [`exec`] to `serve`.
+//! Each verb has a file with its flags and its work ([`bench`] and [`config`] have directories); [`banner`] belongs to `node`, [`tally`] to `pub`, [`exec`] to `serve` and `sub`.
 //! What they share: [`args`] (the command tree and the flags of all verbs), [`context`] and [`bus`] (a node for the
 //! verb, its own or one that runs, and its goodbye), [`output`] (who writes where), [`failure`] (how a verb ends), [`usage`] (how one does not begin), [`signals`],
 //! [`parse`], [`input`], [`text`], [`json`], [`table`], [`listing`], [`progress`] and [`names`].
@@ -35,6 +35,7 @@ mod listing;
 mod man;
 mod names;
 mod node;
+mod outbox;
 mod output;
 mod parse;
 mod peers;
@@ -45,10 +46,12 @@ mod serve;
 mod services;
 mod signals;
 mod sub;
+mod subscriptions;
 mod table;
 mod tally;
 mod text;
 mod topics;
+mod undelivered;
 mod usage;
 
 /// Reads the command line, does what it says, and tells how that ended.
@@ -89,6 +92,9 @@ fn run(context: Context, verb: Verb) -> Result<(), Failure> {
             Verb::Peers(args) => listing::run(&context, args, peers::page).await,
             Verb::Topics(args) => listing::run(&context, args, topics::page).await,
             Verb::Services(args) => listing::run(&context, args, services::page).await,
+            Verb::Undelivered(args) => undelivered::run(&context, args).await,
+            Verb::Subscriptions(args) => subscriptions::run(&context, args).await,
+            Verb::Outbox(args) => outbox::run(&context, &args).await,
             Verb::Id => id::run(&context),
             Verb::Doctor => doctor::run(&context).await,
             Verb::Bench(args) => bench::run(&context, args).await,

@@ -10,6 +10,7 @@ use futures::stream::{self, BoxStream, FuturesOrdered, LocalBoxStream};
 use pombo::{Headers, Outcome, PublishError, Published, RawTopic};
 use tokio::time::{Instant, MissedTickBehavior};
 
+use self::guaranteed::Ledger;
 use super::bus::Bus;
 use super::context::Context;
 use super::failure::Failure;
@@ -17,12 +18,18 @@ use super::input::{self, Input};
 use super::tally::Tally;
 use super::{parse, progress, text};
 
+mod guaranteed;
+
 pub(super) const EXAMPLES: &str = "\
 Examples:
   pombo pub demo.hello hi
   pombo pub orders.created --file order.json --content-type application/json -H tenant:acme
   tail -f app.log | pombo pub log.app --lines
-  pombo pub demo.tick tock -n 10 --every 1s --min-peers 1";
+  pombo pub demo.tick tock -n 10 --every 1s --min-peers 1
+  pombo pub orders.created --file order.json --guaranteed --ttl 2h --to billing
+
+With --guaranteed the node that runs on this machine (`pombo node`) has it on its disk when this ends, and delivers it to the \
+durable subscriptions that match. `pombo undelivered list` shows what it could not deliver.";
 
 /// How many publications may wait for their answers at once, and how much they may hold.
 const IN_FLIGHT: usize = 128;
@@ -62,6 +69,15 @@ pub(super) struct Args {
     /// How long to wait for other nodes, and for the word of some that they have it [default: 5s]
     #[arg(long, value_name = "TIME", env = "POMBO_TIMEOUT", hide_env = true, value_parser = parse::duration)]
     timeout: Option<Duration>,
+    /// Have the node that runs on this machine keep it, and deliver it to all durable subscriptions that match
+    #[arg(long, conflicts_with = "min_peers")]
+    guaranteed: bool,
+    /// How long it may take to be delivered, up to 30 days [default: 1d]
+    #[arg(long, value_name = "TIME", requires = "guaranteed", value_parser = parse::duration)]
+    ttl: Option<Duration>,
+    /// Deliver it to this durable subscription too, known or not; may be repeated
+    #[arg(long, value_name = "NAME", requires = "guaranteed")]
+    to: Vec<String>,
 }
 
 pub(super) async fn run(context: &Context, args: Args) -> Result<(), Failure> {
@@ -70,10 +86,17 @@ pub(super) async fn run(context: &Context, args: Args) -> Result<(), Failure> {
     let bodies = context.unless_stopped(bodies(&args)).await.ok_or_else(Failure::interrupted)??;
     let timeout = args.timeout.unwrap_or(PATIENCE);
     let post = Post { context, args: &args, topic, headers: args.headers.iter().cloned().collect(), timeout };
-    let mut tally = Tally::new(context, &args.topic, args.every.is_some());
     let interrupted = || Failure::new(Outcome::Unknown, "interrupted before all of it was confirmed");
-    let done = context.on(context.bus(), async |bus: &Bus| post.all(bus, bodies, &mut tally).await).await;
-    done.and_then(|done| done.ok_or_else(interrupted)).map_err(|failure| match tally.messages() {
+    let (done, published) = if args.guaranteed {
+        let mut ledger = Ledger::new(context.output, &args.topic, args.every.is_some());
+        let keeping = async { post.keep(&context.running().await?, bodies, &mut ledger).await };
+        (context.unless_stopped(keeping).await.transpose(), ledger.messages)
+    } else {
+        let mut tally = Tally::new(context, &args.topic, args.every.is_some());
+        let done = context.on(context.bus(), async |bus: &Bus| post.all(bus, bodies, &mut tally).await).await;
+        (done, tally.messages())
+    };
+    done.and_then(|done| done.ok_or_else(interrupted)).map_err(|failure| match published {
         0 => failure,
         some => failure.after(format_args!("{} published", text::count(some, "message"))),
     })

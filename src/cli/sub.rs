@@ -1,5 +1,6 @@
 //! `pombo sub`: prints what arrives on the topics that match.
 
+use std::ffi::OsString;
 use std::pin::pin;
 use std::time::Duration;
 
@@ -15,13 +16,21 @@ use super::output::{self, Output};
 use super::table::padded;
 use super::{json, parse, progress, text};
 
+mod durable;
+
 pub(super) const EXAMPLES: &str = "\
 Examples:
   pombo sub 'demo.>'
   pombo sub orders.created 'billing.*.due' -n 10 --timeout 1m --json
   pombo sub orders.created --group packers --raw
+  pombo sub 'orders.>' --durable billing --exec ./book.sh
 
-In a pattern, * stands for one token and a last > for one or more. Quote them: the shell has uses of its own for both.";
+In a pattern, * stands for one token and a last > for one or more. Quote them: the shell has uses of its own for both.
+
+With --durable it takes what is published with a guarantee, by the node that runs on this machine (`pombo node`), which keeps what \
+comes while this does not run. Each message is acknowledged when it is printed. The command of --exec gets the body on stdin and POMBO_TOPIC, \
+POMBO_ID, POMBO_SOURCE, POMBO_CONTENT_TYPE, POMBO_REDELIVERED and POMBO_HEADER_<NAME> in its environment; one message at a time is \
+acknowledged when it exits with 0, and comes again otherwise.";
 
 /// How many messages that are there already are printed at once.
 const BATCH: usize = 256;
@@ -43,10 +52,20 @@ pub(super) struct Args {
     /// Print payloads only, each with a newline after it
     #[arg(long, conflicts_with = "json")]
     raw: bool,
+    /// Hold this durable subscription, made if it is not there: it misses nothing that is published with --guaranteed
+    #[arg(long, value_name = "NAME", conflicts_with = "group")]
+    durable: Option<String>,
+    /// Run this command of the shell for each message, which is acknowledged if it succeeds
+    #[arg(long, value_name = "COMMAND", requires = "durable", conflicts_with = "raw")]
+    exec: Option<OsString>,
 }
 
 pub(super) async fn run(context: &Context, args: Args) -> Result<(), Failure> {
-    let patterns = args.patterns.iter().map(|text| RawPattern::parse(text)).collect::<Result<Vec<_>, _>>()?;
+    let mut patterns = args.patterns.iter().map(|text| RawPattern::parse(text)).collect::<Result<Vec<_>, _>>()?;
+    if let Some(name) = &args.durable {
+        durable::check(&args)?;
+        return durable::run(context, &args, name, patterns.swap_remove(0)).await;
+    }
     let work = async |bus: &Bus| output::while_read(listen(context.output, bus, &args, patterns)).await;
     // Its work is to run until it is stopped.
     context.on(context.bus(), work).await.map(|_| ())

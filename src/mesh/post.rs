@@ -9,7 +9,7 @@ use super::effects::Asked;
 use super::event::{Answer, Checked, HolderId, JobId, RpcFailure, Ticket};
 use super::links::Links;
 use super::postman::store::{Done, StoreError};
-use super::postman::{self, Offers, PostAnswer, PostCommand, Posting};
+use super::postman::{self, DurableStatus, Offers, PostAnswer, PostCommand, Posting};
 use super::roster::{Known, Roster};
 use super::time::Now;
 use super::{Mesh, checked};
@@ -57,9 +57,43 @@ impl Mesh {
             PostCommand::Acknowledge { number } => self.postman.acknowledge(ticket, number, &mut self.fx),
             PostCommand::GiveBack { number, after } => self.postman.give_back(number, after, now.mono),
             PostCommand::NextNotice { after } => self.postman.next_notice(ticket, after, &mut self.fx),
-            PostCommand::TakeNotice { serial } => self.postman.take_notice(ticket, serial, &mut self.fx),
+            PostCommand::Notices => self.postman.show_notices(ticket, &mut self.fx),
+            PostCommand::TakeNotice { number, recipient } => {
+                self.postman.take_notice(ticket, (number, &recipient), &mut self.fx);
+            }
+            PostCommand::ShowLetter { number, recipient } => {
+                self.postman.show_letter(ticket, (number, &recipient), &mut self.fx);
+            }
+            PostCommand::Retry { number, recipient, posting } => {
+                self.postman.retry(ticket, (number, &recipient), posting, &mut self.fx);
+            }
             PostCommand::Outbox => self.postman.show_outbox(ticket, &mut self.fx),
+            PostCommand::Durables => self.show_durables(ticket),
         }
+    }
+
+    fn show_durables(&mut self, ticket: Ticket) {
+        let others = self.roster.nodes().flat_map(|known| {
+            known.durables().iter().map(move |durable| DurableStatus {
+                name: durable.name.clone(),
+                pattern: durable.pattern.clone(),
+                node: known.peer(),
+                node_name: known.name().to_owned(),
+                live: known.is_live(),
+                here: None,
+            })
+        });
+        let own = self.postman.durables().into_iter().map(|durable| DurableStatus {
+            here: self.postman.here(&durable.name),
+            name: durable.name,
+            pattern: durable.pattern,
+            node: self.me,
+            node_name: self.roster.own_name().to_owned(),
+            live: true,
+        });
+        let mut all: Vec<_> = own.chain(others).collect();
+        all.sort_by(|one, other| (&one.name, one.node).cmp(&(&other.name, other.node)));
+        self.answer(ticket, Answer::Post(PostAnswer::Durables(all)));
     }
 
     /// The recipients of a message are those that are known now, whatever becomes known later.

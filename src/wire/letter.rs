@@ -62,8 +62,15 @@ pub(crate) struct AcceptedRow {
     pub(crate) expires: u64,
     /// The bytes of the sealed letter.
     pub(crate) bytes: u64,
-    /// The recipients that are owed it, and the node that has stored it for each, if one has.
-    pub(crate) owed: Vec<(String, Option<NodeKey>)>,
+    /// The recipients that are owed it. None: it is kept for the notices that tell of it.
+    pub(crate) owed: Vec<OwedRow>,
+}
+
+/// A recipient that is owed a message, and the node that has stored it for that one since a time, if one has.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct OwedRow {
+    pub(crate) name: String,
+    pub(crate) stored: Option<(NodeKey, u64)>,
 }
 
 /// An accepted letter, with all its recipients: if the row beside it is lost, they are known from here.
@@ -81,6 +88,12 @@ pub(crate) struct NoticeRow {
     pub(crate) recipient: String,
     pub(crate) reason: ReasonRow,
     pub(crate) time: u64,
+    pub(crate) expires: u64,
+    /// The bytes of the sealed letter, which is kept as long as this.
+    pub(crate) bytes: u64,
+    /// How often it was offered, as far as was known then, and who had stored it when.
+    pub(crate) offers: u32,
+    pub(crate) stored: Option<(NodeKey, u64)>,
 }
 
 /// Why a message was not delivered.

@@ -20,6 +20,10 @@ use super::rpc::{self, Call, MAX_TIMEOUT, Reply, headers};
 use super::{MeshId, MessageId};
 use crate::{Headers, topic};
 
+mod post;
+
+pub(crate) use self::post::{Act, DurableAt, Guarantee, Handed, MAX_NAMED, Notice, Waiting};
+
 /// The most bytes of a record after its length: a message, request or answer of the largest size, and what goes with it.
 pub(crate) const MAX_RECORD: usize = MAX_WHOLE;
 
@@ -31,7 +35,8 @@ const PREFIX: usize = 4;
 pub(crate) enum ToNode {
     /// The first record. Answered by [`FromNode::Welcome`], or [`FromNode::Busy`].
     Hello { extensions: Extensions },
-    /// Publish this. Others may follow before it is answered, in their order, by [`FromNode::Published`].
+    /// Publish this. Others may follow before it is answered, in their order, by [`FromNode::Published`], or
+    /// [`FromNode::Accepted`] if it has a guarantee.
     Publish(Post),
     /// Subscribe, once the node is linked to so many others. [`FromNode::Done`], and then what arrives.
     Subscribe {
@@ -54,6 +59,22 @@ pub(crate) enum ToNode {
     Reply { call: u64, reply: Reply },
     /// Give me no more calls: [`FromNode::Done`] when all that there were are answered.
     Finish { extensions: Extensions },
+    /// Hold this durable subscription. [`FromNode::Done`], and then what is handed out.
+    Hold { name: String, pattern: String, extensions: Extensions },
+    /// That message was handled. Answered by [`FromNode::Acknowledged`], in any order.
+    Acknowledge { number: u64, extensions: Extensions },
+    /// That message was not: hand it out again, after so many milliseconds or when the node thinks fit.
+    GiveBack { number: u64, after: Option<u64>, extensions: Extensions },
+    /// What could not be delivered: [`FromNode::Total`], so many of it, each a [`FromNode::Notice`], and then [`FromNode::Done`].
+    Notices { extensions: Extensions },
+    /// Do this about one of them, that of this message and recipient.
+    Notice { number: u64, recipient: String, act: Act, extensions: Extensions },
+    /// What is owed to others: [`FromNode::Total`], so many of it, each a [`FromNode::Waiting`], and then [`FromNode::Done`].
+    Outbox { extensions: Extensions },
+    /// The durable subscriptions of the mesh, each a [`FromNode::Durable`], and then [`FromNode::Done`].
+    Durables { extensions: Extensions },
+    /// Remove this one from the node. [`FromNode::Done`].
+    Remove { name: String, extensions: Extensions },
 }
 
 /// A message to publish.
@@ -66,6 +87,7 @@ pub(crate) struct Post {
     /// Not before so many listen, for so many milliseconds.
     pub(crate) min_peers: u32,
     pub(crate) timeout: u64,
+    pub(crate) guarantee: Option<Guarantee>,
     pub(crate) payload: Bytes,
     pub(crate) extensions: Extensions,
 }
@@ -124,6 +146,28 @@ pub(crate) enum FromNode {
         failure: Failure,
         extensions: Extensions,
     },
+    /// It is on disk, for these.
+    Accepted {
+        id: MessageId,
+        recipients: Vec<String>,
+        extensions: Extensions,
+    },
+    Handed(Handed),
+    /// That is on disk, or not.
+    Acknowledged {
+        number: u64,
+        failure: Option<Failure>,
+        extensions: Extensions,
+    },
+    /// So many there are, and so many bytes.
+    Total {
+        total: u64,
+        bytes: u64,
+        extensions: Extensions,
+    },
+    Notice(Box<Notice>),
+    Waiting(Waiting),
+    Durable(DurableAt),
 }
 
 /// A message as a subscriber gets it.
@@ -194,6 +238,20 @@ pub(crate) enum Failure {
     Unknown,
     /// Nobody could be reached in time.
     NotSent,
+    /// No durable subscription matches, and none was named, or there is none of that name.
+    NoRecipient,
+    /// The node keeps nothing on disk, for that reason.
+    NoStore { reason: String },
+    /// Its outbox has so many messages, or bytes, and may have no more.
+    OutboxFull { bytes: bool, limit: u64 },
+    /// It could not be written, for that reason.
+    NotStored { reason: String },
+    /// The durable subscription cannot be held, for that reason.
+    Durable { reason: String },
+    /// The message's time has been over for so long that it is forgotten.
+    Late,
+    /// What was written of it cannot be read any more.
+    Lost,
 }
 
 /// One side's records: written with their length in front, and read without.
@@ -246,6 +304,7 @@ impl ToNode {
             Self::Publish(post) => {
                 codec::check_extensions(&post.extensions)?;
                 named(topic::check_name(&post.topic))?;
+                post.guarantee.iter().try_for_each(Guarantee::check)?;
                 rpc::check_described(&post.content_type, &post.headers)
             }
             Self::Subscribe { patterns, group, extensions, .. } => {
@@ -265,7 +324,21 @@ impl ToNode {
                 named(topic::check_name(service))
             }
             Self::Reply { reply, .. } => check_reply(reply),
-            Self::Finish { extensions } => codec::check_extensions(extensions),
+            Self::Hold { name, pattern, extensions } => {
+                codec::check_extensions(extensions)?;
+                named(topic::check_name(name))?;
+                named(topic::check_pattern(pattern))
+            }
+            Self::Notice { recipient: name, extensions, .. } | Self::Remove { name, extensions } => {
+                codec::check_extensions(extensions)?;
+                named(topic::check_name(name))
+            }
+            Self::Finish { extensions }
+            | Self::Acknowledge { extensions, .. }
+            | Self::GiveBack { extensions, .. }
+            | Self::Notices { extensions }
+            | Self::Outbox { extensions }
+            | Self::Durables { extensions } => codec::check_extensions(extensions),
         }
     }
 
@@ -280,7 +353,15 @@ impl ToNode {
             | Self::Serve { .. }
             | Self::Peers { .. }
             | Self::Watch { .. }
-            | Self::Finish { .. } => 0,
+            | Self::Finish { .. }
+            | Self::Hold { .. }
+            | Self::Acknowledge { .. }
+            | Self::GiveBack { .. }
+            | Self::Notices { .. }
+            | Self::Notice { .. }
+            | Self::Outbox { .. }
+            | Self::Durables { .. }
+            | Self::Remove { .. } => 0,
         }
     }
 }
@@ -292,12 +373,19 @@ impl FromNode {
                 codec::check_extensions(extensions)?;
                 check_node(name)
             }
-            Self::Message(message) => {
+            Self::Message(message) | Self::Handed(Handed { message, .. }) => {
                 codec::check_extensions(&message.extensions)?;
                 codec::check_numbers(&[message.time])?;
                 named(topic::check_name(&message.topic))?;
                 rpc::check_described(&message.content_type, &message.headers)
             }
+            Self::Accepted { recipients, extensions, .. } => {
+                codec::check_extensions(extensions)?;
+                recipients.iter().try_for_each(|name| named(topic::check_name(name)))
+            }
+            Self::Notice(notice) => notice.check(),
+            Self::Waiting(waiting) => waiting.check(),
+            Self::Durable(durable) => durable.check(),
             Self::Reply { reply, .. } => check_reply(reply),
             Self::Call { call, .. } => check_call(call),
             Self::Peer(peer) => {
@@ -310,6 +398,8 @@ impl FromNode {
             | Self::Lagged { extensions, .. }
             | Self::Stop { extensions, .. }
             | Self::Changed { extensions }
+            | Self::Acknowledged { extensions, .. }
+            | Self::Total { extensions, .. }
             | Self::Failed { extensions, .. } => codec::check_extensions(extensions),
         }
     }
@@ -317,7 +407,9 @@ impl FromNode {
     /// Its bytes, near enough.
     fn bulk(&self) -> usize {
         match self {
-            Self::Message(message) => message.payload.len() + rpc::described(&message.content_type, &message.headers),
+            Self::Message(message) | Self::Handed(Handed { message, .. }) => {
+                message.payload.len() + rpc::described(&message.content_type, &message.headers)
+            }
             Self::Reply { reply, .. } => reply.body.len() + rpc::described(&reply.content_type, &reply.headers),
             Self::Call { call, .. } => call.body.len() + rpc::described(&call.content_type, &call.headers),
             Self::Welcome { .. }
@@ -328,7 +420,13 @@ impl FromNode {
             | Self::Stop { .. }
             | Self::Peer(_)
             | Self::Changed { .. }
-            | Self::Failed { .. } => 0,
+            | Self::Failed { .. }
+            | Self::Accepted { .. }
+            | Self::Acknowledged { .. }
+            | Self::Total { .. }
+            | Self::Notice(_)
+            | Self::Waiting(_)
+            | Self::Durable(_) => 0,
         }
     }
 }

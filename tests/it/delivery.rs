@@ -180,6 +180,8 @@ async fn what_cannot_be_accepted_is_refused_and_not_stored() {
         assert!(matches!(publish().to(["x"]).ttl(ttl).await, Err(PublishError::Ttl { .. })));
     }
     assert!(matches!(publish().to(["not a name"]).await, Err(PublishError::Name(_))));
+    let crowd = (0..1_001).map(|number| format!("x{number}"));
+    assert!(matches!(publish().to(crowd).await, Err(PublishError::TooManyRecipients { count: 1_001, limit: 1_000 })));
     for _ in 0..2 {
         publish().to(["x"]).await.unwrap();
     }

@@ -40,6 +40,8 @@ mod hosts;
 mod hosts_discovery;
 #[cfg(feature = "cli")]
 mod json;
+#[cfg(all(feature = "store", feature = "cli"))]
+mod keeping;
 #[cfg(feature = "net")]
 mod lanes;
 #[cfg(feature = "net")]

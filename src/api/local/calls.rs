@@ -122,7 +122,14 @@ impl Connection {
             | FromNode::Reply { .. }
             | FromNode::Peer(_)
             | FromNode::Changed { .. }
-            | FromNode::Failed { .. } => false,
+            | FromNode::Failed { .. }
+            | FromNode::Accepted { .. }
+            | FromNode::Handed(_)
+            | FromNode::Acknowledged { .. }
+            | FromNode::Total { .. }
+            | FromNode::Notice(_)
+            | FromNode::Waiting(_)
+            | FromNode::Durable(_) => false,
         }
     }
 }

@@ -5,18 +5,18 @@
 use std::collections::BTreeMap;
 use std::io;
 use std::sync::Arc;
-use std::time::{Duration, UNIX_EPOCH};
+use std::time::Duration;
 
 use bytes::Bytes;
 use futures::future::BoxFuture;
-use futures::stream::FuturesUnordered;
+use futures::stream::{FuturesOrdered, FuturesUnordered};
 use futures::{FutureExt, StreamExt};
 use tokio::sync::{oneshot, watch};
 use tokio::time::{Instant, timeout, timeout_at};
 use tracing::debug;
 
 use super::GREETING;
-use super::translate::{done, failed, millis, peer, size};
+use super::translate::{accepted, arrived, done, failed, millis, peer, size};
 use crate::api::{Incoming, Node, Provider, Subscriber};
 use crate::error::{Closed, RecvError, RequestError};
 use crate::message::Message;
@@ -24,12 +24,17 @@ use crate::net::handle::Gone;
 use crate::net::local::{Line, Reader, Writer};
 use crate::payload::Raw;
 use crate::topic::{RawPattern, RawService, RawTopic};
-use crate::wire::local::{Arrived, FromNode, Post, ToNode};
+use crate::wire::local::{Failure, FromNode, Guarantee, Post, ToNode};
 use crate::wire::node_key::NodeKey;
 use crate::wire::rpc::{Call, Reply, ReplyStatus};
 
+mod post;
+
 /// So many bytes are written at once, where there are as many.
 const PAGE: usize = 64 * 1024;
+
+/// So many guaranteed messages may be on their way to the disk at once: they go there together.
+const TOGETHER: usize = 256;
 
 /// Who has just begun to serve, and may have no link yet, is waited for so long.
 const LOOK_AROUND: Duration = Duration::from_millis(500);
@@ -82,7 +87,19 @@ impl Client {
             Some(ToNode::Serve { service, room, .. }) => self.serve(&service, size(room)).await,
             Some(ToNode::Peers { .. }) => self.peers().await,
             Some(ToNode::Watch { .. }) => self.watch().await,
-            Some(ToNode::Hello { .. } | ToNode::Reply { .. } | ToNode::Finish { .. }) => Err(out_of_place()),
+            Some(ToNode::Hold { name, pattern, .. }) => self.hold(name, &pattern).await,
+            Some(ToNode::Notices { .. }) => self.notices().await,
+            Some(ToNode::Notice { number, recipient, act, .. }) => self.act(number, &recipient, act).await,
+            Some(ToNode::Outbox { .. }) => self.outbox().await,
+            Some(ToNode::Durables { .. }) => self.durables().await,
+            Some(ToNode::Remove { name, .. }) => self.remove(&name).await,
+            Some(
+                ToNode::Hello { .. }
+                | ToNode::Reply { .. }
+                | ToNode::Finish { .. }
+                | ToNode::Acknowledge { .. }
+                | ToNode::GiveBack { .. },
+            ) => Err(out_of_place()),
         }
     }
 
@@ -99,34 +116,40 @@ impl Client {
         self.reader.next().await
     }
 
-    /// One after the other, in their order. The next is read meanwhile, so that it is seen when nobody waits any more.
+    /// One after the other, in their order; those with a guarantee together, so that they go to the disk together, once the node has
+    /// looked around for the first of them: until then they would not keep their order. The next is read meanwhile, so that it is
+    /// seen when nobody waits any more.
     async fn publish(mut self, first: Post) -> io::Result<()> {
-        let mut next = Some(first);
-        while let Some(post) = next.take() {
-            let mut published = std::pin::pin!(publish(&self.node, post));
-            let answer = loop {
-                tokio::select! {
-                    biased;
-                    answer = &mut published => break answer,
-                    read = read_post(&mut self.reader), if next.is_none() => match read? {
-                        Some(post) => next = Some(post),
-                        None => return Ok(()),
-                    },
+        let (node, mut next) = (self.node.clone(), Some(first));
+        let mut under_way = FuturesOrdered::new();
+        let (mut most, mut guaranteed, mut has_looked_around) = (1, false, false);
+        loop {
+            if let Some(post) =
+                next.take_if(|post| under_way.is_empty() || post.guarantee.is_some() && under_way.len() < most)
+            {
+                guaranteed = post.guarantee.is_some();
+                most = if guaranteed && has_looked_around { TOGETHER } else { 1 };
+                under_way.push_back(publish(&node, post));
+            }
+            tokio::select! {
+                biased;
+                Some(answer) = under_way.next() => {
+                    has_looked_around |= guaranteed;
+                    self.writer.put(&answer)?;
                 }
-            };
-            self.writer.put(&answer)?;
+                read = read_post(&mut self.reader), if next.is_none() => match read? {
+                    Some(post) => next = Some(post),
+                    None => return Ok(()),
+                },
+            }
             // Where another is here already, its answer goes with this one.
-            if next.is_none() {
+            if next.is_none() && self.writer.waiting() > 0 {
                 next = read_post(&mut self.reader).now_or_never().transpose()?.flatten();
             }
             if next.is_none() || self.writer.waiting() >= PAGE {
                 self.writer.flush().await?;
             }
-            if next.is_none() {
-                next = read_post(&mut self.reader).await?;
-            }
         }
-        Ok(())
     }
 
     async fn subscribe(
@@ -287,11 +310,15 @@ async fn settled(node: &Node, patience: Duration) -> Duration {
 }
 
 async fn publish(node: &Node, post: Post) -> FromNode {
-    let Post { topic, content_type, headers, min_peers, timeout, payload, .. } = post;
+    let Post { topic, content_type, headers, min_peers, timeout, payload, guarantee, .. } = post;
+    let Ok(topic) = RawTopic::parse(&topic) else { return failed(Failure::Closed) };
+    let publish = node.publish(topic, &payload).headers(headers).content_type(&content_type);
+    if let Some(Guarantee { ttl, to }) = guarantee {
+        let kept = publish.guaranteed().ttl(Duration::from_millis(ttl)).to(to).await;
+        return kept.map_or_else(failed, accepted);
+    }
     let published = async {
-        let topic = RawTopic::parse(&topic).map_err(|_| Closed)?;
         let left = settled(node, Duration::from_millis(timeout)).await;
-        let publish = node.publish(topic, &payload).headers(headers).content_type(&content_type);
         publish.min_peers(size(min_peers)).timeout(left).for_another_process().await
     };
     match published.await {
@@ -361,17 +388,7 @@ fn arrival(item: Result<Message<Bytes>, RecvError>) -> io::Result<FromNode> {
         // Bytes are of every type.
         Err(RecvError::Decode { reason, .. }) => return Err(io::Error::other(reason)),
     };
-    let time = message.time().duration_since(UNIX_EPOCH).unwrap_or_default();
-    Ok(FromNode::Message(Arrived {
-        topic: message.topic().to_owned(),
-        source: NodeKey::of(&message.source()).ok_or(io::ErrorKind::Unsupported)?,
-        id: message.id(),
-        time: u64::try_from(time.as_micros()).unwrap_or(u64::MAX),
-        content_type: message.content_type().to_owned(),
-        headers: message.headers().clone(),
-        payload: message.into_payload(),
-        extensions: Vec::new(),
-    }))
+    arrived(message).map(FromNode::Message)
 }
 
 type RawCall = Incoming<Bytes, Bytes, Raw>;

@@ -6,6 +6,7 @@
 
 mod calls;
 mod clients;
+mod holding;
 mod offer;
 mod posts;
 mod running;
@@ -17,6 +18,7 @@ pub use offer::{OfferError, Offered};
 pub use running::RunningNode;
 
 pub(super) use calls::{Answers, Calls};
+pub(super) use holding::{Holding, Out, Verdicts};
 pub(super) use running::Arrivals;
 pub(super) use translate::millis;
 

@@ -2,7 +2,7 @@
 
 use std::io;
 use std::sync::Arc;
-use std::time::{Duration, UNIX_EPOCH};
+use std::time::Duration;
 
 use bytes::Bytes;
 use futures::stream::BoxStream;
@@ -13,19 +13,21 @@ use tokio::time::{Instant, timeout, timeout_at};
 use tracing::debug;
 
 use super::posts::Posts;
-use super::translate::{not_set_up, size, status, unanswered, unpublished};
+use super::translate::{message, not_set_up, size, status, unanswered, unpublished};
 use super::{By, Calls, GREETING};
 use crate::api::{Ask, Publish, Published, Serve, Subscribe};
 use crate::config::Config;
 use crate::error::{Closed, PublishError, RecvError, RequestError, SubscribeError};
 use crate::mesh::event::FoundBy;
 use crate::mesh::status::PeerStatus;
-use crate::message::{Message, Origin};
+use crate::message::Message;
 use crate::net::local::{self, Beside, Line};
 use crate::payload::Encoding;
 use crate::topic::{Pattern, Service, Topic};
-use crate::wire::local::{Arrived, FromNode, Post, ToNode};
+use crate::wire::local::{FromNode, Post, ToNode};
 use crate::wire::rpc::{Call, Reply};
+
+mod post;
 
 /// How long the node may take for what it does at once, and beyond the time that something was given.
 const GRACE: Duration = Duration::from_secs(10);
@@ -214,20 +216,29 @@ impl RunningNode {
     }
 
     pub(in crate::api) async fn post(&self, post: Post, patience: Duration) -> Result<Published, PublishError> {
+        let topic = post.topic.clone();
+        match self.posted(post, patience).await {
+            Ok(FromNode::Published { id, listeners, .. }) => {
+                Ok(Published { id, peers: 1, listeners: size(listeners), local: 0 })
+            }
+            Ok(FromNode::Failed { failure, .. }) => Err(unpublished(failure, &topic)),
+            Ok(_) => Err(PublishError::Unconfirmed),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// What the node says of a message that it was given.
+    async fn posted(&self, post: Post, patience: Duration) -> Result<FromNode, PublishError> {
         let deadline = Instant::now() + patience.saturating_add(GRACE).min(FOREVER);
         let open = async {
             let (line, ..) = welcomed(&self.shared.beside).await?;
             Ok(Posts::new(line))
         };
         let posts = self.shared.posts.get_or_try_init(|| open).await.map_err(gone)?;
-        let topic = post.topic.clone();
         match timeout_at(deadline, posts.post(post)).await {
-            Ok(Ok(Some(FromNode::Published { id, listeners, .. }))) => {
-                Ok(Published { id, peers: 1, listeners: size(listeners), local: 0 })
-            }
-            Ok(Ok(Some(FromNode::Failed { failure, .. }))) => Err(unpublished(failure, &topic)),
+            Ok(Ok(Some(answer))) => Ok(answer),
             Ok(Err(closed)) => Err(closed.into()),
-            Ok(Ok(Some(_) | None)) | Err(_) => Err(PublishError::Unconfirmed),
+            Ok(Ok(None)) | Err(_) => Err(PublishError::Unconfirmed),
         }
     }
 
@@ -293,8 +304,6 @@ fn arrived(record: FromNode) -> Option<Result<Message<Bytes>, RecvError>> {
     if let FromNode::Lagged { missed, exact, .. } = record {
         return Some(Err(RecvError::Lagged { missed, exact }));
     }
-    let FromNode::Message(message) = record else { return None };
-    let Arrived { topic, source, id, time, content_type, headers, payload, .. } = message;
-    let origin = Arc::new(Origin { topic, source: source.peer()?, content_type });
-    Some(Ok(Message { origin, id, time: UNIX_EPOCH + Duration::from_micros(time), headers, payload }))
+    let FromNode::Message(arrived) = record else { return None };
+    message(arrived).map(Ok)
 }

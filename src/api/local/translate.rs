@@ -4,11 +4,18 @@ use std::time::Duration;
 
 use crate::error::{Closed, PublishError, RequestError, SubscribeError};
 use crate::mesh::event::FoundBy;
+use crate::mesh::postman::outbox::{BYTES, MESSAGES};
 use crate::mesh::status::PeerStatus;
 use crate::message::Headers;
 use crate::wire::local::{Failure, Found, FromNode, Peer};
 use crate::wire::node_key::NodeKey;
 use crate::wire::roster::Interest;
+
+mod post;
+
+pub(super) use self::post::{
+    accepted, arrived, durable, durable_status, message, notice, noticed, owed, unacknowledged, undone, waiting,
+};
 
 /// In milliseconds, never less than it is.
 pub(in crate::api) fn millis(time: Duration) -> u64 {
@@ -19,7 +26,7 @@ fn small(number: usize) -> u32 {
     u32::try_from(number).unwrap_or(u32::MAX)
 }
 
-fn wide(number: usize) -> u64 {
+pub(super) fn wide(number: usize) -> u64 {
     u64::try_from(number).unwrap_or(u64::MAX)
 }
 
@@ -47,14 +54,15 @@ impl From<PublishError> for Failure {
             PublishError::Nobody { wanted, found, .. } => Self::Nobody { wanted: small(wanted), found: small(found) },
             PublishError::Unconfirmed => Self::Unknown,
             PublishError::Draining => Self::Draining,
-            // What has come as a record can be encoded, and none asks for a guarantee.
+            PublishError::NoRecipient { .. } => Self::NoRecipient,
+            PublishError::NoStore { reason } => Self::NoStore { reason },
+            PublishError::OutboxFull { what, limit } => Self::OutboxFull { bytes: what == BYTES, limit: wide(limit) },
+            PublishError::NotStored { reason } => Self::NotStored { reason },
+            // What has come as a record can be encoded, and was checked by the process.
             PublishError::Encode(_)
             | PublishError::Name(_)
             | PublishError::Ttl { .. }
-            | PublishError::NoRecipient { .. }
-            | PublishError::NoStore { .. }
-            | PublishError::OutboxFull { .. }
-            | PublishError::NotStored { .. }
+            | PublishError::TooManyRecipients { .. }
             | PublishError::Closed(_) => Self::Closed,
         }
     }
@@ -69,7 +77,16 @@ pub(super) fn unpublished(failure: Failure, topic: &str) -> PublishError {
         }
         Failure::Draining => PublishError::Draining,
         Failure::Unknown => PublishError::Unconfirmed,
+        Failure::NoRecipient => PublishError::NoRecipient { topic: topic.to_owned() },
+        Failure::NoStore { reason } => PublishError::NoStore { reason },
+        Failure::OutboxFull { bytes, limit } => {
+            PublishError::OutboxFull { what: if bytes { BYTES } else { MESSAGES }, limit: size(limit) }
+        }
+        Failure::NotStored { reason } => PublishError::NotStored { reason },
         Failure::Closed
+        | Failure::Durable { .. }
+        | Failure::Late
+        | Failure::Lost
         | Failure::TooMany { .. }
         | Failure::NoNode
         | Failure::Ambiguous { .. }
@@ -85,11 +102,10 @@ impl From<SubscribeError> for Failure {
             SubscribeError::TooMany { limit } => Self::TooMany { limit: wide(limit) },
             SubscribeError::Nobody { wanted, found } => Self::Nobody { wanted: small(wanted), found: small(found) },
             SubscribeError::Draining => Self::Draining,
-            // Names were checked when they came, and none is durable.
-            SubscribeError::Name(_)
-            | SubscribeError::Durable { .. }
-            | SubscribeError::NoStore { .. }
-            | SubscribeError::Closed(_) => Self::Closed,
+            SubscribeError::Durable { reason } => Self::Durable { reason },
+            SubscribeError::NoStore { reason } => Self::NoStore { reason },
+            // Names were checked when they came.
+            SubscribeError::Name(_) | SubscribeError::Closed(_) => Self::Closed,
         }
     }
 }
@@ -100,7 +116,14 @@ pub(super) fn not_set_up(failure: Failure) -> SubscribeError {
         Failure::TooMany { limit } => SubscribeError::TooMany { limit: size(limit) },
         Failure::Nobody { wanted, found } => SubscribeError::Nobody { wanted: size(wanted), found: size(found) },
         Failure::Draining => SubscribeError::Draining,
+        Failure::Durable { reason } => SubscribeError::Durable { reason },
+        Failure::NoStore { reason } => SubscribeError::NoStore { reason },
         Failure::Closed
+        | Failure::NoRecipient
+        | Failure::OutboxFull { .. }
+        | Failure::NotStored { .. }
+        | Failure::Late
+        | Failure::Lost
         | Failure::TooLarge { .. }
         | Failure::NoNode
         | Failure::Ambiguous { .. }
@@ -152,7 +175,14 @@ pub(super) fn unanswered(failure: Failure, service: &str, to: Option<&str>) -> R
         Failure::TooMany { limit } => RequestError::TooMany { limit: size(limit) },
         Failure::Draining => RequestError::Draining,
         Failure::Closed => Closed.into(),
-        Failure::Unknown => RequestError::Unknown { service },
+        Failure::Unknown
+        | Failure::NoRecipient
+        | Failure::NoStore { .. }
+        | Failure::OutboxFull { .. }
+        | Failure::NotStored { .. }
+        | Failure::Durable { .. }
+        | Failure::Late
+        | Failure::Lost => RequestError::Unknown { service },
     }
 }
 
@@ -207,6 +237,8 @@ pub(super) fn status(peer: Peer) -> Option<PeerStatus> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::api::UndeliveredError;
+    use crate::error::AckError;
 
     #[test]
     fn a_time_is_not_made_shorter() {
@@ -240,6 +272,11 @@ mod tests {
             PublishError::Nobody { topic: "a.b".to_owned(), wanted: 2, found: 1 },
             PublishError::Unconfirmed,
             PublishError::Draining,
+            PublishError::NoRecipient { topic: "a.b".to_owned() },
+            PublishError::NoStore { reason: "none".to_owned() },
+            PublishError::OutboxFull { what: BYTES, limit: 9 },
+            PublishError::OutboxFull { what: MESSAGES, limit: 8 },
+            PublishError::NotStored { reason: "full".to_owned() },
             PublishError::Closed(Closed),
         ] {
             let said = format!("{error:?}");
@@ -249,10 +286,24 @@ mod tests {
             SubscribeError::TooMany { limit: 7 },
             SubscribeError::Nobody { wanted: 2, found: 1 },
             SubscribeError::Draining,
+            SubscribeError::Durable { reason: "held".to_owned() },
+            SubscribeError::NoStore { reason: "none".to_owned() },
             SubscribeError::Closed(Closed),
         ] {
             let said = format!("{error:?}");
             assert_eq!(format!("{:?}", not_set_up(error.into())), said);
+        }
+        for error in [AckError::Late, AckError::NotStored { reason: "full".to_owned() }, AckError::Closed(Closed)] {
+            let said = format!("{error:?}");
+            assert_eq!(format!("{:?}", unacknowledged(error.into())), said);
+        }
+        for error in [
+            UndeliveredError::Taken,
+            UndeliveredError::Lost,
+            UndeliveredError::Publish(PublishError::NotStored { reason: "full".to_owned() }),
+        ] {
+            let said = format!("{error:?}");
+            assert_eq!(format!("{:?}", undone(error.into(), "a.b")), said);
         }
     }
 }

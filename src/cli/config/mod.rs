@@ -107,6 +107,9 @@ fn reads_file(verb: &Verb) -> bool {
         | Verb::Peers(_)
         | Verb::Topics(_)
         | Verb::Services(_)
+        | Verb::Undelivered(_)
+        | Verb::Subscriptions(_)
+        | Verb::Outbox(_)
         | Verb::Id
         | Verb::Doctor => true,
     }

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
+use libp2p_identity::PeerId;
 
 use super::notices::Notice;
 use crate::MessageId;
@@ -26,10 +27,18 @@ pub(crate) enum PostCommand {
     GiveBack { number: u64, after: Option<Span> },
     /// The first notice after that one. Answered when there is one.
     NextNotice { after: u64 },
-    /// Somebody has taken note of it.
-    TakeNotice { serial: u64 },
+    /// The notices that there are.
+    Notices,
+    /// Somebody has taken note of the one that tells of this message and recipient.
+    TakeNotice { number: u64, recipient: Arc<str> },
+    /// The letter that it tells of.
+    ShowLetter { number: u64, recipient: Arc<str> },
+    /// Deliver it after all, to that recipient, in place of the notice.
+    Retry { number: u64, recipient: Arc<str>, posting: Posting },
     /// What is owed to others.
     Outbox,
+    /// The durable subscriptions of the mesh.
+    Durables,
 }
 
 /// A message that is to be delivered.
@@ -70,11 +79,48 @@ pub(crate) enum PostAnswer {
         serial: u64,
         notice: Box<Notice>,
     },
+    Notices {
+        total: usize,
+        notices: Vec<Notice>,
+    },
+    /// A sealed letter.
+    Letter(Bytes),
+    /// It is not on the disk any more.
+    Lost,
     Outbox {
         total: usize,
         bytes: u64,
         messages: Vec<Waiting>,
     },
+    Durables(Vec<DurableStatus>),
+}
+
+/// A durable subscription, at a node that has it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct DurableStatus {
+    /// Its name, in the whole mesh.
+    pub name: String,
+    /// Its pattern.
+    pub pattern: String,
+    /// The node that has it.
+    pub node: PeerId,
+    /// What that node is called.
+    pub node_name: String,
+    /// Whether that node is there.
+    pub live: bool,
+    /// What is known of it if this node has it.
+    pub here: Option<DurableHere>,
+}
+
+/// A durable subscription of this node.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct DurableHere {
+    /// Whether a subscriber holds it.
+    pub held: bool,
+    /// Messages that came for it and are not acknowledged, those that are out at its holder included.
+    pub waiting: usize,
 }
 
 /// A message that is owed to somebody.

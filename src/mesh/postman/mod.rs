@@ -22,13 +22,15 @@ use crate::wire::rpc::{Fate, Offered, Response};
 
 mod command;
 pub(crate) mod inbox;
+mod kept;
 pub(crate) mod notices;
-mod outbox;
+pub(crate) mod outbox;
 mod recipient;
 pub(crate) mod restore;
 pub(crate) mod store;
 mod subscription;
 
+pub use self::command::{DurableHere, DurableStatus};
 pub(crate) use self::command::{PostAnswer, PostCommand, Posting, Waiting};
 pub(crate) use self::restore::Snapshot;
 pub(crate) use self::subscription::WINDOW;
@@ -41,7 +43,7 @@ const NOTED: Span = Span::secs(24 * 60 * 60);
 const DELETED_AGAIN: Span = Span::secs(1);
 /// The wall clock may jump: it is looked at again after that.
 const LOOK_AGAIN: Span = Span::secs(60);
-/// Messages in the outbox that are shown.
+/// Messages in the outbox, and notices, that are shown.
 const SHOWN: usize = 1_000;
 
 /// What the postman wants to know of the others.
@@ -65,6 +67,8 @@ enum Purpose {
         ticket: Ticket,
         number: u64,
         entry: Box<Entry>,
+        /// The notice that goes for it.
+        instead: Option<u64>,
     },
     Load {
         name: Arc<str>,
@@ -75,6 +79,9 @@ enum Purpose {
     Taken {
         ticket: Ticket,
         serial: u64,
+    },
+    Show {
+        ticket: Ticket,
     },
     Receive {
         reply: ReplyTo,
@@ -222,9 +229,14 @@ impl Postman {
         if let Some(why) = &self.none {
             return answer(fx, ticket, PostAnswer::NoStore(why.clone()));
         }
+        let room = self.room();
+        self.outbox.accept((ticket, posting), None, room, &mut self.jobs, fx);
+    }
+
+    /// How many messages may be in the outbox, and how many bytes: notices count as messages do.
+    fn room(&self) -> (usize, usize) {
         let (most, most_bytes) = self.limits;
-        let most = most.saturating_sub(self.notices.len());
-        self.outbox.accept(ticket, posting, (most, most_bytes), &mut self.jobs, fx);
+        (most.saturating_sub(self.notices.len()), most_bytes)
     }
 
     /// Holds a durable subscription, which is made if it is not there.
@@ -301,8 +313,9 @@ impl Postman {
         self.notices.next(ticket, after, fx);
     }
 
-    pub(crate) fn take_notice(&mut self, ticket: Ticket, serial: u64, fx: &mut Effects) {
-        self.notices.take(ticket, serial, &mut self.jobs, fx);
+    pub(crate) fn show_notices(&self, ticket: Ticket, fx: &mut Effects) {
+        let (total, notices) = (self.notices.len(), self.notices.all(SHOWN));
+        answer(fx, ticket, PostAnswer::Notices { total, notices });
     }
 
     pub(crate) fn abandoned(&mut self, ticket: Ticket) {
@@ -358,15 +371,21 @@ impl Postman {
             Err(error) => PostAnswer::Failed(error.to_string()),
         };
         match purpose {
-            Purpose::Accept { ticket, number, entry } => outbox.accepted((ticket, number, *entry), result, fx),
+            Purpose::Accept { ticket, number, entry, instead } => {
+                let gone = instead.filter(|_| result.is_ok());
+                outbox.accepted((ticket, number, *entry), result, fx);
+                gone.into_iter().for_each(|serial| self.notice_taken(serial, fx));
+            }
             Purpose::Load { name } => offers.letters.extend(outbox.loaded(&name, result, now, jobs, fx)),
             Purpose::Notices { ended } => notices.add(outbox.concluded(ended, result.is_ok(), now), fx),
             Purpose::Taken { ticket, serial } => {
-                if result.is_ok() {
-                    notices.taken(serial);
-                }
+                let gone = result.is_ok();
                 answer(fx, ticket, told(result));
+                if gone {
+                    self.notice_taken(serial, fx);
+                }
             }
+            Purpose::Show { ticket } => answer(fx, ticket, kept::shown(result)),
             Purpose::Receive { reply, verdicts } => {
                 let fates = inbox.arrived(verdicts, result.is_ok());
                 match reply {
@@ -452,6 +471,12 @@ impl Postman {
     pub(crate) fn durables(&self) -> Vec<Durable> {
         let all = self.inbox.subscriptions.iter();
         all.map(|(name, one)| Durable { name: name.to_string(), pattern: one.pattern.to_string() }).collect()
+    }
+
+    /// What is known of one of them.
+    pub(crate) fn here(&self, name: &str) -> Option<DurableHere> {
+        let one = self.inbox.subscriptions.get(name)?;
+        Some(DurableHere { held: one.holder.is_some(), waiting: one.len() })
     }
 
     /// Their names.

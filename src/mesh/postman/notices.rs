@@ -3,13 +3,14 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use super::store::{Change, Job, Key, Table};
-use super::{Jobs, PostAnswer, Purpose, answer};
+use super::store::{Change, Key, Table};
+use super::{PostAnswer, answer};
 use crate::MessageId;
 use crate::mesh::effects::Effects;
 use crate::mesh::event::Ticket;
 use crate::mesh::time::Wall;
 use crate::wire::letter::{self, NoticeRow, ReasonRow};
+use crate::wire::node_key::NodeKey;
 
 /// Why a message was not delivered to a recipient. What its sender knows, which need not be all that is true.
 ///
@@ -41,6 +42,28 @@ impl std::fmt::Display for Reason {
     }
 }
 
+impl From<Reason> for ReasonRow {
+    fn from(reason: Reason) -> Self {
+        match reason {
+            Reason::NeverReached => Self::NeverReached,
+            Reason::Stored => Self::Stored,
+            Reason::Refused => Self::Refused,
+            Reason::Damaged => Self::Damaged,
+        }
+    }
+}
+
+impl From<ReasonRow> for Reason {
+    fn from(row: ReasonRow) -> Self {
+        match row {
+            ReasonRow::NeverReached => Self::NeverReached,
+            ReasonRow::Stored => Self::Stored,
+            ReasonRow::Refused => Self::Refused,
+            ReasonRow::Damaged => Self::Damaged,
+        }
+    }
+}
+
 /// That a message was not delivered to a recipient.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Notice {
@@ -51,6 +74,12 @@ pub(crate) struct Notice {
     pub(crate) recipient: Arc<str>,
     pub(crate) reason: Reason,
     pub(crate) at: Wall,
+    pub(crate) expires: Wall,
+    /// The bytes of its sealed letter.
+    pub(crate) bytes: u64,
+    /// How often it was offered in the run in which it was given up, and who had stored it since when.
+    pub(crate) offers: u32,
+    pub(crate) stored: Option<(NodeKey, u64)>,
 }
 
 impl Notice {
@@ -61,14 +90,18 @@ impl Notice {
     }
 
     pub(super) fn put(&self) -> Option<Change> {
-        let reason = match self.reason {
-            Reason::NeverReached => ReasonRow::NeverReached,
-            Reason::Stored => ReasonRow::Stored,
-            Reason::Refused => ReasonRow::Refused,
-            Reason::Damaged => ReasonRow::Damaged,
-        };
         let (topic, recipient) = (self.topic.to_string(), self.recipient.to_string());
-        let row = NoticeRow { id: self.id, topic, recipient, reason, time: self.at.0 };
+        let row = NoticeRow {
+            id: self.id,
+            topic,
+            recipient,
+            reason: self.reason.into(),
+            time: self.at.0,
+            expires: self.expires.0,
+            bytes: self.bytes,
+            offers: self.offers,
+            stored: self.stored,
+        };
         letter::write(&row).ok().map(|row| Change::Put(self.key(), row))
     }
 
@@ -76,14 +109,24 @@ impl Notice {
     pub(crate) fn read(key: &Key, row: &[u8]) -> Option<Self> {
         let number = u64::from_be_bytes(*key.key.first_chunk()?);
         let row: NoticeRow = letter::read(row).ok()?;
-        let reason = match row.reason {
-            ReasonRow::NeverReached => Reason::NeverReached,
-            ReasonRow::Stored => Reason::Stored,
-            ReasonRow::Refused => Reason::Refused,
-            ReasonRow::Damaged => Reason::Damaged,
-        };
-        let (topic, recipient) = (row.topic.into(), row.recipient.into());
-        Some(Self { number, id: row.id, topic, recipient, reason, at: Wall(row.time) })
+        Some(Self {
+            number,
+            id: row.id,
+            topic: row.topic.into(),
+            recipient: row.recipient.into(),
+            reason: row.reason.into(),
+            at: Wall(row.time),
+            expires: Wall(row.expires),
+            bytes: row.bytes,
+            offers: row.offers,
+            stored: row.stored,
+        })
+    }
+
+    /// Which message and recipient a row of this key tells of, whatever has become of the row.
+    pub(crate) fn place(key: &Key) -> Option<(u64, &str)> {
+        let (number, recipient) = key.key.split_first_chunk()?;
+        Some((u64::from_be_bytes(*number), std::str::from_utf8(recipient).ok()?))
     }
 }
 
@@ -91,6 +134,8 @@ impl Notice {
 pub(super) struct Notices {
     /// In the order in which they came to be known in this run.
     all: BTreeMap<u64, Notice>,
+    /// The same, by message and recipient.
+    places: BTreeMap<(u64, Arc<str>), u64>,
     next: u64,
     /// Who waits for the one after that.
     waiting: Vec<(Ticket, u64)>,
@@ -104,6 +149,7 @@ impl Notices {
     pub(super) fn add(&mut self, notices: Vec<Notice>, fx: &mut Effects) {
         for notice in notices {
             self.next += 1;
+            self.places.insert((notice.number, Arc::clone(&notice.recipient)), self.next);
             self.all.insert(self.next, notice);
         }
         for (ticket, after) in std::mem::take(&mut self.waiting) {
@@ -121,19 +167,26 @@ impl Notices {
         }
     }
 
-    /// Somebody has taken note of it.
-    pub(super) fn take(&mut self, ticket: Ticket, serial: u64, jobs: &mut Jobs, fx: &mut Effects) {
-        match self.all.get(&serial) {
-            Some(notice) => {
-                let job = Job { changes: vec![Change::Delete(notice.key())], reads: Vec::new() };
-                jobs.begin(job, Purpose::Taken { ticket, serial }, fx);
-            }
-            None => answer(fx, ticket, PostAnswer::Done),
-        }
+    /// The notice for a recipient of a message.
+    pub(super) fn of(&self, number: u64, recipient: &str) -> Option<(u64, &Notice)> {
+        let serial = *self.places.get(&(number, Arc::from(recipient)))?;
+        Some((serial, self.all.get(&serial)?))
     }
 
-    pub(super) fn taken(&mut self, serial: u64) {
-        self.all.remove(&serial);
+    /// How many tell of a message.
+    pub(super) fn tell_of(&self, number: u64) -> usize {
+        self.places.range((number, Arc::from(""))..).take_while(|((of, _), _)| *of == number).count()
+    }
+
+    /// All, or the first so many.
+    pub(super) fn all(&self, most: usize) -> Vec<Notice> {
+        self.all.values().take(most).cloned().collect()
+    }
+
+    pub(super) fn taken(&mut self, serial: u64) -> Option<Notice> {
+        let notice = self.all.remove(&serial)?;
+        self.places.remove(&(notice.number, Arc::clone(&notice.recipient)));
+        Some(notice)
     }
 
     pub(super) fn abandoned(&mut self, ticket: Ticket) {

@@ -17,10 +17,12 @@ use crate::MessageId;
 use crate::mesh::effects::Effects;
 use crate::mesh::event::Ticket;
 use crate::mesh::time::{Mono, Now, Span, Wall};
-use crate::wire::letter::{self, AcceptedRow, LetterRow};
-use crate::wire::node_key::NodeKey;
+use crate::wire::letter::{self, AcceptedRow, LetterRow, OwedRow};
 use crate::wire::rpc::{Fate, Offered};
 
+/// What there may be too much of.
+pub(crate) const MESSAGES: &str = "messages";
+pub(crate) const BYTES: &str = "bytes";
 /// How far apart the clocks of two nodes may be. After a message's time a notice waits for so long: by then nobody starts
 /// work on it any more.
 pub(crate) const SKEW: Span = Span::secs(5);
@@ -42,16 +44,21 @@ pub(super) struct Entry {
     pub(super) expires: Wall,
     bytes: u64,
     pub(super) owed: Vec<Owed>,
+    /// How many notices tell of it.
+    pub(super) told: u32,
 }
 
 /// A recipient that a message is owed to.
 #[derive(Debug)]
 pub(super) struct Owed {
     pub(super) to: Arc<str>,
-    /// Who has it on disk for that recipient.
+    /// Who has it on disk for that recipient, and since when.
     pub(super) by: Option<PeerId>,
+    pub(super) since: Wall,
+    /// How often it was offered, in this run.
+    pub(super) offers: u32,
     /// It is not delivered, for that reason, which is being written down.
-    ending: Option<(Reason, Wall)>,
+    pub(super) ending: Option<(Reason, Wall)>,
 }
 
 #[derive(Debug, Default)]
@@ -69,15 +76,15 @@ pub(super) struct Outbox {
 impl Outbox {
     /// Takes up what an earlier run accepted.
     pub(super) fn restore(&mut self, number: u64, row: AcceptedRow) {
-        let owed = row.owed.into_iter().map(|(to, by)| Owed {
-            to: to.into(),
-            by: by.and_then(|key| key.peer()),
-            ending: None,
-        });
-        let (expires, topic) = (Wall(row.expires), row.topic.into());
-        self.bytes += row.bytes;
-        self.insert(number, Entry { id: row.id, topic, expires, bytes: row.bytes, owed: owed.collect() });
         self.next = self.next.max(number + 1);
+        self.bytes += row.bytes;
+        if row.owed.is_empty() {
+            // It is kept for its notices.
+            return;
+        }
+        let owed = row.owed.into_iter().map(Owed::restored);
+        let (expires, topic) = (Wall(row.expires), row.topic.into());
+        self.insert(number, Entry { id: row.id, topic, expires, bytes: row.bytes, owed: owed.collect(), told: 0 });
     }
 
     /// Numbers of earlier runs are not used again: recipients go by their order.
@@ -98,26 +105,26 @@ impl Outbox {
         self.entries.insert(number, entry);
     }
 
-    /// Takes a message, as soon as it is written down.
+    /// Takes a message, as soon as it is written down: in place of a notice, if it is sent anew.
     pub(super) fn accept(
         &mut self,
-        ticket: Ticket,
-        posting: Posting,
+        (ticket, posting): (Ticket, Posting),
+        instead: Option<(u64, &Notice)>,
         (most, most_bytes): (usize, usize),
         jobs: &mut Jobs,
         fx: &mut Effects,
     ) {
         let bytes = u64::try_from(posting.sealed.len()).unwrap_or(u64::MAX);
         if self.entries.len() + self.arriving >= most {
-            return answer(fx, ticket, PostAnswer::Full { what: "messages", limit: most });
+            return answer(fx, ticket, PostAnswer::Full { what: MESSAGES, limit: most });
         }
         if self.bytes.saturating_add(bytes) > u64::try_from(most_bytes).unwrap_or(u64::MAX) {
-            return answer(fx, ticket, PostAnswer::Full { what: "bytes", limit: most_bytes });
+            return answer(fx, ticket, PostAnswer::Full { what: BYTES, limit: most_bytes });
         }
         let number = self.next;
         let Posting { id, topic, expires, sealed, to } = posting;
-        let owed = to.iter().map(|to| Owed { to: Arc::clone(to), by: None, ending: None }).collect();
-        let entry = Entry { id, topic, expires, bytes, owed };
+        let owed = to.iter().map(|to| Owed::new(Arc::clone(to))).collect();
+        let entry = Entry { id, topic, expires, bytes, owed, told: 0 };
         let row = LetterRow { sealed, to: to.iter().map(|to| to.to_string()).collect() };
         let (Ok(accepted), Ok(row)) = (letter::write(&entry.row()), letter::write(&row)) else {
             return answer(fx, ticket, PostAnswer::Failed("it cannot be encoded".to_owned()));
@@ -125,11 +132,13 @@ impl Outbox {
         self.next += 1;
         self.bytes += bytes;
         self.arriving += 1;
-        let changes = vec![
-            Change::Put(Key::number(Table::Letters, number), row),
-            Change::Put(Key::number(Table::Accepted, number), accepted),
-        ];
-        jobs.begin(Job { changes, reads: Vec::new() }, Purpose::Accept { ticket, number, entry: Box::new(entry) }, fx);
+        let letter = Change::Put(Key::number(Table::Letters, number), row);
+        let accepted = Change::Put(Key::number(Table::Accepted, number), accepted);
+        let (serial, notice) = instead.unzip();
+        let deletion = notice.map(|notice| Change::Delete(notice.key()));
+        let changes = [letter, accepted].into_iter().chain(deletion).collect();
+        let purpose = Purpose::Accept { ticket, number, entry: Box::new(entry), instead: serial };
+        jobs.begin(Job { changes, reads: Vec::new() }, purpose, fx);
     }
 
     /// A message is on disk, or could not be written.
@@ -228,6 +237,11 @@ impl Outbox {
         let fresh = read.into_iter().filter_map(|(number, sealed)| Some(Offered { id: id(&number)?, sealed: sealed? }));
         let (to, letters): (_, Vec<_>) = (exchange.to, asked.chain(fresh).collect());
         let parcel = (!letters.is_empty()).then(|| (to, Arc::clone(name), letters));
+        for number in &exchange.fresh {
+            if let Some(owed) = self.entries.get_mut(number).and_then(|entry| entry.owed_to(name)) {
+                owed.offers = owed.offers.saturating_add(1);
+            }
+        }
         if parcel.is_none() {
             recipient.exchange = None;
         }
@@ -263,7 +277,7 @@ impl Outbox {
                     news = true;
                 }
                 Fate::Stored if owed.by != Some(to) => {
-                    owed.by = Some(to);
+                    (owed.by, owed.since) = (Some(to), now.wall);
                     recipient.keep(number);
                     news = true;
                 }
@@ -350,7 +364,8 @@ impl Outbox {
             let Some(owed) = entry.owed.iter_mut().find(|owed| owed.to == name) else { continue };
             let Some((reason, at)) = owed.ending.take() else { continue };
             if written {
-                notices.push(entry.notice(number, &name, reason, at));
+                notices.extend(entry.notice(number, &name, reason, at));
+                entry.told += 1;
                 entry.owed.retain(|owed| owed.to != name);
                 self.remove_if_done(number);
                 continue;
@@ -372,22 +387,24 @@ impl Outbox {
         let Some(entry) = self.entries.get(&number) else { return };
         for owed in &entry.owed {
             let Some((reason, at)) = owed.ending else { continue };
-            changes.extend(entry.notice(number, &owed.to, reason, at).put());
+            changes.extend(entry.notice(number, &owed.to, reason, at).and_then(|notice| notice.put()));
         }
         let key = Key::number(Table::Accepted, number);
-        if entry.owed.iter().all(|owed| owed.ending.is_some()) {
+        if entry.owed.is_empty() && entry.told == 0 {
             changes.extend([Change::Delete(key), Change::Delete(Key::number(Table::Letters, number))]);
-            self.remove_if_done(number);
         } else {
             changes.extend(letter::write(&entry.row()).ok().map(|row| Change::Put(key, row)));
         }
+        self.remove_if_done(number);
     }
 
     fn remove_if_done(&mut self, number: u64) {
         if self.entries.get(&number).is_some_and(|entry| entry.owed.is_empty())
             && let Some(entry) = self.entries.remove(&number)
         {
-            self.bytes -= entry.bytes;
+            if entry.told == 0 {
+                self.bytes -= entry.bytes;
+            }
             self.due.remove(&(entry.expires + SKEW, number));
         }
     }
@@ -405,7 +422,7 @@ impl Entry {
 
     fn row(&self) -> AcceptedRow {
         let owed = self.owed.iter().filter(|owed| owed.ending.is_none());
-        let owed = owed.map(|owed| (owed.to.to_string(), owed.by.as_ref().and_then(NodeKey::of)));
+        let owed = owed.map(|owed| OwedRow { name: owed.to.to_string(), stored: owed.stored() });
         AcceptedRow {
             id: self.id,
             topic: self.topic.to_string(),
@@ -415,7 +432,19 @@ impl Entry {
         }
     }
 
-    fn notice(&self, number: u64, name: &Arc<str>, reason: Reason, at: Wall) -> Notice {
-        Notice { number, id: self.id, topic: Arc::clone(&self.topic), recipient: Arc::clone(name), reason, at }
+    fn notice(&self, number: u64, name: &Arc<str>, reason: Reason, at: Wall) -> Option<Notice> {
+        let owed = self.owed.iter().find(|owed| owed.to == *name)?;
+        Some(Notice {
+            number,
+            id: self.id,
+            topic: Arc::clone(&self.topic),
+            recipient: Arc::clone(name),
+            reason,
+            at,
+            expires: self.expires,
+            bytes: self.bytes,
+            offers: owed.offers,
+            stored: owed.stored(),
+        })
     }
 }

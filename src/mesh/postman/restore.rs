@@ -32,13 +32,10 @@ impl Snapshot {
         let letters = store.keys(Table::Letters)?;
         let orphans = letters.iter().filter(|key| key.to_number().is_none_or(|number| !known.contains(&number)));
         for key in orphans {
-            Self::give_up(store, key, now)?;
+            snapshot.accepted.extend(Self::give_up(store, key, now)?);
         }
         store.sync()?;
-        for key in store.keys(Table::Notices)? {
-            let notice = store.read(&key)?.and_then(|row| Notice::read(&key, &row));
-            snapshot.notices.extend(notice);
-        }
+        snapshot.load_notices(store, now)?;
         for key in store.keys(Table::Durables)? {
             let row = store.read(&key)?.and_then(|row| letter::read::<DurableRow>(&row).ok());
             let name = String::from_utf8(key.key.to_vec()).ok();
@@ -58,19 +55,70 @@ impl Snapshot {
         Ok(snapshot)
     }
 
-    /// What is left of a message is its letter, which says who was to get it.
-    fn give_up(store: &mut impl Store, key: &Key, now: Wall) -> Result<(), StoreError> {
-        let row = store.read(key)?.and_then(|row| letter::read::<LetterRow>(&row).ok());
-        let opened = row.and_then(|row| Some((Letter::open(&row.sealed).ok()?, row.to)));
-        if let Some((Letter { id, topic, .. }, to)) = opened {
-            let number = key.to_number().unwrap_or_default();
-            for name in to {
-                let (topic, recipient) = (topic.as_str().into(), name.into());
-                let notice = Notice { number, id, topic, recipient, reason: Reason::Damaged, at: now };
-                notice.put().iter().try_for_each(|put| store.write(put))?;
+    /// Reads the notices, makes those anew that are damaged, and forgets messages that are kept for none.
+    fn load_notices(&mut self, store: &mut impl Store, now: Wall) -> Result<(), StoreError> {
+        for key in store.keys(Table::Notices)? {
+            let notice = store.read(&key)?.and_then(|row| Notice::read(&key, &row));
+            match (notice, Notice::place(&key)) {
+                (Some(notice), _) => self.notices.push(notice),
+                (None, None) => {}
+                (None, Some((number, recipient))) => {
+                    let letter = read_letter(store, &Key::number(Table::Letters, number))?;
+                    let notice = letter.map(|(row, letter)| damaged(number, recipient, (&row, &letter), now));
+                    notice.iter().filter_map(Notice::put).try_for_each(|put| store.write(&put))?;
+                    self.notices.extend(notice);
+                }
             }
         }
-        store.write(&Change::Delete(key.clone()))
+        let told: BTreeSet<u64> = self.notices.iter().map(|notice| notice.number).collect();
+        let is_over = |(number, row): &mut (u64, AcceptedRow)| row.owed.is_empty() && !told.contains(number);
+        for (number, _) in self.accepted.extract_if(.., is_over) {
+            store.write(&Change::Delete(Key::number(Table::Accepted, number)))?;
+            store.write(&Change::Delete(Key::number(Table::Letters, number)))?;
+        }
+        Ok(())
+    }
+
+    /// What is left of a message is its letter, which says who was to get it. It is kept for their notices.
+    fn give_up(store: &mut impl Store, key: &Key, now: Wall) -> Result<Option<(u64, AcceptedRow)>, StoreError> {
+        let Some((number, (row, letter))) = key.to_number().zip(read_letter(store, key)?) else {
+            store.write(&Change::Delete(key.clone()))?;
+            return Ok(None);
+        };
+        let notices = row.to.iter().map(|name| damaged(number, name, (&row, &letter), now));
+        notices.filter_map(|notice| notice.put()).try_for_each(|put| store.write(&put))?;
+        let Letter { id, topic, expires, .. } = letter;
+        let kept = AcceptedRow { id, topic, expires, bytes: bytes_of(&row), owed: Vec::new() };
+        if let Ok(value) = letter::write(&kept) {
+            store.write(&Change::Put(Key::number(Table::Accepted, number), value))?;
+        }
+        Ok(Some((number, kept)))
+    }
+}
+
+/// A letter that is whole, and its row.
+fn read_letter(store: &mut impl Store, key: &Key) -> Result<Option<(LetterRow, Letter)>, StoreError> {
+    let row = store.read(key)?.and_then(|row| letter::read::<LetterRow>(&row).ok());
+    Ok(row.and_then(|row| Letter::open(&row.sealed).ok().map(|letter| (row, letter))))
+}
+
+fn bytes_of(row: &LetterRow) -> u64 {
+    u64::try_from(row.sealed.len()).unwrap_or(u64::MAX)
+}
+
+/// The notice for a recipient that may not have got a letter: what was known of that is damaged.
+fn damaged(number: u64, recipient: &str, (row, letter): (&LetterRow, &Letter), now: Wall) -> Notice {
+    Notice {
+        number,
+        id: letter.id,
+        topic: letter.topic.as_str().into(),
+        recipient: recipient.into(),
+        reason: Reason::Damaged,
+        at: now,
+        expires: Wall(letter.expires),
+        bytes: bytes_of(row),
+        offers: 0,
+        stored: None,
     }
 }
 
@@ -90,6 +138,7 @@ impl Postman {
         for (number, row) in snapshot.accepted {
             self.outbox.restore(number, row);
         }
+        self.outbox.told(&snapshot.notices);
         self.notices.add(snapshot.notices, fx);
         for (name, row) in snapshot.durables {
             self.inbox.subscriptions.insert(name.into(), Subscription::new(row.pattern.into()));
@@ -97,5 +146,76 @@ impl Postman {
         for (number, row) in snapshot.received {
             self.inbox.restore(number, row);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use bytes::Bytes;
+
+    use super::*;
+    use crate::mesh::postman::store::Memory;
+    use crate::wire::letter::OwedRow;
+    use crate::{Headers, MessageId};
+
+    const NOW: Wall = Wall(1_000);
+
+    /// A store with a message in the first place of the outbox, for two recipients, of which it is owed to so many.
+    fn store(owed: &[&str]) -> Memory {
+        let id = MessageId { start: [1; 8], counter: 2 };
+        let (topic, content_type, headers) = ("orders.new".to_owned(), String::new(), Headers::default());
+        let letter =
+            Letter { id, topic: topic.clone(), content_type, headers, time: 5, expires: 9, payload: Bytes::new() };
+        let letter = LetterRow { sealed: letter.seal().expect("sealed"), to: vec!["audit".into(), "billing".into()] };
+        let owed = owed.iter().map(|name| OwedRow { name: (*name).to_owned(), stored: None }).collect();
+        let accepted = AcceptedRow { id, topic, expires: 9, bytes: bytes_of(&letter), owed };
+        let mut store = Memory::default();
+        put(&mut store, Key::number(Table::Letters, 0), letter::write(&letter).expect("encodes"));
+        put(&mut store, Key::number(Table::Accepted, 0), letter::write(&accepted).expect("encodes"));
+        store
+    }
+
+    fn put(store: &mut Memory, key: Key, value: Bytes) {
+        store.write(&Change::Put(key, value)).expect("in memory");
+        store.sync().expect("in memory");
+    }
+
+    fn told(snapshot: &Snapshot) -> Vec<(&str, Reason)> {
+        snapshot.notices.iter().map(|notice| (&*notice.recipient, notice.reason)).collect()
+    }
+
+    #[test]
+    fn a_notice_that_is_damaged_is_made_anew() {
+        let mut store = store(&[]);
+        let (row, letter) = read_letter(&mut store, &Key::number(Table::Letters, 0)).expect("reads").expect("whole");
+        let whole = Notice { reason: Reason::Stored, ..damaged(0, "audit", (&row, &letter), NOW) };
+        let other = damaged(0, "billing", (&row, &letter), NOW);
+        let Some(Change::Put(key, value)) = whole.put() else { panic!("it is written") };
+        put(&mut store, key, value);
+        put(&mut store, other.key(), Bytes::from_static(b"\xff"));
+        for _ in 0..2 {
+            let snapshot = Snapshot::load(&mut store, NOW).expect("loads");
+            assert_eq!(told(&snapshot), [("audit", Reason::Stored), ("billing", Reason::Damaged)]);
+            assert_eq!(snapshot.accepted.len(), 1, "it is kept");
+        }
+    }
+
+    #[test]
+    fn a_message_of_which_only_the_letter_is_left_is_told_of_and_kept() {
+        let mut store = store(&["billing"]);
+        put(&mut store, Key::number(Table::Accepted, 0), Bytes::from_static(b"\xff"));
+        for _ in 0..2 {
+            let snapshot = Snapshot::load(&mut store, NOW).expect("loads");
+            assert_eq!(told(&snapshot), [("audit", Reason::Damaged), ("billing", Reason::Damaged)]);
+            assert!(snapshot.accepted[0].1.owed.is_empty() && store.read(&Key::number(Table::Letters, 0)) != Ok(None));
+        }
+    }
+
+    #[test]
+    fn what_is_kept_for_no_notice_is_forgotten() {
+        let mut store = store(&[]);
+        assert!(Snapshot::load(&mut store, NOW).expect("loads").accepted.is_empty());
+        assert!(store.keys(Table::Letters).expect("lists").is_empty());
+        assert!(store.keys(Table::Accepted).expect("lists").is_empty());
     }
 }

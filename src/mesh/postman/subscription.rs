@@ -57,6 +57,11 @@ impl Subscription {
         }
     }
 
+    /// Letters that are not acknowledged.
+    pub(super) fn len(&self) -> usize {
+        self.waiting.len() + self.later.len() + self.out.len()
+    }
+
     pub(super) fn forget(&mut self, number: u64) {
         self.waiting.remove(&number);
         if let Some(at) = self.later_at.remove(&number) {

@@ -294,6 +294,11 @@ impl Roster {
         self.table.iter().filter(|known| known.is_live())
     }
 
+    /// What this node is called.
+    pub(crate) fn own_name(&self) -> &str {
+        self.own.name()
+    }
+
     /// The nodes that may be meant, of those that are there. Several may have a name.
     pub(crate) fn find(&self, name: &NodeName) -> Vec<&Known> {
         match name {

@@ -91,6 +91,10 @@ impl Own {
         }
     }
 
+    pub(super) fn name(&self) -> &str {
+        &self.name
+    }
+
     pub(super) fn me(&self) -> PeerId {
         self.me
     }

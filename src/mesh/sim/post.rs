@@ -14,10 +14,10 @@ use super::scenarios::{LOSSY, everybody_knows_everybody};
 use super::world::{MILLI, SECOND, World};
 use crate::mesh::event::{Answer, Command, HolderId, Ticket};
 use crate::mesh::postman::notices::Notice;
-use crate::mesh::postman::store::{Store as _, Table};
+use crate::mesh::postman::store::{Key, Store as _, Table};
 use crate::mesh::postman::{PostAnswer, PostCommand, Posting, WINDOW};
 use crate::mesh::time::{Span, Wall};
-use crate::wire::letter::Letter;
+use crate::wire::letter::{self, Letter, LetterRow};
 use crate::{Headers, MessageId};
 
 /// As far as two clocks may differ.
@@ -124,6 +124,14 @@ impl Post {
     }
 
     fn publish(&mut self, by: usize, topic: &'static str, ttl: u64, to: &[&'static str]) {
+        let to = to.iter().map(|name| Arc::from(*name)).collect();
+        let posting = self.posting(by, topic, ttl, to);
+        let id = posting.id;
+        let ticket = self.world.command(by, Command::Post(PostCommand::Accept(posting)));
+        self.asked.push((by, ticket, id));
+    }
+
+    fn posting(&mut self, by: usize, topic: &'static str, ttl: u64, to: Vec<Arc<str>>) -> Posting {
         let id = MessageId { start: [9; 8], counter: self.next };
         self.next += 1;
         let now = self.wall(by);
@@ -138,11 +146,31 @@ impl Post {
             payload: Bytes::new(),
         };
         let sealed = letter.seal().expect("sealed");
-        let to = to.iter().map(|name| Arc::from(*name)).collect();
-        let posting = Posting { id, topic: topic.into(), expires, sealed, to };
-        let ticket = self.world.command(by, Command::Post(PostCommand::Accept(posting)));
         self.posted.insert(id, Posted { by, topic, expires, recipients: Vec::new() });
-        self.asked.push((by, ticket, id));
+        Posting { id, topic: topic.into(), expires, sealed, to }
+    }
+
+    /// Takes note of notices, or sends what they tell of anew.
+    fn clear_up(&mut self, node: usize) {
+        for key in self.world.nodes[node].disk.keys(Table::Notices).expect("in memory") {
+            let disk = &mut self.world.nodes[node].disk;
+            let row = disk.read(&key).expect("in memory").expect("it is there");
+            let Notice { number, recipient, topic, .. } = Notice::read(&key, &row).expect("a notice");
+            let letter = disk.read(&Key::number(Table::Letters, number)).expect("in memory");
+            let row: LetterRow = letter::read(&letter.expect("the letter is kept with the notice")).expect("a letter");
+            assert_eq!(Letter::open(&row.sealed).expect("whole").topic, *topic);
+            if self.world.random.chance(50) {
+                self.world.command(node, Command::Post(PostCommand::TakeNotice { number, recipient }));
+                continue;
+            }
+            let topic =
+                ["orders.new", "orders.paid", "other"].into_iter().find(|one| **one == *topic).expect("a topic");
+            let posting = self.posting(node, topic, TTL / 2, vec![Arc::clone(&recipient)]);
+            let id = posting.id;
+            let retry = PostCommand::Retry { number, recipient, posting };
+            let ticket = self.world.command(node, Command::Post(retry));
+            self.asked.push((node, ticket, id));
+        }
     }
 
     fn kill(&mut self, node: usize) {
@@ -266,6 +294,13 @@ impl Post {
         for node in 0..self.world.nodes.len() {
             let outbox = self.world.nodes[node].mesh.status().tables.outbox;
             assert_eq!(outbox, 0, "I5: node {node} owes something still");
+            let disk = &mut self.world.nodes[node].disk;
+            let place = |key: &Key| Notice::place(key).expect("a notice").0;
+            let told: BTreeSet<u64> = disk.keys(Table::Notices).expect("in memory").iter().map(place).collect();
+            for table in [Table::Accepted, Table::Letters] {
+                let kept: Vec<u64> = disk.keys(table).expect("in memory").iter().filter_map(Key::to_number).collect();
+                assert!(kept.iter().eq(&told), "I5: {kept:?} in {table:?}, and notices of {told:?}");
+            }
         }
         for id in &self.accepted {
             for name in &self.posted[id].recipients {
@@ -304,6 +339,13 @@ fn what_was_accepted_is_acknowledged_or_told_of_whatever_crashes() {
                 2 => {
                     let (one, other) = (post.world.random.below(4), post.world.random.below(4));
                     post.world.break_link(one, other);
+                }
+                3 => {
+                    let node = post.world.random.below(4);
+                    if post.world.nodes[node].up {
+                        post.notices(node);
+                        post.clear_up(node);
+                    }
                 }
                 _ => {}
             }

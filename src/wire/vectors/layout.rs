@@ -263,7 +263,9 @@ pub(super) fn to_node(name: &str, length: usize) -> Parts {
             "publish" => {
                 let described = parts(1, "Publish").text("topic", "orders.eu.created");
                 let described = tenant(described.text("content type", "application/json"));
-                described.number("min peers", 1).number("timeout", 5_000).text("payload", r#"{"id":1}"#)
+                let listeners = described.number("min peers", 1).number("timeout", 5_000).some("guarantee");
+                let kept = listeners.number("guarantee: ttl", 60_000).list("guarantee: to", 1);
+                kept.text("guarantee: to[0]", "billing").text("payload", r#"{"id":1}"#)
             }
             "subscribe" => parts(2, "Subscribe")
                 .list("patterns", 2)
@@ -279,6 +281,18 @@ pub(super) fn to_node(name: &str, length: usize) -> Parts {
             "watch" => parts(6, "Watch"),
             "reply" => reply(parts(7, "Reply").number("call", 5)),
             "finish" => parts(8, "Finish"),
+            "hold" => parts(9, "Hold").text("name", "billing").text("pattern", "orders.>"),
+            "acknowledge" => parts(10, "Acknowledge").number("number", 7),
+            "give-back" => parts(11, "GiveBack").number("number", 7).some("after").number("after", 2_000),
+            "notices" => parts(12, "Notices"),
+            "notice" => parts(13, "Notice")
+                .number("number", 41)
+                .text("recipient", "billing")
+                .variant("act", 2, "Retry")
+                .number("act: ttl", 60_000),
+            "outbox" => parts(14, "Outbox"),
+            "durables" => parts(15, "Durables"),
+            "remove" => parts(16, "Remove").text("name", "billing"),
             other => panic!("no layout for {other}"),
         }
     })
@@ -328,6 +342,42 @@ pub(super) fn from_node(name: &str, length: usize) -> Parts {
                 .flag("suspect", false),
             "changed" => parts(10, "Changed"),
             "failed" => parts(11, "Failed").variant("failure", 3, "Nobody").number("wanted", 2).number("found", 1),
+            "accepted" => id(parts(12, "Accepted")).list("recipients", 1).text("recipients[0]", "billing"),
+            "handed" => {
+                let of = parts(13, "Handed").number("number", 7).flag("again", false);
+                let of = of.text("topic", "orders.eu.created").key("source", peer(1), "A");
+                tenant(id(of).number("time", TIME).text("content type", "application/json"))
+                    .text("payload", r#"{"id":1}"#)
+            }
+            "acknowledged" => {
+                parts(14, "Acknowledged").number("number", 7).some("failure").variant("failure", 16, "Late")
+            }
+            "total" => parts(15, "Total").number("total", 1).number("bytes", 320),
+            "notice" => id(parts(16, "Notice").number("number", 41))
+                .text("topic", "orders.eu.created")
+                .text("recipient", "billing")
+                .variant("reason", 1, "Stored")
+                .number("time", TIME)
+                .number("expires", TIME)
+                .number("offers", 3)
+                .some("stored")
+                .key("stored: by", peer(2), "B")
+                .number("stored: since", TIME),
+            "waiting" => id(parts(17, "Waiting"))
+                .text("topic", "orders.eu.created")
+                .number("expires", TIME)
+                .list("owed", 1)
+                .text("owed[0]: name", "billing")
+                .flag("owed[0]: stored", true),
+            "durable" => parts(18, "Durable")
+                .text("name", "billing")
+                .text("pattern", "orders.>")
+                .key("node", peer(1), "A")
+                .text("node name", "shop")
+                .flag("live", true)
+                .some("here")
+                .flag("here: held", true)
+                .number("here: waiting", 12),
             other => panic!("no layout for {other}"),
         }
     })

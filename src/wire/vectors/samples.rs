@@ -8,7 +8,10 @@ use crate::wire::builder::head;
 use crate::wire::codec::Extension;
 use crate::wire::frame::{Channel, Choice, Fragment, Frame, FrameBuilder, Outbound, Place, Stream, shard_of};
 use crate::wire::letter::Letter;
-use crate::wire::local::{Arrived, Failure, Found, FromNode, Peer, Post, ToNode};
+use crate::wire::letter::ReasonRow;
+use crate::wire::local::{
+    Act, Arrived, DurableAt, Failure, Found, FromNode, Guarantee, Handed, Notice, Peer, Post, ToNode, Waiting,
+};
 use crate::wire::node_key::NodeKey;
 use crate::wire::roster::{Durable, Interest, RosterRecord, SignedRecord, Stamp};
 use crate::wire::rpc::{Call, Fate, Offered, Position, Reply, ReplyStatus, Request, Response, StreamRef, Summary};
@@ -214,10 +217,13 @@ pub(in crate::wire) fn to_node() -> Vec<(&'static str, ToNode)> {
         headers: tenant(),
         min_peers: 1,
         timeout: 5_000,
+        guarantee: Some(Guarantee { ttl: 60_000, to: vec!["billing".into()] }),
         payload: Bytes::from_static(br#"{"id":1}"#),
         extensions: extensions(),
     };
     let (patterns, group) = (vec!["log.*".into(), "orders.>".into()], Some("packers".into()));
+    let (recipient, act) = ("billing".into(), Act::Retry { ttl: 60_000 });
+    let act = ToNode::Notice { number: 41, recipient, act, extensions: extensions() };
     vec![
         ("hello", ToNode::Hello { extensions: extensions() }),
         ("publish", ToNode::Publish(post)),
@@ -228,6 +234,14 @@ pub(in crate::wire) fn to_node() -> Vec<(&'static str, ToNode)> {
         ("watch", ToNode::Watch { extensions: extensions() }),
         ("reply", ToNode::Reply { call: 5, reply: reply() }),
         ("finish", ToNode::Finish { extensions: extensions() }),
+        ("hold", ToNode::Hold { name: "billing".into(), pattern: "orders.>".into(), extensions: extensions() }),
+        ("acknowledge", ToNode::Acknowledge { number: 7, extensions: extensions() }),
+        ("give-back", ToNode::GiveBack { number: 7, after: Some(2_000), extensions: extensions() }),
+        ("notices", ToNode::Notices { extensions: extensions() }),
+        ("notice", act),
+        ("outbox", ToNode::Outbox { extensions: extensions() }),
+        ("durables", ToNode::Durables { extensions: extensions() }),
+        ("remove", ToNode::Remove { name: "billing".into(), extensions: extensions() }),
     ]
 }
 
@@ -260,6 +274,30 @@ pub(in crate::wire) fn from_node() -> Vec<(&'static str, FromNode)> {
         extensions: extensions(),
     };
     let failure = Failure::Nobody { wanted: 2, found: 1 };
+    let handed = Handed { number: 7, again: false, message: message.clone() };
+    let notice = Notice {
+        number: 41,
+        id,
+        topic: "orders.eu.created".into(),
+        recipient: "billing".into(),
+        reason: ReasonRow::Stored,
+        time: TIME,
+        expires: TIME,
+        offers: 3,
+        stored: Some((node_key(2), TIME)),
+        extensions: extensions(),
+    };
+    let owed = vec![("billing".into(), true)];
+    let waiting = Waiting { id, topic: "orders.eu.created".into(), expires: TIME, owed, extensions: extensions() };
+    let durable = DurableAt {
+        name: "billing".into(),
+        pattern: "orders.>".into(),
+        node: node_key(1),
+        node_name: "shop".into(),
+        live: true,
+        here: Some((true, 12)),
+        extensions: extensions(),
+    };
     vec![
         ("welcome", FromNode::Welcome { node: node_key(1), name: "shop".into(), mesh: MESH, extensions: extensions() }),
         ("busy", FromNode::Busy { extensions: extensions() }),
@@ -273,5 +311,12 @@ pub(in crate::wire) fn from_node() -> Vec<(&'static str, FromNode)> {
         ("peer", FromNode::Peer(Box::new(peer))),
         ("changed", FromNode::Changed { extensions: extensions() }),
         ("failed", FromNode::Failed { failure, extensions: extensions() }),
+        ("accepted", FromNode::Accepted { id, recipients: vec!["billing".into()], extensions: extensions() }),
+        ("handed", FromNode::Handed(handed)),
+        ("acknowledged", FromNode::Acknowledged { number: 7, failure: Some(Failure::Late), extensions: extensions() }),
+        ("total", FromNode::Total { total: 1, bytes: 320, extensions: extensions() }),
+        ("notice", FromNode::Notice(Box::new(notice))),
+        ("waiting", FromNode::Waiting(waiting)),
+        ("durable", FromNode::Durable(durable)),
     ]
 }

@@ -1,0 +1,136 @@
+//! `pombo pub --guaranteed`: has the node that runs on this machine keep what is published until it is delivered.
+
+use std::collections::BTreeSet;
+
+use bytes::Bytes;
+use futures::StreamExt;
+use futures::stream::FuturesOrdered;
+use pombo::{Accepted, PublishError, RunningNode};
+use serde::Serialize;
+
+use super::{BYTES_IN_FLIGHT, Bodies, IN_FLIGHT, Post};
+use crate::cli::failure::Failure;
+use crate::cli::output::Output;
+use crate::cli::progress::Meter;
+use crate::cli::text;
+
+/// What has been accepted so far.
+pub(super) struct Ledger {
+    output: Output,
+    topic: String,
+    each: bool,
+    meter: Meter,
+    pub(super) messages: usize,
+    bytes: usize,
+    recipients: BTreeSet<String>,
+    last: Option<String>,
+}
+
+/// A message that was accepted, as JSON.
+#[derive(Serialize)]
+struct Receipt<'a> {
+    topic: &'a str,
+    id: String,
+    bytes: usize,
+    /// The durable subscriptions that it will be delivered to, or told of.
+    recipients: Vec<String>,
+}
+
+impl Ledger {
+    pub(super) fn new(output: Output, topic: &str, each: bool) -> Self {
+        let (topic, meter) = (topic.to_owned(), Meter::new(output));
+        Self { output, topic, each, meter, messages: 0, bytes: 0, recipients: BTreeSet::new(), last: None }
+    }
+
+    fn enter(&mut self, bytes: usize, accepted: Accepted) -> Result<(), Failure> {
+        let Accepted { id, recipients, .. } = accepted;
+        self.messages += 1;
+        self.bytes += bytes;
+        if self.output.is_json() {
+            return self.output.object(&Receipt { topic: &self.topic, id: id.to_string(), bytes, recipients });
+        }
+        if self.each {
+            let what = text::size(bytes);
+            self.output.note(format_args!("kept {what} on {} for {}, id {id}", self.topic, recipients.join(", ")));
+        } else {
+            self.meter.show(|| format!("kept {} on {}", text::count(self.messages, "message"), self.topic));
+        }
+        self.last = Some(id.to_string());
+        self.recipients.extend(recipients);
+        Ok(())
+    }
+
+    fn finish(&self) {
+        let Some(last) = self.last.as_ref().filter(|_| !self.each) else { return };
+        let recipients: Vec<_> = self.recipients.iter().map(String::as_str).collect();
+        let (size, topic, recipients) = (text::size(self.bytes), &self.topic, recipients.join(", "));
+        match self.messages {
+            1 => self.output.note(format_args!("kept {size} on {topic} for {recipients}, id {last}")),
+            many => {
+                let messages = text::count(many, "message");
+                self.output.note(format_args!("kept {messages} ({size}) on {topic} for {recipients}"));
+            }
+        }
+    }
+}
+
+impl Post<'_> {
+    /// Has many under way, in the order of the bodies: they go to the disk together. The first goes alone, so that they take one way.
+    pub(super) async fn keep(
+        &self,
+        node: &RunningNode,
+        mut bodies: Bodies,
+        ledger: &mut Ledger,
+    ) -> Result<(), Failure> {
+        let in_flight = if self.args.every.is_some() { 1 } else { IN_FLIGHT };
+        let mut under_way = FuturesOrdered::new();
+        let (mut held, mut more) = (0, true);
+        while more || !under_way.is_empty() {
+            let in_flight = if ledger.messages == 0 { 1 } else { in_flight };
+            let room = more && under_way.len() < in_flight && held < BYTES_IN_FLIGHT;
+            tokio::select! {
+                Some(accepted) = under_way.next() => {
+                    let (bytes, accepted): (usize, Accepted) = accepted?;
+                    held -= bytes;
+                    ledger.enter(bytes, accepted)?;
+                }
+                body = bodies.next(), if room => {
+                    // What cannot be read ends it, but in its turn: those before it are still to be confirmed.
+                    more = matches!(body, Some(Ok(_)));
+                    let Some(body) = body else { continue };
+                    held += body.as_ref().map_or(0, Bytes::len);
+                    under_way.push_back(async move { self.keep_one(node, body?).await });
+                }
+            }
+        }
+        if ledger.messages == 0 {
+            self.context.output.note("nothing to publish: the input is empty");
+        }
+        ledger.finish();
+        Ok(())
+    }
+
+    async fn keep_one(&self, node: &RunningNode, body: Bytes) -> Result<(usize, Accepted), Failure> {
+        let mut publish = node.publish(self.topic.clone(), &body).headers(self.headers.clone());
+        if let Some(content_type) = &self.args.content_type {
+            publish = publish.content_type(content_type.as_str());
+        }
+        let mut guaranteed = publish.guaranteed().to(self.args.to.iter().map(String::as_str));
+        if let Some(ttl) = self.args.ttl {
+            guaranteed = guaranteed.ttl(ttl);
+        }
+        let accepted = guaranteed.await.map_err(|error| self.not_kept(error))?;
+        Ok((body.len(), accepted))
+    }
+
+    fn not_kept(&self, error: PublishError) -> Failure {
+        let nobody = matches!(error, PublishError::NoRecipient { .. });
+        let (failure, flags) = (Failure::from(error), self.context.common.mesh_flags());
+        if !nobody {
+            return failure;
+        }
+        failure
+            .hint(format!("`pombo subscriptions list{flags}` lists those that are known; --to NAME names one"))
+            .hint(format!("pombo sub {}{flags} --durable NAME", text::shell(&self.args.topic)))
+    }
+}
