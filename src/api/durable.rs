@@ -19,7 +19,7 @@ use super::{Node, RunningNode};
 use crate::error::{AckError, Closed, RecvError, SubscribeError};
 use crate::mesh::event::{Answer, Command, HolderId};
 use crate::mesh::postman::inbox::Handed;
-use crate::mesh::postman::{PostAnswer, PostCommand};
+use crate::mesh::postman::{PostAnswer, PostCommand, Terms, WINDOW};
 use crate::message::{Message, Origin};
 use crate::net::clock::Clock;
 use crate::net::handle::{Handle, Registered};
@@ -37,6 +37,7 @@ pub struct SubscribeDurable<T, E> {
     name: String,
     /// What was asked for that a durable subscription cannot have.
     unfit: Option<&'static str>,
+    terms: Terms,
 }
 
 impl<T, E: Encoding<T>> SubscribeDurable<T, E> {
@@ -46,7 +47,32 @@ impl<T, E: Encoding<T>> SubscribeDurable<T, E> {
         name: String,
         unfit: Option<&'static str>,
     ) -> Self {
-        Self { by, pattern, name, unfit }
+        Self { by, pattern, name, unfit, terms: Terms { window: WINDOW, attempts: None } }
+    }
+
+    /// How many messages this subscriber takes before it acknowledges the first: 64 without this, which is the most, and 4 MiB of
+    /// them. Of several subscribers with one name each gets the next when it has room: those who take one at a time share evenly
+    /// what takes long.
+    pub fn window(mut self, messages: usize) -> Self {
+        self.terms.window = messages.clamp(1, WINDOW);
+        self
+    }
+
+    /// How often a message may be handed out, as often as it takes without this. One that was not acknowledged by then is not handed
+    /// out again, and its sender is told ([`Reason::Poison`](crate::Reason::Poison)).
+    ///
+    /// What is in a subscriber's [`window`](Self::window) has been handed out, whether or not it was read.
+    ///
+    /// ```
+    /// # async fn f(node: pombo::Node) -> Result<(), pombo::SubscribeError> {
+    /// # const JOBS: pombo::Topic<String> = pombo::Topic::new("jobs.resize");
+    /// let jobs = node.subscribe(JOBS).durable("resizers").window(1).attempts(5).await?;
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn attempts(mut self, most: u32) -> Self {
+        self.terms.attempts = Some(most.max(1));
+        self
     }
 
     async fn set_up(self) -> Result<Durable<T, E>, SubscribeError> {
@@ -55,16 +81,16 @@ impl<T, E: Encoding<T>> SubscribeDurable<T, E> {
         }
         check_name(&self.name)?;
         let source = match self.by {
-            By::Own(node) => own(&node, self.name.into(), self.pattern.text()).await?,
-            By::Running(node) => Source::Running(node.hold(self.name, &self.pattern.text()).await?),
+            By::Own(node) => own(&node, self.name.into(), self.pattern.text(), self.terms).await?,
+            By::Running(node) => Source::Running(node.hold(self.name, &self.pattern.text(), self.terms).await?),
         };
         Ok(Durable { source, types: PhantomData })
     }
 }
 
-async fn own(node: &Node, name: Arc<str>, pattern: Arc<str>) -> Result<Source, SubscribeError> {
+async fn own(node: &Node, name: Arc<str>, pattern: Arc<str>, terms: Terms) -> Result<Source, SubscribeError> {
     node.settled().await?;
-    let (registered, handed, answer) = node.handle.hold(name, pattern).await?;
+    let (registered, handed, answer) = node.handle.hold(name, pattern, terms).await?;
     match answer {
         Answer::Done => Ok(Source::Own { registered, handed }),
         Answer::Draining => Err(SubscribeError::Draining),
@@ -95,8 +121,8 @@ impl<T, E> fmt::Debug for SubscribeDurable<T, E> {
     }
 }
 
-/// A stream of the messages of a durable subscription, each to be acknowledged. Dropping it lets the next one hold the
-/// subscription, which stays.
+/// A stream of the messages of a durable subscription, each to be acknowledged. Dropping it gives back what it has; the
+/// subscription stays.
 ///
 /// At most 64 messages are out at a time, and 4 MiB of them: who acknowledges none gets no more.
 pub struct Durable<T, E> {
@@ -147,7 +173,7 @@ fn delivery<T, E: Encoding<T>>(handed: Handed, letter: Letter, receipt: Receipt)
     let origin = Arc::new(Origin { topic, source: handed.from, content_type });
     let time = UNIX_EPOCH + Duration::from_micros(time);
     let message = Message { origin, id, time, headers, payload };
-    Ok(Delivery { message, again: handed.again, receipt })
+    Ok(Delivery { message, attempt: handed.attempt, receipt })
 }
 
 impl<T, E> fmt::Debug for Durable<T, E> {
@@ -162,9 +188,9 @@ impl<T, E> fmt::Debug for Durable<T, E> {
 
 /// What a node hands out that runs beside this process.
 fn lent<T, E: Encoding<T>>(out: Out) -> Result<Delivery<T>, RecvError> {
-    let Out { number, again, message, verdicts } = out;
+    let Out { number, attempt, message, verdicts } = out;
     let receipt = Receipt { desk: Some(By::Running(verdicts)), number };
-    Ok(Delivery { message: decoded::<T, E>(message)?, again, receipt })
+    Ok(Delivery { message: decoded::<T, E>(message)?, attempt, receipt })
 }
 
 /// A message of a durable subscription, to be acknowledged. Dereferences to the [`Message`].
@@ -172,7 +198,7 @@ fn lent<T, E: Encoding<T>>(out: Out) -> Result<Delivery<T>, RecvError> {
 /// Dropped without a word, it is handed out again, after 100 ms at first and up to a minute later.
 pub struct Delivery<T> {
     message: Message<T>,
-    again: bool,
+    attempt: u32,
     receipt: Receipt,
 }
 
@@ -206,7 +232,13 @@ impl Drop for Receipt {
 impl<T> Delivery<T> {
     /// Whether it may have been handed out before: it was, or this node has been started since it came.
     pub fn redelivered(&self) -> bool {
-        self.again
+        self.attempt > 1
+    }
+
+    /// Which time it is handed out, 1 for the first: over all nodes that share the subscription. That it may have been handed out
+    /// before the node was started counts as once.
+    pub fn attempt(&self) -> u32 {
+        self.attempt
     }
 
     /// It was handled, and is not handed out again. Returns when that is on this node's disk.
@@ -259,6 +291,9 @@ impl<T> Deref for Delivery<T> {
 
 impl<T: fmt::Debug> fmt::Debug for Delivery<T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Delivery").field("message", &self.message).field("again", &self.again).finish_non_exhaustive()
+        f.debug_struct("Delivery")
+            .field("message", &self.message)
+            .field("attempt", &self.attempt)
+            .finish_non_exhaustive()
     }
 }

@@ -27,9 +27,9 @@ Examples:
 
 In a pattern, * stands for one token and a last > for one or more. Quote them: the shell has uses of its own for both.
 
-With --durable it takes what is published with a guarantee, by the node that runs on this machine (`pombo node`), which keeps what \
+With --durable it takes what is published with a guarantee, each message with the other subscribers of that name by turns, by the node that runs on this machine (`pombo node`), which keeps what \
 comes while this does not run. Each message is acknowledged when it is printed. The command of --exec gets the body on stdin and POMBO_TOPIC, \
-POMBO_ID, POMBO_SOURCE, POMBO_CONTENT_TYPE, POMBO_REDELIVERED and POMBO_HEADER_<NAME> in its environment; one message at a time is \
+POMBO_ID, POMBO_SOURCE, POMBO_CONTENT_TYPE, POMBO_ATTEMPT and POMBO_HEADER_<NAME> in its environment; one message at a time is \
 acknowledged when it exits with 0, and comes again otherwise.";
 
 /// How many messages that are there already are printed at once.
@@ -55,6 +55,9 @@ pub(super) struct Args {
     /// Hold this durable subscription, made if it is not there: it misses nothing that is published with --guaranteed
     #[arg(long, value_name = "NAME", conflicts_with = "group")]
     durable: Option<String>,
+    /// Hand out each message so often at most, and tell its sender when none acknowledged it
+    #[arg(long, value_name = "N", requires = "durable", value_parser = clap::value_parser!(u32).range(1..))]
+    attempts: Option<u32>,
     /// Run this command of the shell for each message, which is acknowledged if it succeeds
     #[arg(long, value_name = "COMMAND", requires = "durable", conflicts_with = "raw")]
     exec: Option<OsString>,

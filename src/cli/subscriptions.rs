@@ -42,7 +42,7 @@ struct Item<'a> {
     peer: String,
     live: bool,
     /// Known of those on the node that was asked.
-    held: Option<bool>,
+    holders: Option<usize>,
     waiting: Option<usize>,
 }
 
@@ -70,17 +70,17 @@ async fn list(context: &Context, node: &RunningNode) -> Result<(), Failure> {
     }
     let mut table = Table::new(["NAME", "PATTERN", "NODE", "STATE", "WAITING"]);
     for durable in &durables {
-        let state = match (durable.live, durable.here.map(|here| here.held)) {
-            (false, _) => "not heard of",
-            (true, None) => "there",
-            (true, Some(true)) => "held",
-            (true, Some(false)) => "held by nobody",
+        let state = match (durable.live, durable.here.map(|here| here.holders)) {
+            (false, _) => "not heard of".to_owned(),
+            (true, None) => "there".to_owned(),
+            (true, Some(0)) => "held by nobody".to_owned(),
+            (true, Some(holders)) => format!("held by {}", text::count(holders, "subscriber")),
         };
         table.row([
             text::escape(&durable.name).into_owned(),
             text::escape(&durable.pattern).into_owned(),
             text::escape(&durable.node_name).into_owned(),
-            state.to_owned(),
+            state,
             durable.here.map(|here| here.waiting.to_string()).unwrap_or_default(),
         ]);
     }
@@ -110,7 +110,7 @@ impl<'a> From<&'a DurableStatus> for Item<'a> {
             node: &durable.node_name,
             peer: durable.node.to_string(),
             live: durable.live,
-            held: durable.here.map(|here| here.held),
+            holders: durable.here.map(|here| here.holders),
             waiting: durable.here.map(|here| here.waiting),
         }
     }

@@ -240,6 +240,7 @@ fn word(reason: Reason) -> &'static str {
         Reason::Stored => "stored",
         Reason::Refused => "refused",
         Reason::Damaged => "damaged",
+        Reason::Poison => "poison",
         _ => "other",
     }
 }

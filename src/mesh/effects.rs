@@ -26,7 +26,7 @@ pub(crate) enum Asked {
     /// Frames handed over for good by a short-lived node.
     Inject { batch: u64 },
     /// Letters that were offered for that recipient.
-    Offer { name: Arc<str> },
+    Offer { name: Arc<str>, to: PeerId },
     /// Where our streams stand, told before we leave.
     LastHeads,
     /// Nothing hangs on the answer.

@@ -435,7 +435,7 @@ impl Mesh {
                 let couriers = self.couriers();
                 self.inject.answered(batch, word, &couriers, &mut self.fx);
             }
-            Asked::Offer { name } => self.offer_answered(&name, result, now),
+            Asked::Offer { name, to } => self.offer_answered((&name, to), result, now),
             Asked::LastHeads => self.last_heads_answered(),
             Asked::Told => {}
         }

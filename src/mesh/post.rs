@@ -1,6 +1,6 @@
 //! Where the postman meets the others: who holds what, whom to link to, and what is said over the links.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use libp2p_identity::PeerId;
@@ -9,29 +9,36 @@ use super::effects::Asked;
 use super::event::{Answer, Checked, HolderId, JobId, RpcFailure, Ticket};
 use super::links::Links;
 use super::postman::store::{Done, StoreError};
-use super::postman::{self, DurableStatus, Offers, PostAnswer, PostCommand, Posting};
+use super::postman::{
+    self, Answered, DurableStatus, Holders, Holding, Offers, PostAnswer, PostCommand, Posting, Terms,
+};
 use super::roster::{Known, Roster};
 use super::time::Now;
 use super::{Mesh, checked};
 use crate::wire::rpc::{Request, Response};
 
 /// What the postman wants to know of the others.
-struct Holders<'a> {
+struct Place<'a> {
     me: PeerId,
     roster: &'a Roster,
     links: &'a Links,
-    own: BTreeSet<Arc<str>>,
+    own: BTreeMap<Arc<str>, usize>,
 }
 
-impl postman::Directory for Holders<'_> {
-    fn holder(&self, name: &str) -> Option<PeerId> {
-        if self.own.contains(name) {
-            return Some(self.me);
+impl postman::Directory for Place<'_> {
+    fn holders(&self, name: &str) -> Holders {
+        let own =
+            self.own.get(name).map(|window| Holding { peer: self.me, linked: true, window: *window, has_it: true });
+        let (mut all, mut there) = (usize::from(own.is_some()), Vec::from_iter(own));
+        for known in self.roster.nodes() {
+            let Some(durable) = known.durables().iter().find(|durable| durable.name == name) else { continue };
+            all += 1;
+            if known.is_live() {
+                let (peer, window) = (known.peer(), usize::try_from(durable.window).unwrap_or(usize::MAX));
+                there.push(Holding { peer, linked: self.links.is_linked(&peer), window, has_it: true });
+            }
         }
-        let holds = |known: &&Known| known.durables().iter().any(|durable| durable.name == name);
-        let holders = self.roster.live().filter(holds).map(Known::peer);
-        // One that is linked first. Otherwise always the same, so that what it has already is not given to another.
-        holders.min_by_key(|peer| (!self.links.is_linked(peer), *peer))
+        Holders { there, are_several: all > 1 }
     }
 
     fn is_live(&self, peer: PeerId) -> bool {
@@ -47,8 +54,14 @@ impl Mesh {
     pub(super) fn post_command(&mut self, ticket: Ticket, command: PostCommand, now: Now) {
         match command {
             PostCommand::Accept(posting) => self.accept(ticket, posting),
-            PostCommand::Hold { holder, name, pattern } => self.hold(ticket, holder, (name, pattern), now),
-            PostCommand::Release { holder } => self.postman.release(holder),
+            PostCommand::Hold { holder, name, pattern, terms } => {
+                self.hold(ticket, holder, (name, pattern, terms), now);
+            }
+            PostCommand::Release { holder } => {
+                if self.postman.release(holder) {
+                    self.durables_changed(now);
+                }
+            }
             PostCommand::Remove { name } => {
                 if self.postman.remove(ticket, &name, &mut self.fx) {
                     self.durables_changed(now);
@@ -107,19 +120,23 @@ impl Mesh {
         self.postman.accept(ticket, posting, &mut self.fx);
     }
 
-    /// A name has one pattern in the whole mesh, and in this version one node that holds it at a time.
-    fn hold(&mut self, ticket: Ticket, holder: HolderId, (name, pattern): (Arc<str>, Arc<str>), now: Now) {
+    /// A name has one pattern in the whole mesh.
+    fn hold(
+        &mut self,
+        ticket: Ticket,
+        holder: HolderId,
+        (name, pattern, terms): (Arc<str>, Arc<str>, Terms),
+        now: Now,
+    ) {
         let in_the_way = |known: &Known| {
             let durable = known.durables().iter().find(|durable| *durable.name == *name)?;
-            if *durable.pattern != *pattern {
-                return Some(format!("{} has it with the pattern {}: use another name", known.name(), durable.pattern));
-            }
-            known.is_live().then(|| format!("{} holds it: one node at a time can", known.name()))
+            let other = (*durable.pattern != *pattern).then_some(&durable.pattern)?;
+            Some(format!("{} has it with the pattern {other}: use another name", known.name()))
         };
         let conflict = self.roster.nodes().find_map(in_the_way);
         match conflict {
             Some(why) => self.answer(ticket, Answer::Post(PostAnswer::Held(why))),
-            None => self.postman.hold(ticket, holder, (name, pattern), now, &mut self.fx),
+            None => self.postman.hold(ticket, holder, (name, pattern, terms), now, &mut self.fx),
         }
     }
 
@@ -129,19 +146,27 @@ impl Mesh {
     }
 
     /// What became of letters that were offered to a neighbour.
-    pub(super) fn offer_answered(&mut self, name: &Arc<str>, result: Result<Checked<Response>, RpcFailure>, now: Now) {
-        let fates = match result.map(|checked| checked.body) {
-            Ok(Response::Offered { fates, .. }) => Some(fates),
+    pub(super) fn offer_answered(
+        &mut self,
+        of: (&Arc<str>, PeerId),
+        result: Result<Checked<Response>, RpcFailure>,
+        now: Now,
+    ) {
+        let result = result.map(|checked| checked.body);
+        let answer = match &result {
+            Ok(Response::Offered { fates, .. }) => Answered::Fates(fates),
+            Err(RpcFailure::NotSent) => Answered::NotSent,
             // No answer to an offer, or none at all: what came of it is asked the next time.
-            Ok(_) | Err(RpcFailure::NotSent | RpcFailure::Unknown) => None,
+            Ok(_) | Err(RpcFailure::Unknown) => Answered::Unknown,
         };
-        self.postman.answered(name, fates.as_deref(), now, &mut self.fx);
+        self.postman.answered(of, answer, now, &mut self.fx);
     }
 
     /// Says which durable subscriptions this node has.
     pub(super) fn durables_changed(&mut self, now: Now) {
         // There is always room: patterns and services were counted without them.
         let _fit = self.roster.set_durables(self.postman.durables(), now, &mut self.fx);
+        self.post_directory_changed(now);
     }
 
     pub(super) fn post_settle(&mut self, now: Now) {
@@ -149,15 +174,15 @@ impl Mesh {
             return;
         }
         let Self { me, roster, links, postman, fx, .. } = self;
-        let holders = Holders { me: *me, roster, links, own: postman.names() };
-        let offers = postman.settle(&holders, now, fx);
+        let place = Place { me: *me, roster, links, own: postman.windows() };
+        let offers = postman.settle(&place, now, fx);
         self.carry(offers, now);
     }
 
     pub(super) fn post_directory_changed(&mut self, now: Now) {
         let Self { me, roster, links, postman, .. } = self;
-        let own = postman.names();
-        postman.directory_changed(&Holders { me: *me, roster, links, own }, now.mono);
+        let own = postman.windows();
+        postman.directory_changed(&Place { me: *me, roster, links, own }, now.mono);
     }
 
     fn carry(&mut self, offers: Offers, now: Now) {
@@ -173,7 +198,7 @@ impl Mesh {
                 continue;
             }
             let request = Request::Offer { to: name.to_string(), letters, extensions: Vec::new() };
-            self.fx.ask(to, request, Asked::Offer { name });
+            self.fx.ask(to, request, Asked::Offer { name, to });
         }
         for peer in offers.dials {
             let known = self.roster.get(&peer).filter(|known| known.is_live());

@@ -10,7 +10,7 @@ use tokio::sync::{Notify, broadcast, mpsc, oneshot, watch};
 use crate::error::Closed;
 use crate::mesh::event::{Answer, Command, Event, HolderId, IncomingCall, ProviderId, SubscriberId, Ticket};
 use crate::mesh::postman::inbox::Handed;
-use crate::mesh::postman::{PostAnswer, PostCommand, WINDOW};
+use crate::mesh::postman::{PostAnswer, PostCommand, Terms};
 use crate::mesh::routes::Routes;
 use crate::net::hub::Hub;
 use crate::net::mailbox::Mailbox;
@@ -138,12 +138,13 @@ impl Handle {
         self: &Arc<Self>,
         name: Arc<str>,
         pattern: Arc<str>,
+        terms: Terms,
     ) -> Result<(Registered<HolderId>, mpsc::Receiver<Handed>, Answer), Closed> {
         let holder = HolderId(self.next_id());
         let registered = Registered::new(self, holder, |holder| Command::Post(PostCommand::Release { holder }));
         // The mesh hands out no more than the window.
-        let (desk, handed) = mpsc::channel(WINDOW);
-        let command = Command::Post(PostCommand::Hold { holder, name, pattern });
+        let (desk, handed) = mpsc::channel(terms.window);
+        let command = Command::Post(PostCommand::Hold { holder, name, pattern, terms });
         let answer = self.ask_with(command, Attached::Holder(desk)).await?;
         Ok((registered, handed, answer))
     }

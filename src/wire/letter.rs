@@ -71,6 +71,9 @@ pub(crate) struct AcceptedRow {
 pub(crate) struct OwedRow {
     pub(crate) name: String,
     pub(crate) stored: Option<(NodeKey, u64)>,
+    /// How often it was handed out by nodes that do not have it any more, and how many nodes those were.
+    pub(crate) attempts: u32,
+    pub(crate) lease: u32,
 }
 
 /// An accepted letter, with all its recipients: if the row beside it is lost, they are known from here.
@@ -103,6 +106,7 @@ pub(crate) enum ReasonRow {
     Stored,
     Refused,
     Damaged,
+    Poison,
 }
 
 /// A durable subscription of this node.
@@ -122,8 +126,22 @@ pub(crate) struct ReceivedRow {
     pub(crate) mark: u64,
     pub(crate) expires: u64,
     pub(crate) bytes: u64,
+    /// How often it was handed out, here and before. What is handed out here for the first time is not written down.
+    pub(crate) attempts: u32,
+    pub(crate) lease: u32,
+    pub(crate) standing: StandingRow,
+}
+
+/// How a letter stands that came.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) enum StandingRow {
+    Stored,
     /// Its handler has acknowledged it: what is left of it is that.
-    pub(crate) processed: bool,
+    Processed,
+    /// It was handed out as often as it may be: what is left of it is that.
+    Poison,
+    /// Its sender has it back.
+    Withdrawn,
 }
 
 /// The value of a row.

@@ -60,7 +60,15 @@ pub(crate) enum ToNode {
     /// Give me no more calls: [`FromNode::Done`] when all that there were are answered.
     Finish { extensions: Extensions },
     /// Hold this durable subscription. [`FromNode::Done`], and then what is handed out.
-    Hold { name: String, pattern: String, extensions: Extensions },
+    Hold {
+        name: String,
+        pattern: String,
+        /// Messages before the first is acknowledged.
+        window: u32,
+        /// How often each may be handed out.
+        attempts: Option<u32>,
+        extensions: Extensions,
+    },
     /// That message was handled. Answered by [`FromNode::Acknowledged`], in any order.
     Acknowledge { number: u64, extensions: Extensions },
     /// That message was not: hand it out again, after so many milliseconds or when the node thinks fit.
@@ -324,7 +332,7 @@ impl ToNode {
                 named(topic::check_name(service))
             }
             Self::Reply { reply, .. } => check_reply(reply),
-            Self::Hold { name, pattern, extensions } => {
+            Self::Hold { name, pattern, extensions, .. } => {
                 codec::check_extensions(extensions)?;
                 named(topic::check_name(name))?;
                 named(topic::check_pattern(pattern))

@@ -46,6 +46,8 @@ pub(crate) struct Interest {
 pub(crate) struct Durable {
     pub(crate) name: String,
     pub(crate) pattern: String,
+    /// How many letters its subscribers there take at once: 0 if it has none.
+    pub(crate) window: u32,
 }
 
 impl Durable {
@@ -194,7 +196,7 @@ impl RosterRecord {
         }
         self.interests.iter().try_for_each(|interest| topic::check_pattern(&interest.pattern))?;
         self.services.iter().try_for_each(|service| topic::check_name(service))?;
-        for Durable { name, pattern } in self.durables()? {
+        for Durable { name, pattern, .. } in self.durables()? {
             topic::check_name(&name)?;
             topic::check_pattern(&pattern)?;
         }

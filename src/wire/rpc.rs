@@ -113,6 +113,12 @@ pub(crate) struct Summary {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Offered {
     pub(crate) id: MessageId,
+    /// How often it was handed out before, by nodes that do not have it any more.
+    pub(crate) attempts: u32,
+    /// How often it was given to a node: one that had it and gave it back takes it again only with a higher number.
+    pub(crate) lease: u32,
+    /// Of one that was stored there before: its sender wants it back, unless a subscriber has it.
+    pub(crate) take_back: bool,
     /// The sealed letter, or nothing: it was stored there before, and its sender asks what became of it.
     pub(crate) sealed: Bytes,
 }
@@ -134,6 +140,10 @@ pub(crate) enum Fate {
     Nobody,
     /// Another letter of that id is there.
     Refused,
+    /// It is not there any more, as its sender wanted, and was handed out so often until then.
+    Withdrawn { attempts: u32 },
+    /// It was handed out as often as it may be, and never acknowledged.
+    Poison,
 }
 
 /// What one side asks or tells.

@@ -52,6 +52,8 @@ mod many;
 mod names;
 #[cfg(feature = "cli")]
 mod pages;
+#[cfg(feature = "store")]
+mod queues;
 #[cfg(feature = "cli")]
 mod readme;
 #[cfg(feature = "cli")]

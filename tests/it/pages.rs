@@ -133,7 +133,7 @@ fn number(text: &str) -> u64 {
 }
 
 /// A limit that is a constant: what the page calls it, the number there, and what the code says.
-const FIXED: [(&str, &str, &str, &str); 52] = [
+const FIXED: [(&str, &str, &str, &str); 54] = [
     ("Listeners that frames go straight to", "32", "mesh/lanes.rs", "MOST_DIRECT: usize = 32;"),
     ("On its way to one of them and not read yet", "1 MiB", "mesh/lane.rs", "WINDOW: u64 = 1024 * 1024;"),
     ("Waiting for one that nobody waits for any more", "8 MiB", "mesh/lane.rs", "MOST: usize = 8 * 1024 * 1024;"),
@@ -185,8 +185,20 @@ const FIXED: [(&str, &str, &str, &str); 52] = [
     ("Time to live", "30 days", "api/guaranteed.rs", "MAX_TTL: Duration = Duration::from_secs(30 * 24 * 60 * 60);"),
     ("Recipients that a message is given by name", "1,000", "wire/local/post.rs", "MAX_NAMED: usize = 1_000;"),
     ("Durable subscriptions of a node", "64", "wire/roster.rs", "MAX_DURABLES: usize = 64;"),
-    ("Handed out of one and not acknowledged", "64, and 4 MiB", "mesh/postman/subscription.rs", "WINDOW: usize = 64;"),
-    ("Offered to one recipient at a time", "64, and 256 KiB", "mesh/postman/outbox.rs", "BATCH: usize = 64;"),
+    (
+        "Handed out to one of them and not acknowledged",
+        "64, and 4 MiB",
+        "mesh/postman/subscription.rs",
+        "WINDOW: usize = 64;",
+    ),
+    ("Offered to one node at a time", "64, and 256 KiB", "mesh/postman/recipient.rs", "BATCH: usize = 64;"),
+    ("Subscribers of a node that hold one", "256", "mesh/postman/subscription.rs", "HOLDERS: usize = 256;"),
+    (
+        "Until a node that is gone loses what it has of a queue",
+        "30 s",
+        "mesh/postman/recipient.rs",
+        "LEASE: Span = Span::secs(30);",
+    ),
     ("Waiting to be written to disk", "16,384", "net/start.rs", "JOBS: usize = 16_384;"),
     ("Between two attempts", "60 s", "mesh/postman/recipient.rs", "RETRY_AT_MOST: Span = Span::secs(60);"),
     ("Events that a listener may be behind", "256", "net/start.rs", "EVENTS: usize = 256;"),

@@ -87,7 +87,9 @@ impl Client {
             Some(ToNode::Serve { service, room, .. }) => self.serve(&service, size(room)).await,
             Some(ToNode::Peers { .. }) => self.peers().await,
             Some(ToNode::Watch { .. }) => self.watch().await,
-            Some(ToNode::Hold { name, pattern, .. }) => self.hold(name, &pattern).await,
+            Some(ToNode::Hold { name, pattern, window, attempts, .. }) => {
+                self.hold(name, &pattern, (size(window), attempts)).await
+            }
             Some(ToNode::Notices { .. }) => self.notices().await,
             Some(ToNode::Notice { number, recipient, act, .. }) => self.act(number, &recipient, act).await,
             Some(ToNode::Outbox { .. }) => self.outbox().await,

@@ -46,7 +46,7 @@ impl Verdicts {
 /// A message that was handed out.
 pub(in crate::api) struct Out {
     pub(in crate::api) number: u64,
-    pub(in crate::api) again: bool,
+    pub(in crate::api) attempt: u32,
     pub(in crate::api) message: RawMessage,
     pub(in crate::api) verdicts: Verdicts,
 }
@@ -74,8 +74,8 @@ impl Holding {
 
     pub(in crate::api) fn poll_next(&mut self, context: &mut Context<'_>) -> Poll<Option<Out>> {
         self.handed.poll_recv(context).map(|next| {
-            let (Handed { number, again, .. }, message) = next?;
-            Some(Out { number, again, message, verdicts: self.verdicts.clone() })
+            let (Handed { number, attempt, .. }, message) = next?;
+            Some(Out { number, attempt, message, verdicts: self.verdicts.clone() })
         })
     }
 }

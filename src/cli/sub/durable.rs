@@ -21,7 +21,7 @@ use crate::cli::output::{self, Output};
 struct Handed<'a> {
     #[serde(flatten)]
     message: Arrived<'a>,
-    redelivered: bool,
+    attempt: u32,
 }
 
 /// What became of a message that a command handled, as JSON.
@@ -29,7 +29,7 @@ struct Handed<'a> {
 struct Handled<'a> {
     topic: &'a str,
     id: String,
-    redelivered: bool,
+    attempt: u32,
     handled: bool,
 }
 
@@ -41,7 +41,15 @@ pub(super) async fn run(context: &Context, args: &Args, name: &str, pattern: Raw
 }
 
 async fn take(output: Output, bus: &Bus, args: &Args, (name, pattern): (&str, RawPattern)) -> Result<(), Failure> {
-    let mut messages = bus.subscribe(pattern).durable(name).await?;
+    let mut hold = bus.subscribe(pattern).durable(name);
+    if let Some(most) = args.attempts {
+        hold = hold.attempts(most);
+    }
+    if args.exec.is_some() {
+        // One is handled at a time: the next may be somebody else's.
+        hold = hold.window(1);
+    }
+    let mut messages = hold.await?;
     output.note(format_args!("holding {name}: {}", args.patterns.join(", ")));
     let mut printer = Printer::new(output, args);
     let mut deadline = pin!(after(args.timeout));
@@ -83,20 +91,20 @@ async fn acknowledge(output: Output, bus: &Bus, delivery: Delivery<Bytes>) -> Re
 /// Runs the command, and says whether it has handled the message: if not, it is handed out again, later each time.
 async fn execute(output: Output, command: &OsStr, delivery: &Delivery<Bytes>) -> Result<bool, Failure> {
     let (source, id) = (delivery.source().to_string(), delivery.id().to_string());
-    let redelivered = if delivery.redelivered() { "1" } else { "0" };
+    let attempt = delivery.attempt().to_string();
     let (topic, content_type) = (delivery.topic(), delivery.content_type());
     let told = [
         ("POMBO_TOPIC", topic),
         ("POMBO_ID", &id),
         ("POMBO_SOURCE", &source),
         ("POMBO_CONTENT_TYPE", content_type),
-        ("POMBO_REDELIVERED", redelivered),
+        ("POMBO_ATTEMPT", &attempt),
     ];
     let body: &Bytes = delivery;
     let ended = exec::handle(command, &told, delivery.headers(), body).await;
     if output.is_json() {
         let handled = ended.is_ok();
-        output.object(&Handled { topic, id: id.clone(), redelivered: delivery.redelivered(), handled })?;
+        output.object(&Handled { topic, id: id.clone(), attempt: delivery.attempt(), handled })?;
     }
     if let Err(why) = &ended {
         output.warn(format_args!("{id} comes again: {why}"));
@@ -107,7 +115,7 @@ async fn execute(output: Output, command: &OsStr, delivery: &Delivery<Bytes>) ->
 impl Printer {
     async fn print_handed(&mut self, bus: &Bus, delivery: &Delivery<Bytes>) -> Result<(), Failure> {
         if self.form == Form::Json {
-            let handed = Handed { message: Arrived::from(&**delivery), redelivered: delivery.redelivered() };
+            let handed = Handed { message: Arrived::from(&**delivery), attempt: delivery.attempt() };
             json::append(&mut self.page, &handed)?;
         } else {
             self.append(bus, delivery).await?;

@@ -6,6 +6,7 @@ use bytes::Bytes;
 use libp2p_identity::PeerId;
 
 use super::notices::Notice;
+use super::subscription::Terms;
 use crate::MessageId;
 use crate::mesh::event::HolderId;
 use crate::mesh::time::{Span, Wall};
@@ -16,7 +17,7 @@ pub(crate) enum PostCommand {
     /// Deliver a message: to the durable subscriptions that match, and to those that are named.
     Accept(Posting),
     /// Hold a durable subscription, which is made if it is not there.
-    Hold { holder: HolderId, name: Arc<str>, pattern: Arc<str> },
+    Hold { holder: HolderId, name: Arc<str>, pattern: Arc<str>, terms: Terms },
     /// Whoever held it does so no more.
     Release { holder: HolderId },
     /// Forget it, and what came for it.
@@ -117,8 +118,8 @@ pub struct DurableStatus {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct DurableHere {
-    /// Whether a subscriber holds it.
-    pub held: bool,
+    /// How many subscribers hold it.
+    pub holders: usize,
     /// Messages that came for it and are not acknowledged, those that are out at its holder included.
     pub waiting: usize,
 }

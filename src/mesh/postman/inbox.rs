@@ -17,7 +17,7 @@ use crate::MessageId;
 use crate::mesh::effects::Effects;
 use crate::mesh::event::{HolderId, Output, Ticket};
 use crate::mesh::time::{Mono, Now, Span, Wall};
-use crate::wire::letter::{self, ReceivedRow};
+use crate::wire::letter::{self, ReceivedRow, StandingRow};
 use crate::wire::node_key::NodeKey;
 use crate::wire::rpc::{Fate, Offered};
 
@@ -32,8 +32,8 @@ pub(crate) struct Handed {
     pub(crate) number: u64,
     pub(crate) from: PeerId,
     pub(crate) sealed: Bytes,
-    /// Whether it may have been handed out before.
-    pub(crate) again: bool,
+    /// How often it was handed out, this time included.
+    pub(crate) attempt: u32,
 }
 
 /// How a letter stands that came.
@@ -43,6 +43,22 @@ enum Standing {
     Arriving,
     Stored,
     Processed,
+    /// It was handed out as often as it may be.
+    Poison,
+    /// Its sender wants it back: that is being written down.
+    Leaving,
+    /// It has it back, after it was handed out so often.
+    Withdrawn(u32),
+}
+
+impl Standing {
+    /// Whether its letter is kept.
+    fn is_open(self) -> bool {
+        match self {
+            Self::Arriving | Self::Stored | Self::Leaving => true,
+            Self::Processed | Self::Poison | Self::Withdrawn(_) => false,
+        }
+    }
 }
 
 /// What is known of a letter that came.
@@ -54,6 +70,10 @@ struct Received {
     mark: u64,
     expires: Wall,
     bytes: u64,
+    /// How often it was handed out before it came here.
+    before: u32,
+    /// Which time its sender gave it to a node.
+    lease: u32,
     standing: Standing,
 }
 
@@ -62,6 +82,8 @@ struct Received {
 pub(super) enum Verdict {
     Said(Fate),
     OnDisk(u64),
+    /// It goes back to its sender, handed out so often.
+    Leaving(u64, u32),
 }
 
 #[derive(Debug, Default)]
@@ -85,19 +107,28 @@ impl Inbox {
     /// Takes up a letter that an earlier run received.
     pub(super) fn restore(&mut self, number: u64, row: ReceivedRow) {
         let Some(from) = row.sender.peer() else { return };
-        let standing = if row.processed { Standing::Processed } else { Standing::Stored };
+        let standing = match row.standing {
+            StandingRow::Stored => Standing::Stored,
+            StandingRow::Processed => Standing::Processed,
+            StandingRow::Poison => Standing::Poison,
+            StandingRow::Withdrawn => Standing::Withdrawn(row.attempts),
+        };
         let (name, expires): (Arc<str>, _) = (row.name.into(), Wall(row.expires));
-        if let Some(subscription) = self.subscriptions.get_mut(&name).filter(|_| !row.processed) {
-            subscription.put(number, true);
+        if let Some(subscription) = self.subscriptions.get_mut(&name).filter(|_| standing.is_open()) {
+            // The first time is not written down: it may have been handed out.
+            subscription.put(number, row.attempts.max(1));
         }
-        let bytes = row.bytes;
-        self.insert(number, Received { name, from, id: row.id, mark: row.mark, expires, bytes, standing });
+        let (bytes, before, lease) = (row.bytes, row.attempts, row.lease);
+        self.insert(
+            number,
+            Received { name, from, id: row.id, mark: row.mark, expires, bytes, before, lease, standing },
+        );
     }
 
     fn insert(&mut self, number: u64, received: Received) {
         self.known.insert((Arc::clone(&received.name), received.from, received.id), number);
         self.due.insert((received.expires + REMEMBERED, number));
-        if received.standing != Standing::Processed {
+        if received.standing.is_open() {
             self.bytes += received.bytes;
         }
         self.received.insert(number, received);
@@ -108,7 +139,7 @@ impl Inbox {
         let received = self.received.remove(&number)?;
         self.known.remove(&(Arc::clone(&received.name), received.from, received.id));
         self.due.remove(&(received.expires + REMEMBERED, number));
-        if received.standing != Standing::Processed {
+        if received.standing.is_open() {
             self.bytes -= received.bytes;
         }
         if let Some(subscription) = self.subscriptions.get_mut(&received.name) {
@@ -134,16 +165,23 @@ impl Inbox {
         let most_bytes = u64::try_from(most_bytes).unwrap_or(u64::MAX);
         let name = self.subscriptions.get_key_value(name).map(|(name, _)| Arc::clone(name));
         let (mut changes, mut verdicts) = (Vec::new(), Vec::new());
-        for (Offered { id, sealed }, expires) in letters {
+        for (offered, expires) in letters {
             let verdict = match &name {
                 None => Verdict::Said(Fate::Nobody),
-                Some(name) => match self.known.get(&(Arc::clone(name), from, id)) {
-                    Some(number) => self.look(*number, &sealed),
+                Some(name) => match self.known.get(&(Arc::clone(name), from, offered.id)).copied() {
+                    Some(number) if offered.take_back => self.give_up(number, &mut changes),
+                    Some(number) if self.is_given_again(number, &offered) => {
+                        changes.extend(deletion(number));
+                        self.remove(number);
+                        match expires.filter(|expires| *expires > now.wall) {
+                            Some(expires) => self.take(from, name, &offered, expires, &mut changes),
+                            None => Verdict::Said(Fate::Missing),
+                        }
+                    }
+                    Some(number) => self.look(number, &offered.sealed),
                     None if self.received.len() >= most || self.bytes >= most_bytes => Verdict::Said(Fate::NoRoom),
                     None => match expires {
-                        Some(expires) if expires > now.wall => {
-                            self.take((from, id), name, &sealed, expires, &mut changes)
-                        }
+                        Some(expires) if expires > now.wall => self.take(from, name, &offered, expires, &mut changes),
                         Some(_) => Verdict::Said(Fate::Expired),
                         None => Verdict::Said(Fate::Missing),
                     },
@@ -164,11 +202,33 @@ impl Inbox {
         }
     }
 
+    /// Whether a letter that its sender had back is given to this node once more. What was under way from before is not.
+    fn is_given_again(&self, number: u64, offered: &Offered) -> bool {
+        let withdrawn = |one: &&Received| matches!(one.standing, Standing::Withdrawn(_));
+        !offered.sealed.is_empty()
+            && self.received.get(&number).filter(withdrawn).is_some_and(|one| one.lease < offered.lease)
+    }
+
+    /// Its sender wants a letter back. It gets it unless somebody has it.
+    fn give_up(&mut self, number: u64, changes: &mut Vec<Change>) -> Verdict {
+        let Some(received) = self.received.get_mut(&number) else { return Verdict::OnDisk(number) };
+        let Some(subscription) = self.subscriptions.get_mut(&received.name) else { return Verdict::OnDisk(number) };
+        if received.standing != Standing::Stored || subscription.is_out(number) {
+            return Verdict::OnDisk(number);
+        }
+        let attempts = subscription.attempts(number);
+        received.standing = Standing::Leaving;
+        subscription.forget(number);
+        changes.extend(received.put(number, attempts, StandingRow::Withdrawn));
+        changes.push(Change::Delete(Key::number(Table::Inbox, number)));
+        Verdict::Leaving(number, attempts)
+    }
+
     fn take(
         &mut self,
-        (from, id): (PeerId, MessageId),
+        from: PeerId,
         name: &Arc<str>,
-        sealed: &Bytes,
+        Offered { id, attempts, lease, sealed, .. }: &Offered,
         expires: Wall,
         changes: &mut Vec<Change>,
     ) -> Verdict {
@@ -177,13 +237,17 @@ impl Inbox {
         let received = Received {
             name: Arc::clone(name),
             from,
-            id,
+            id: *id,
             mark: letter::mark_of(sealed),
             expires,
             bytes: u64::try_from(sealed.len()).unwrap_or(u64::MAX),
+            before: *attempts,
+            lease: *lease,
             standing: Standing::Arriving,
         };
-        let Ok(row) = letter::write(&received.row(sender)) else { return Verdict::Said(Fate::Missing) };
+        let Ok(row) = letter::write(&received.row(sender, *attempts, StandingRow::Stored)) else {
+            return Verdict::Said(Fate::Missing);
+        };
         changes.push(Change::Put(Key::number(Table::Received, number), row));
         changes.push(Change::Put(Key::number(Table::Inbox, number), sealed.clone()));
         self.insert(number, received);
@@ -195,6 +259,7 @@ impl Inbox {
         let fate = |verdict| match verdict {
             Verdict::Said(fate) => fate,
             Verdict::OnDisk(number) => self.fate(number, written),
+            Verdict::Leaving(number, attempts) => self.left(number, attempts, written),
         };
         verdicts.into_iter().map(fate).collect()
     }
@@ -203,11 +268,13 @@ impl Inbox {
         let Some(received) = self.received.get_mut(&number) else { return Fate::Missing };
         match received.standing {
             Standing::Processed => Fate::Processed,
-            Standing::Stored => Fate::Stored,
+            Standing::Poison => Fate::Poison,
+            Standing::Withdrawn(attempts) => Fate::Withdrawn { attempts },
+            Standing::Stored | Standing::Leaving => Fate::Stored,
             Standing::Arriving if written => {
                 received.standing = Standing::Stored;
                 if let Some(subscription) = self.subscriptions.get_mut(&received.name) {
-                    subscription.put(number, false);
+                    subscription.put(number, received.before);
                 }
                 Fate::Stored
             }
@@ -218,19 +285,60 @@ impl Inbox {
         }
     }
 
-    /// Reads what there is room for at whoever holds each subscription.
+    /// A letter that its sender wanted back is gone from the disk, or not: then it waits here as before.
+    fn left(&mut self, number: u64, attempts: u32, written: bool) -> Fate {
+        let Some(received) = self.received.get_mut(&number) else { return Fate::Withdrawn { attempts } };
+        if written {
+            received.standing = Standing::Withdrawn(attempts);
+            self.bytes -= received.bytes;
+            return Fate::Withdrawn { attempts };
+        }
+        received.standing = Standing::Stored;
+        if let Some(subscription) = self.subscriptions.get_mut(&received.name) {
+            subscription.put(number, attempts);
+        }
+        Fate::Stored
+    }
+
+    /// Reads what there is room for at those who hold each subscription. That a letter is handed out again is on disk before it is.
     pub(super) fn hand_out(&mut self, now: Now, jobs: &mut Jobs, fx: &mut Effects) {
+        let mut poison = Vec::new();
         let Self { subscriptions, received, .. } = self;
         for (name, subscription) in subscriptions {
-            let Some(holder) = subscription.holder else { continue };
             let in_time = |number: &u64| received.get(number).is_some_and(|one| one.expires > now.wall);
             let bytes = |number: &u64| received.get(number).map_or(0, |one| one.bytes);
-            let numbers = subscription.take(now.mono, in_time, bytes);
-            if !numbers.is_empty() {
+            let taken = subscription.take(now.mono, in_time, bytes);
+            poison.extend(taken.poison);
+            for (holder, numbers) in taken.by {
+                let again = |number: &u64| {
+                    let attempts = Some(subscription.attempts(*number)).filter(|attempts| *attempts > 1)?;
+                    received.get(number)?.put(*number, attempts, StandingRow::Stored)
+                };
+                let changes = numbers.iter().filter_map(again).collect();
                 let reads = numbers.iter().map(|number| Key::number(Table::Inbox, *number)).collect();
                 let purpose = Purpose::HandOut { name: Arc::clone(name), holder, numbers };
-                jobs.begin(Job { changes: Vec::new(), reads }, purpose, fx);
+                jobs.begin(Job { changes, reads }, purpose, fx);
             }
+        }
+        self.poison(poison, jobs, fx);
+    }
+
+    /// These were handed out as often as they may be. What is not written down of that is found out again.
+    fn poison(&mut self, numbers: Vec<u64>, jobs: &mut Jobs, fx: &mut Effects) {
+        let mut changes = Vec::new();
+        for number in numbers {
+            let Some(received) = self.received.get_mut(&number) else { continue };
+            let attempts = self.subscriptions.get(&received.name).map_or(0, |one| one.attempts(number));
+            changes.extend(received.put(number, attempts, StandingRow::Poison));
+            changes.push(Change::Delete(Key::number(Table::Inbox, number)));
+            self.bytes -= received.bytes;
+            received.standing = Standing::Poison;
+            if let Some(subscription) = self.subscriptions.get_mut(&received.name) {
+                subscription.forget(number);
+            }
+        }
+        if !changes.is_empty() {
+            jobs.note(changes, fx);
         }
     }
 
@@ -246,7 +354,7 @@ impl Inbox {
         let Some(subscription) = self.subscriptions.get_mut(name) else { return };
         let Ok(done) = result else {
             let there = numbers.into_iter().filter(|number| subscription.is_with(*number, holder)).collect::<Vec<_>>();
-            return there.into_iter().for_each(|number| subscription.back(number, None, now));
+            return there.into_iter().for_each(|number| subscription.not_handed_out(number, now));
         };
         let mut lost = Vec::new();
         for (number, row) in numbers.into_iter().zip(done.rows) {
@@ -255,8 +363,8 @@ impl Inbox {
                 lost.push(number);
                 continue;
             };
-            if let Some(again) = subscription.hand_out(number, holder) {
-                let handed = Handed { number, from: received.from, sealed, again };
+            if subscription.is_with(number, holder) {
+                let handed = Handed { number, from: received.from, sealed, attempt: subscription.attempts(number) };
                 fx.push(Output::HandOut { holder, handed });
             }
         }
@@ -268,12 +376,19 @@ impl Inbox {
         let Some(received) = self.received.get(&number) else {
             return answer(fx, ticket, PostAnswer::Late);
         };
-        if received.standing == Standing::Processed {
-            return answer(fx, ticket, PostAnswer::Done);
+        match received.standing {
+            Standing::Processed => return answer(fx, ticket, PostAnswer::Done),
+            Standing::Poison | Standing::Leaving | Standing::Withdrawn(_) => {
+                return answer(fx, ticket, PostAnswer::Late);
+            }
+            Standing::Arriving | Standing::Stored => {}
         }
-        let key = NodeKey::of(&received.from);
-        let row = key.and_then(|key| letter::write(&ReceivedRow { processed: true, ..received.row(key) }).ok());
-        let put = row.map(|row| Change::Put(Key::number(Table::Received, number), row));
+        let mut attempts = received.before;
+        if let Some(subscription) = self.subscriptions.get_mut(&received.name) {
+            attempts = subscription.attempts(number);
+            subscription.settle(number);
+        }
+        let put = received.put(number, attempts, StandingRow::Processed);
         let changes = put.into_iter().chain([Change::Delete(Key::number(Table::Inbox, number))]).collect();
         jobs.begin(Job { changes, reads: Vec::new() }, Purpose::Acknowledge { ticket, number }, fx);
     }
@@ -283,8 +398,8 @@ impl Inbox {
         let Some(received) = self.received.get_mut(&number) else { return };
         let subscription = self.subscriptions.get_mut(&received.name);
         if !written {
-            subscription.into_iter().for_each(|subscription| subscription.back(number, None, now));
-        } else if received.standing != Standing::Processed {
+            subscription.into_iter().for_each(|subscription| subscription.unsettle(number, now));
+        } else if received.standing.is_open() {
             received.standing = Standing::Processed;
             self.bytes -= received.bytes;
             subscription.into_iter().for_each(|subscription| subscription.forget(number));
@@ -299,9 +414,9 @@ impl Inbox {
         }
     }
 
-    /// Whoever held a subscription does so no more. What was handed out is for the next one.
-    pub(super) fn release(&mut self, holder: HolderId) {
-        self.subscriptions.values_mut().for_each(|subscription| subscription.release(holder));
+    /// Somebody holds a subscription no more. What that one has is for the others. Returns whether there was one.
+    pub(super) fn release(&mut self, holder: HolderId) -> bool {
+        self.subscriptions.values_mut().any(|subscription| subscription.release(holder))
     }
 
     /// Forgets a subscription, and what came for it.
@@ -350,7 +465,13 @@ fn deletion(number: u64) -> [Change; 2] {
 }
 
 impl Received {
-    fn row(&self, sender: NodeKey) -> ReceivedRow {
+    /// Writes down how it stands.
+    fn put(&self, number: u64, attempts: u32, standing: StandingRow) -> Option<Change> {
+        let row = letter::write(&self.row(NodeKey::of(&self.from)?, attempts, standing)).ok()?;
+        Some(Change::Put(Key::number(Table::Received, number), row))
+    }
+
+    fn row(&self, sender: NodeKey, attempts: u32, standing: StandingRow) -> ReceivedRow {
         ReceivedRow {
             name: self.name.to_string(),
             sender,
@@ -358,7 +479,9 @@ impl Received {
             mark: self.mark,
             expires: self.expires.0,
             bytes: self.bytes,
-            processed: self.standing == Standing::Processed,
+            attempts,
+            lease: self.lease,
+            standing,
         }
     }
 }

@@ -14,12 +14,18 @@ use crate::wire::node_key::NodeKey;
 
 impl Owed {
     pub(super) fn new(to: Arc<str>) -> Self {
-        Self { to, by: None, since: Wall(0), offers: 0, ending: None }
+        Self { to, by: None, since: Wall(0), offers: 0, attempts: 0, lease: 0, ending: None }
     }
 
     pub(super) fn restored(row: OwedRow) -> Self {
         let (by, since) = row.stored.unzip();
-        Self { by: by.and_then(|key| key.peer()), since: Wall(since.unwrap_or_default()), ..Self::new(row.name.into()) }
+        Self {
+            by: by.and_then(|key| key.peer()),
+            since: Wall(since.unwrap_or_default()),
+            attempts: row.attempts,
+            lease: row.lease,
+            ..Self::new(row.name.into())
+        }
     }
 
     /// Who has it on disk, and since when.

@@ -3,7 +3,7 @@
 //! [`outbox`] is the sender's half, [`inbox`] the recipient's, [`notices`] what could not be delivered. What has to outlive
 //! the process leaves as a [`Job`] and comes back as [`Done`]; nothing is promised before. Jobs take effect in their order.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use libp2p_identity::PeerId;
@@ -17,10 +17,10 @@ use crate::Limits;
 use crate::mesh::effects::Effects;
 use crate::mesh::event::{Answer, HolderId, InboundId, JobId, Output, Ticket};
 use crate::mesh::time::{Mono, Now, Span, Wall};
-use crate::wire::roster::{Durable, MAX_DURABLES};
 use crate::wire::rpc::{Fate, Offered, Response};
 
 mod command;
+mod held;
 pub(crate) mod inbox;
 mod kept;
 pub(crate) mod notices;
@@ -33,7 +33,7 @@ mod subscription;
 pub use self::command::{DurableHere, DurableStatus};
 pub(crate) use self::command::{PostAnswer, PostCommand, Posting, Waiting};
 pub(crate) use self::restore::Snapshot;
-pub(crate) use self::subscription::WINDOW;
+pub(crate) use self::subscription::{Terms, WINDOW};
 
 /// A subscription that nobody held for so long is forgotten.
 const FORGOTTEN: Span = Span::secs(30 * 24 * 60 * 60);
@@ -46,10 +46,36 @@ const LOOK_AGAIN: Span = Span::secs(60);
 /// Messages in the outbox, and notices, that are shown.
 const SHOWN: usize = 1_000;
 
+/// A node that is there and has a durable subscription.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Holding {
+    pub(crate) peer: PeerId,
+    /// Whether it can be offered something now.
+    pub(crate) linked: bool,
+    /// How many letters its subscribers take at once: 0 if it has none.
+    pub(crate) window: usize,
+    /// False: it does not have it any more.
+    pub(crate) has_it: bool,
+}
+
+impl Holding {
+    fn none(peer: PeerId, linked: bool) -> Self {
+        Self { peer, linked, window: 0, has_it: false }
+    }
+}
+
+/// The nodes that have a durable subscription.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Holders {
+    pub(crate) there: Vec<Holding>,
+    /// Whether several have it, those that are not there included.
+    pub(crate) are_several: bool,
+}
+
 /// What the postman wants to know of the others.
 pub(crate) trait Directory {
-    /// Who holds a durable subscription and is there, this node included.
-    fn holder(&self, name: &str) -> Option<PeerId>;
+    /// Who has a durable subscription, this node included.
+    fn holders(&self, name: &str) -> Holders;
     /// Whether that node is there, this one included.
     fn is_live(&self, peer: PeerId) -> bool;
     /// Whether that node can be offered something now, this one included.
@@ -72,6 +98,7 @@ enum Purpose {
     },
     Load {
         name: Arc<str>,
+        to: PeerId,
     },
     Notices {
         ended: Vec<(u64, Arc<str>)>,
@@ -101,6 +128,7 @@ enum Purpose {
         holder: HolderId,
         name: Arc<str>,
         pattern: Arc<str>,
+        terms: Terms,
     },
     Answer {
         ticket: Ticket,
@@ -158,6 +186,16 @@ impl Jobs {
             }
         }
     }
+}
+
+/// What was answered to an offer.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Answered<'a> {
+    Fates(&'a [Fate]),
+    /// It did not get there.
+    NotSent,
+    /// It may have.
+    Unknown,
 }
 
 /// Letters for a recipient, and the node that they are to be offered to.
@@ -239,67 +277,6 @@ impl Postman {
         (most.saturating_sub(self.notices.len()), most_bytes)
     }
 
-    /// Holds a durable subscription, which is made if it is not there.
-    pub(crate) fn hold(
-        &mut self,
-        ticket: Ticket,
-        holder: HolderId,
-        (name, pattern): (Arc<str>, Arc<str>),
-        now: Now,
-        fx: &mut Effects,
-    ) {
-        if let Some(why) = &self.none {
-            return answer(fx, ticket, PostAnswer::NoStore(why.clone()));
-        }
-        let arriving = self
-            .jobs
-            .open
-            .values()
-            .any(|purpose| matches!(purpose, Purpose::Hold { name: other, .. } if *other == name));
-        match self.inbox.subscriptions.get(&name) {
-            Some(one) if one.pattern != pattern => {
-                let why = format!(
-                    "this node has it with the pattern {}: remove that first, or use another name",
-                    one.pattern
-                );
-                return answer(fx, ticket, PostAnswer::Held(why));
-            }
-            Some(one) if one.holder.is_some() || arriving => {
-                let why = "this node holds it already: end that subscriber first".to_owned();
-                return answer(fx, ticket, PostAnswer::Held(why));
-            }
-            None if arriving || self.inbox.subscriptions.len() >= MAX_DURABLES => {
-                let why = format!("this node has {MAX_DURABLES} durable subscriptions, or is just making this one");
-                return answer(fx, ticket, PostAnswer::Held(why));
-            }
-            Some(_) | None => {}
-        }
-        let changes = Subscription::new(Arc::clone(&pattern)).write(&name, now.wall).into_iter().collect();
-        self.jobs.begin(Job { changes, reads: Vec::new() }, Purpose::Hold { ticket, holder, name, pattern }, fx);
-    }
-
-    pub(crate) fn release(&mut self, holder: HolderId) {
-        self.inbox.release(holder);
-        for purpose in self.jobs.open.values_mut() {
-            if let Purpose::Hold { ticket, holder: other, .. } = purpose
-                && *other == holder
-            {
-                *purpose = Purpose::Answer { ticket: *ticket };
-            }
-        }
-    }
-
-    /// Forgets a durable subscription, and what came for it. True if there was one.
-    pub(crate) fn remove(&mut self, ticket: Ticket, name: &str, fx: &mut Effects) -> bool {
-        if !self.inbox.subscriptions.contains_key(name) {
-            answer(fx, ticket, PostAnswer::Nobody);
-            return false;
-        }
-        let changes = self.inbox.remove_subscription(name);
-        self.jobs.begin(Job { changes, reads: Vec::new() }, Purpose::Answer { ticket }, fx);
-        true
-    }
-
     pub(crate) fn acknowledge(&mut self, ticket: Ticket, number: u64, fx: &mut Effects) {
         self.inbox.acknowledge(ticket, number, &mut self.jobs, fx);
     }
@@ -353,10 +330,10 @@ impl Postman {
         self.inbox.offered(reply, (&name, letters), now, &mut self.jobs, fx);
     }
 
-    /// What became of letters that were offered. None: there is no answer.
-    pub(crate) fn answered(&mut self, name: &Arc<str>, fates: Option<&[Fate]>, now: Now, fx: &mut Effects) {
+    /// What became of letters that were offered to a node for a recipient.
+    pub(crate) fn answered(&mut self, of: (&Arc<str>, PeerId), answer: Answered<'_>, now: Now, fx: &mut Effects) {
         self.stale = true;
-        self.outbox.answered(name, fates, now, &mut self.jobs, fx);
+        self.outbox.answered(of, answer, now, &mut self.jobs, fx);
     }
 
     /// A job was done, or not. Returns the letters that can be offered now.
@@ -364,7 +341,7 @@ impl Postman {
         self.stale = true;
         let mut offers = Offers::default();
         self.damaged += result.as_ref().map_or(0, |done| done.damaged);
-        let Self { jobs, outbox, inbox, notices, .. } = self;
+        let Self { me, jobs, outbox, inbox, notices, .. } = self;
         let Some(purpose) = jobs.open.remove(&id) else { return offers };
         let told = |result: Result<Done, StoreError>| match result {
             Ok(_) => PostAnswer::Done,
@@ -376,7 +353,7 @@ impl Postman {
                 outbox.accepted((ticket, number, *entry), result, fx);
                 gone.into_iter().for_each(|serial| self.notice_taken(serial, fx));
             }
-            Purpose::Load { name } => offers.letters.extend(outbox.loaded(&name, result, now, jobs, fx)),
+            Purpose::Load { name, to } => offers.letters.extend(outbox.loaded((&name, to), result, now, jobs, fx)),
             Purpose::Notices { ended } => notices.add(outbox.concluded(ended, result.is_ok(), now), fx),
             Purpose::Taken { ticket, serial } => {
                 let gone = result.is_ok();
@@ -390,7 +367,7 @@ impl Postman {
                 let fates = inbox.arrived(verdicts, result.is_ok());
                 match reply {
                     ReplyTo::Peer(id) => fx.reply(id, Response::Offered { fates, extensions: Vec::new() }),
-                    ReplyTo::Own(name) => outbox.answered(&name, Some(&fates), now, jobs, fx),
+                    ReplyTo::Own(name) => outbox.answered((&name, *me), Answered::Fates(&fates), now, jobs, fx),
                 }
             }
             Purpose::HandOut { name, holder, numbers } => {
@@ -400,13 +377,13 @@ impl Postman {
                 inbox.acknowledged(number, result.is_ok(), now.mono);
                 answer(fx, ticket, told(result));
             }
-            Purpose::Hold { ticket, holder, name, pattern } => {
+            Purpose::Hold { ticket, holder, name, pattern, terms } => {
                 if result.is_err() {
                     answer(fx, ticket, told(result));
                     return offers;
                 }
                 let subscription = || Subscription::new(pattern);
-                inbox.subscriptions.entry(name).or_insert_with(subscription).holder = Some(holder);
+                inbox.subscriptions.entry(name).or_insert_with(subscription).hold(holder, terms);
                 offers.held = Some(ticket);
             }
             Purpose::Answer { ticket } => answer(fx, ticket, told(result)),
@@ -442,23 +419,10 @@ impl Postman {
         self.inbox.hand_out(now, &mut self.jobs, fx);
         let wall = [self.outbox.next_due(), self.inbox.next_due()].into_iter().flatten().min();
         let due = wall.map(|at| now.mono + (at - now.wall).min(LOOK_AGAIN));
-        let held = self.held_at.filter(|_| self.inbox.subscriptions.values().any(|one| one.holder.is_some()));
+        let held = self.held_at.filter(|_| self.inbox.subscriptions.values().any(|one| one.holders() > 0));
         let others = [due, self.outbox.next_exchange(), self.inbox.next_hand_out(), held, self.jobs.again_at];
         self.wake = others.into_iter().flatten().min();
         offers
-    }
-
-    /// Writes down once a day which subscriptions are held.
-    fn note_held(&mut self, now: Now, fx: &mut Effects) {
-        if self.held_at.is_some_and(|at| at > now.mono) {
-            return;
-        }
-        self.held_at = Some(now.mono + NOTED);
-        let held = self.inbox.subscriptions.iter().filter(|(_, one)| one.holder.is_some());
-        let changes: Vec<_> = held.filter_map(|(name, one)| one.write(name, now.wall)).collect();
-        if !changes.is_empty() {
-            self.jobs.note(changes, fx);
-        }
     }
 
     pub(crate) fn next_timeout(&self) -> Option<Mono> {
@@ -466,23 +430,6 @@ impl Postman {
     }
 
     // Queries.
-
-    /// The durable subscriptions of this node, held or not.
-    pub(crate) fn durables(&self) -> Vec<Durable> {
-        let all = self.inbox.subscriptions.iter();
-        all.map(|(name, one)| Durable { name: name.to_string(), pattern: one.pattern.to_string() }).collect()
-    }
-
-    /// What is known of one of them.
-    pub(crate) fn here(&self, name: &str) -> Option<DurableHere> {
-        let one = self.inbox.subscriptions.get(name)?;
-        Some(DurableHere { held: one.holder.is_some(), waiting: one.len() })
-    }
-
-    /// Their names.
-    pub(crate) fn names(&self) -> BTreeSet<Arc<str>> {
-        self.inbox.subscriptions.keys().cloned().collect()
-    }
 
     /// How much is owed to others, was received, is not delivered, and was damaged.
     pub(crate) fn counts(&self) -> [usize; 4] {

@@ -29,6 +29,9 @@ pub enum Reason {
     Refused,
     /// It was damaged on this node's disk.
     Damaged,
+    /// It was handed out as often as the subscription allows ([`SubscribeDurable::attempts`](crate::SubscribeDurable::attempts)), and
+    /// never acknowledged.
+    Poison,
 }
 
 impl std::fmt::Display for Reason {
@@ -38,6 +41,7 @@ impl std::fmt::Display for Reason {
             Self::Stored => "it was stored there, and nobody confirmed in time that it was processed",
             Self::Refused => "the other side had another message of the same id",
             Self::Damaged => "it was damaged on this node's disk",
+            Self::Poison => "it was handed out as often as it may be, and never acknowledged",
         })
     }
 }
@@ -49,6 +53,7 @@ impl From<Reason> for ReasonRow {
             Reason::Stored => Self::Stored,
             Reason::Refused => Self::Refused,
             Reason::Damaged => Self::Damaged,
+            Reason::Poison => Self::Poison,
         }
     }
 }
@@ -60,6 +65,7 @@ impl From<ReasonRow> for Reason {
             ReasonRow::Stored => Self::Stored,
             ReasonRow::Refused => Self::Refused,
             ReasonRow::Damaged => Self::Damaged,
+            ReasonRow::Poison => Self::Poison,
         }
     }
 }

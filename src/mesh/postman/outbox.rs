@@ -1,6 +1,6 @@
 //! The sender's half: what was accepted and is owed, to whom, and which of it is offered next.
 //!
-//! To each recipient one exchange is under way at a time. It carries the oldest letters that are owed, in their order, so that
+//! With each node that holds a recipient one exchange is under way at a time. It carries the oldest letters that are owed, in their order, so that
 //! this order holds whatever is lost and repeated, and asks what became of those that were stored there before.
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -10,9 +10,9 @@ use bytes::Bytes;
 use libp2p_identity::PeerId;
 
 use super::notices::{Notice, Reason};
-use super::recipient::{Exchange, Recipient};
+use super::recipient::{Ending, Exchange, Recipient};
 use super::store::{Change, Done, Job, Key, StoreError, Table};
-use super::{Directory, Jobs, Offers, Parcel, PostAnswer, Posting, Purpose, answer};
+use super::{Answered, Directory, Jobs, Offers, Parcel, PostAnswer, Posting, Purpose, answer};
 use crate::MessageId;
 use crate::mesh::effects::Effects;
 use crate::mesh::event::Ticket;
@@ -26,11 +26,8 @@ pub(crate) const BYTES: &str = "bytes";
 /// How far apart the clocks of two nodes may be. After a message's time a notice waits for so long: by then nobody starts
 /// work on it any more.
 pub(crate) const SKEW: Span = Span::secs(5);
-/// Letters of one exchange, and their bytes unless there is one only.
-const BATCH: usize = 64;
+/// The bytes of the letters of one exchange, unless there is one only.
 const BATCH_BYTES: u64 = 256 * 1024;
-/// So many are asked about in one exchange.
-const ASKED: usize = 1_000;
 /// So many notices are written at a time.
 const NOTICES: usize = 256;
 /// When a notice is tried again that could not be written.
@@ -57,6 +54,9 @@ pub(super) struct Owed {
     pub(super) since: Wall,
     /// How often it was offered, in this run.
     pub(super) offers: u32,
+    /// How often it was handed out by nodes that do not have it any more, and how many nodes those were.
+    pub(super) attempts: u32,
+    pub(super) lease: u32,
     /// It is not delivered, for that reason, which is being written down.
     pub(super) ending: Option<(Reason, Wall)>,
 }
@@ -96,11 +96,10 @@ impl Outbox {
         self.due.insert((entry.expires + SKEW, number));
         for owed in &entry.owed {
             let recipient = self.recipients.entry(Arc::clone(&owed.to)).or_default();
-            if owed.by.is_some() {
-                recipient.stored.insert(number)
-            } else {
-                recipient.pending.insert(number)
-            };
+            match owed.by {
+                Some(by) => recipient.keep(by, number),
+                None => recipient.owe(number),
+            }
         }
         self.entries.insert(number, entry);
     }
@@ -172,78 +171,89 @@ impl Outbox {
         fx: &mut Effects,
     ) {
         self.recipients.retain(|_, recipient| !recipient.is_done());
+        let mut lapsed = Vec::new();
         for (name, recipient) in &mut self.recipients {
-            let (fresh_due, ask_due) = recipient.due(now);
-            if !fresh_due && !ask_due {
+            if recipient.is_new() {
+                recipient.look(name, directory, now);
+            }
+            if !recipient.is_due(now) {
                 continue;
             }
-            let holder = directory.holder(name).filter(|_| fresh_due);
             let entries = &self.entries;
-            let keeper = |number: &u64| entries.get(number).and_then(|entry| entry.keeper(name));
-            let there = |peer: &PeerId| directory.is_live(*peer);
-            let to = holder.or_else(|| recipient.stored.iter().take(ASKED).filter_map(keeper).find(there));
-            let Some(to) = to else {
-                recipient.back_off(now, fx);
-                continue;
+            let fits = |number: u64, used: &mut u64| {
+                let first = *used == 0;
+                *used += entries.get(&number).map_or(0, |entry| entry.bytes);
+                first || *used <= BATCH_BYTES
             };
-            if !directory.is_linked(to) {
-                offers.dials.push(to);
-                recipient.back_off(now, fx);
-                continue;
+            let plan = recipient.plan(now, fits, fx);
+            offers.dials.extend(plan.dials);
+            lapsed.extend(plan.lapsed.into_iter().map(|number| (number, Arc::clone(name))));
+            for to in plan.exchanges {
+                let fresh = recipient.nodes.get(&to).and_then(|node| node.exchange.as_ref()).map(|one| &one.fresh);
+                let reads = fresh.into_iter().flatten().map(|number| Key::number(Table::Letters, *number)).collect();
+                let purpose = Purpose::Load { name: Arc::clone(name), to };
+                jobs.begin(Job { changes: Vec::new(), reads }, purpose, fx);
             }
-            let asked = recipient.stored.iter().copied().filter(|number| keeper(number) == Some(to));
-            let asked: Vec<u64> = asked.take(if ask_due { ASKED } else { 0 }).collect();
-            let mut room = BATCH_BYTES;
-            let fits = |number: &u64| {
-                let bytes = entries.get(number).map_or(0, |entry| entry.bytes);
-                let first = room == BATCH_BYTES;
-                room = room.saturating_sub(bytes);
-                first || room > 0
-            };
-            let fresh: Vec<u64> = match holder {
-                Some(_) => recipient.pending.iter().copied().take(BATCH).take_while(fits).collect(),
-                None => Vec::new(),
-            };
-            let reads = fresh.iter().map(|number| Key::number(Table::Letters, *number)).collect();
-            recipient.exchange = Some(Exchange { to, asked, fresh });
-            jobs.begin(Job { changes: Vec::new(), reads }, Purpose::Load { name: Arc::clone(name) }, fx);
+        }
+        self.lapse(lapsed, jobs, fx);
+    }
+
+    /// Nodes that had these are not waited for any longer. They may have been handed out there.
+    fn lapse(&mut self, lapsed: Vec<(u64, Arc<str>)>, jobs: &mut Jobs, fx: &mut Effects) {
+        let mut changes = Vec::new();
+        for (number, name) in lapsed {
+            if let Some(owed) = self.entries.get_mut(&number).and_then(|entry| entry.owed_to(&name)) {
+                owed.by = None;
+                (owed.attempts, owed.lease) = (owed.attempts.saturating_add(1), owed.lease.saturating_add(1));
+                self.write(number, &mut changes);
+            }
+        }
+        if !changes.is_empty() {
+            jobs.note(changes, fx);
         }
     }
 
     /// The letters of an exchange were read. Those that are lost are told of.
     pub(super) fn loaded(
         &mut self,
-        name: &Arc<str>,
+        (name, to): (&Arc<str>, PeerId),
         result: Result<Done, StoreError>,
         now: Now,
         jobs: &mut Jobs,
         fx: &mut Effects,
     ) -> Option<Parcel> {
         let recipient = self.recipients.get_mut(name)?;
-        let (Some(exchange), Ok(done)) = (&mut recipient.exchange, result) else {
-            recipient.exchange = None;
-            recipient.back_off(now.mono, fx);
+        let Ok(done) = result else {
+            recipient.ended(to, Ending::NotSent, now.mono, fx);
             return None;
         };
+        let exchange = recipient.nodes.get_mut(&to)?.exchange.as_mut()?;
         let sealed = |row: Option<Bytes>| letter::read::<LetterRow>(&row?).ok().map(|row| row.sealed);
         let read: Vec<_> = exchange.fresh.iter().copied().zip(done.rows.into_iter().map(sealed)).collect();
         let lost: Vec<u64> = read.iter().filter(|(_, sealed)| sealed.is_none()).map(|(number, _)| *number).collect();
-        exchange.fresh.retain(|number| !lost.contains(number));
-        let id = |number: &u64| self.entries.get(number).map(|entry| entry.id);
+        let Self { entries, .. } = self;
         // Those whose time ran out meanwhile are asked about and offered to the end of this exchange, which changes nothing.
-        exchange.asked.retain(|number| id(number).is_some());
-        exchange.fresh.retain(|number| id(number).is_some());
-        let asked = exchange.asked.iter().filter_map(id).map(|id| Offered { id, sealed: Bytes::new() });
-        let fresh = read.into_iter().filter_map(|(number, sealed)| Some(Offered { id: id(&number)?, sealed: sealed? }));
-        let (to, letters): (_, Vec<_>) = (exchange.to, asked.chain(fresh).collect());
-        let parcel = (!letters.is_empty()).then(|| (to, Arc::clone(name), letters));
-        for number in &exchange.fresh {
-            if let Some(owed) = self.entries.get_mut(number).and_then(|entry| entry.owed_to(name)) {
-                owed.offers = owed.offers.saturating_add(1);
-            }
+        exchange.asked.retain(|number| entries.contains_key(number));
+        exchange.wanted.retain(|number| entries.contains_key(number));
+        exchange.fresh.retain(|number| entries.contains_key(number) && !lost.contains(number));
+        let mut letters = Vec::new();
+        for (numbers, take_back) in [(&exchange.asked, false), (&exchange.wanted, true)] {
+            let ids = numbers.iter().filter_map(|number| Some(entries.get(number)?.id));
+            letters.extend(ids.map(|id| Offered { id, attempts: 0, lease: 0, take_back, sealed: Bytes::new() }));
         }
+        for (number, sealed) in read {
+            let (Some(entry), Some(sealed)) = (entries.get_mut(&number), sealed) else { continue };
+            let id = entry.id;
+            let Some(owed) = entry.owed_to(name) else { continue };
+            owed.offers = owed.offers.saturating_add(1);
+            let (attempts, lease) = (owed.attempts, owed.lease);
+            letters.push(Offered { id, attempts, lease, take_back: false, sealed });
+        }
+        // One that was given up meanwhile is not sent, nor answered.
+        exchange.fresh.retain(|number| entries.get_mut(number).is_some_and(|entry| entry.owed_to(name).is_some()));
+        let parcel = (!letters.is_empty()).then(|| (to, Arc::clone(name), letters));
         if parcel.is_none() {
-            recipient.exchange = None;
+            recipient.ended(to, Ending::NotSent, now.mono, fx);
         }
         let lost = lost.into_iter().map(|number| (number, Arc::clone(name), Reason::Damaged)).collect();
         self.conclude(lost, now, jobs, fx);
@@ -253,21 +263,25 @@ impl Outbox {
     /// What became of the letters of an exchange.
     pub(super) fn answered(
         &mut self,
-        name: &Arc<str>,
-        fates: Option<&[Fate]>,
+        (name, to): (&Arc<str>, PeerId),
+        answer: Answered<'_>,
         now: Now,
         jobs: &mut Jobs,
         fx: &mut Effects,
     ) {
         let Some(recipient) = self.recipients.get_mut(name) else { return };
-        let Some(Exchange { to, asked, fresh }) = recipient.exchange.take() else { return };
-        let has_asked = !asked.is_empty();
-        let numbers: Vec<u64> = asked.into_iter().chain(fresh).collect();
-        let Some(fates) = fates.filter(|fates| fates.len() == numbers.len()) else {
-            return recipient.back_off(now.mono, fx);
+        let fates = match answer {
+            Answered::Fates(fates) => fates,
+            Answered::NotSent => return recipient.ended(to, Ending::NotSent, now.mono, fx),
+            Answered::Unknown => return recipient.ended(to, Ending::Unknown, now.mono, fx),
         };
-        let (mut changed, mut refused, mut news) = (Vec::new(), Vec::new(), false);
-        for (number, fate) in numbers.into_iter().zip(fates) {
+        let Some(exchange) = recipient.nodes.get_mut(&to).map(|node| &mut node.exchange) else { return };
+        let Some(Exchange { asked, wanted, fresh }) = exchange.take_if(|one| one.len() == fates.len()) else {
+            return recipient.ended(to, Ending::Unknown, now.mono, fx);
+        };
+        let (has_asked, has_offered) = (!(asked.is_empty() && wanted.is_empty()), !fresh.is_empty());
+        let (mut changed, mut over, mut news) = (Vec::new(), Vec::new(), false);
+        for (number, fate) in asked.into_iter().chain(wanted).chain(fresh).zip(fates) {
             let Some(entry) = self.entries.get_mut(&number) else { continue };
             let Some(owed) = entry.owed_to(name) else { continue };
             match fate {
@@ -276,30 +290,52 @@ impl Outbox {
                     recipient.forget(number);
                     news = true;
                 }
-                Fate::Stored if owed.by != Some(to) => {
+                Fate::Stored if owed.by == Some(to) => continue,
+                Fate::Stored => {
                     (owed.by, owed.since) = (Some(to), now.wall);
-                    recipient.keep(number);
+                    recipient.keep(to, number);
                     news = true;
                 }
-                Fate::Missing | Fate::Nobody if owed.by.is_some() => {
-                    owed.by = None;
+                Fate::Withdrawn { attempts } => {
+                    (owed.by, owed.attempts) = (None, owed.attempts.max(*attempts));
+                    owed.lease = owed.lease.saturating_add(1);
+                    recipient.forget(number);
                     recipient.owe(number);
                 }
-                Fate::Refused => {
-                    refused.push((number, Arc::clone(name), Reason::Refused));
+                Fate::Refused | Fate::Poison => {
+                    let reason = if *fate == Fate::Poison { Reason::Poison } else { Reason::Refused };
+                    recipient.forget(number);
+                    over.push((number, Arc::clone(name), reason));
                     continue;
                 }
-                Fate::Stored | Fate::Missing | Fate::Nobody | Fate::Expired | Fate::NoRoom => continue,
+                Fate::Expired => {
+                    if owed.by.is_none() {
+                        recipient.put_off(number, now.mono);
+                        // The others need not wait for it.
+                        news = true;
+                    }
+                    continue;
+                }
+                Fate::Missing | Fate::Nobody | Fate::NoRoom => {
+                    let was_there = owed.by.take_if(|by| *by == to).is_some();
+                    if owed.by.is_none() {
+                        recipient.forget(number);
+                        recipient.owe(number);
+                    }
+                    if !was_there {
+                        continue;
+                    }
+                }
             }
             changed.push(number);
         }
-        recipient.went(has_asked, news, now.mono, fx);
+        recipient.went(to, (has_asked, has_offered, news), now.mono, fx);
         let mut changes = Vec::new();
         changed.into_iter().for_each(|number| self.write(number, &mut changes));
         if !changes.is_empty() {
             jobs.note(changes, fx);
         }
-        self.conclude(refused, now, jobs, fx);
+        self.conclude(over, now, jobs, fx);
     }
 
     /// Gives up the messages whose time is over.
@@ -327,14 +363,12 @@ impl Outbox {
 
     /// When the next exchange begins.
     pub(super) fn next_exchange(&self) -> Option<Mono> {
-        self.recipients.values().filter_map(Recipient::next_at).min()
+        self.recipients.values().filter_map(Recipient::wake).min()
     }
 
     /// Who holds what may have changed: those are turned to at once for whom it has.
     pub(super) fn directory_changed(&mut self, directory: &impl Directory, now: Mono) {
-        for (name, recipient) in &mut self.recipients {
-            recipient.held_by(directory.holder(name).map(|peer| (peer, directory.is_linked(peer))), now);
-        }
+        self.recipients.iter_mut().for_each(|(name, recipient)| recipient.look(name, directory, now));
     }
 
     /// Writes down that messages are not delivered. Whoever is to know of it learns it when that is on disk.
@@ -370,12 +404,10 @@ impl Outbox {
                 self.remove_if_done(number);
                 continue;
             }
-            let kept = owed.by.is_some();
             let recipient = self.recipients.entry(name).or_default();
-            if kept {
-                recipient.keep(number);
-            } else {
-                recipient.owe(number);
+            match owed.by {
+                Some(by) => recipient.keep(by, number),
+                None => recipient.owe(number),
             }
             self.due.insert((now.wall + WRITE_AGAIN, number));
         }
@@ -415,14 +447,14 @@ impl Entry {
         self.owed.iter_mut().find(|owed| &*owed.to == name && owed.ending.is_none())
     }
 
-    /// Who has it on disk for that recipient.
-    fn keeper(&self, name: &str) -> Option<PeerId> {
-        self.owed.iter().find(|owed| &*owed.to == name).and_then(|owed| owed.by)
-    }
-
     fn row(&self) -> AcceptedRow {
         let owed = self.owed.iter().filter(|owed| owed.ending.is_none());
-        let owed = owed.map(|owed| OwedRow { name: owed.to.to_string(), stored: owed.stored() });
+        let owed = owed.map(|owed| OwedRow {
+            name: owed.to.to_string(),
+            stored: owed.stored(),
+            attempts: owed.attempts,
+            lease: owed.lease,
+        });
         AcceptedRow {
             id: self.id,
             topic: self.topic.to_string(),

@@ -1,9 +1,14 @@
-//! One recipient of guaranteed messages, as its sender sees it: what is owed to it, and when to turn to it again.
+//! One recipient of guaranteed messages, as its sender sees it: what is owed to it, which nodes hold it, and when to turn to each
+//! of them again.
+//!
+//! Where one node holds it, all that is owed goes there, in its order. Where several do, it is a work queue: each gets its share, and
+//! no more than its subscribers take at once. What a node has is leased to it for as long as it is linked, and a while longer.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use libp2p_identity::PeerId;
 
+use super::{Directory, Holders, Holding};
 use crate::mesh::effects::Effects;
 use crate::mesh::time::{Mono, Span};
 
@@ -11,103 +16,466 @@ use crate::mesh::time::{Mono, Span};
 const RETRY: Span = Span::millis(100);
 /// ... up to this.
 const RETRY_AT_MOST: Span = Span::secs(60);
+/// The same, for asking a node that has as much of a queue as it may.
+const HUNGRY: Span = Span::millis(10);
+/// A node of a queue that was not linked for so long loses what it has to the others, if there are any.
+pub(super) const LEASE: Span = Span::secs(30);
+/// Letters of one exchange. What is stored there is asked about, this many at a time.
+pub(super) const BATCH: usize = 64;
+const ASKED: usize = 1_000;
 
-/// An exchange under way: whom with, and what it carries.
-#[derive(Debug)]
+/// An exchange under way with a node.
+#[derive(Debug, Default)]
 pub(super) struct Exchange {
-    pub(super) to: PeerId,
     /// What is stored there, and asked about.
     pub(super) asked: Vec<u64>,
+    /// What is, or may be, stored there, and wanted back.
+    pub(super) wanted: Vec<u64>,
     /// What is offered.
     pub(super) fresh: Vec<u64>,
 }
 
+/// A node that holds it, or has something stored for it.
 #[derive(Debug, Default)]
-pub(super) struct Recipient {
-    /// What nobody has stored for it.
-    pub(super) pending: BTreeSet<u64>,
-    /// What somebody has stored for it, who was not heard to have processed it.
-    pub(super) stored: BTreeSet<u64>,
+pub(super) struct Node {
     pub(super) exchange: Option<Exchange>,
+    /// What it has stored, and was not heard to have processed.
+    pub(super) stored: BTreeSet<u64>,
+    /// What it may have stored: there was no answer.
+    pub(super) unsure: BTreeSet<u64>,
+    holding: Option<Holding>,
     tries: u32,
     next_at: Mono,
     asks: u32,
     ask_at: Mono,
-    /// Who holds it, and whether that one is linked.
-    holder: Option<(PeerId, bool)>,
+    /// When it was linked last, as far as was looked.
+    heard: Option<Mono>,
+}
+
+/// How an exchange ended without an answer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Ending {
+    /// It did not get there.
+    NotSent,
+    /// It may have.
+    Unknown,
+}
+
+#[derive(Debug, Default)]
+pub(super) struct Recipient {
+    /// What no node has.
+    pub(super) pending: BTreeSet<u64>,
+    pub(super) nodes: BTreeMap<PeerId, Node>,
+    /// What came too late by the clock of a node: it is offered again a while later, so that it does not stand before the others.
+    late: BTreeSet<u64>,
+    late_until: Mono,
+    /// Whether several nodes are known that have it, now or at other times.
+    is_queue: bool,
+    has_looked: bool,
+    /// When time alone is next of interest.
+    wake: Option<Mono>,
+    /// Something happened since that was found out.
+    is_stale: bool,
+}
+
+/// What to do about a recipient now.
+#[derive(Debug, Default)]
+pub(super) struct Plan {
+    /// Exchanges to begin. They are entered with the nodes.
+    pub(super) exchanges: Vec<PeerId>,
+    pub(super) dials: Vec<PeerId>,
+    /// Leases that are over, of these letters.
+    pub(super) lapsed: Vec<u64>,
+}
+
+impl Exchange {
+    /// How many letters it is about.
+    pub(super) fn len(&self) -> usize {
+        self.asked.len() + self.wanted.len() + self.fresh.len()
+    }
+}
+
+impl Node {
+    /// How much of it is there, or on its way.
+    fn load(&self) -> usize {
+        let fresh = self.exchange.as_ref().map_or(0, |exchange| exchange.fresh.len());
+        self.stored.len() + self.unsure.len() + fresh
+    }
+
+    /// Whether there are subscribers there.
+    fn is_active(&self) -> bool {
+        self.window() > 0
+    }
+
+    fn window(&self) -> usize {
+        self.holding.map_or(0, |holding| holding.window)
+    }
+
+    fn is_linked(&self) -> bool {
+        self.holding.is_some_and(|holding| holding.linked)
+    }
+
+    fn is_idle(&self) -> bool {
+        self.exchange.is_none() && self.stored.is_empty() && self.unsure.is_empty()
+    }
+
+    /// That led nowhere.
+    fn back_off(&mut self, now: Mono, fx: &mut Effects) {
+        self.next_at = now + later(RETRY, &mut self.tries, fx);
+        self.ask_at = now + later(RETRY, &mut self.asks, fx);
+    }
 }
 
 impl Recipient {
     pub(super) fn owe(&mut self, number: u64) {
-        self.stored.remove(&number);
+        self.is_stale = true;
         self.pending.insert(number);
     }
 
-    pub(super) fn keep(&mut self, number: u64) {
+    pub(super) fn keep(&mut self, peer: PeerId, number: u64) {
+        self.is_stale = true;
         self.pending.remove(&number);
-        self.stored.insert(number);
+        self.nodes.entry(peer).or_default().stored.insert(number);
+    }
+
+    /// It is offered again a while later.
+    pub(super) fn put_off(&mut self, number: u64, now: Mono) {
+        self.forget(number);
+        if self.late.is_empty() {
+            self.late_until = now + RETRY_AT_MOST;
+        }
+        self.late.insert(number);
     }
 
     pub(super) fn forget(&mut self, number: u64) {
+        self.is_stale = true;
         self.pending.remove(&number);
-        self.stored.remove(&number);
+        self.late.remove(&number);
+        for node in self.nodes.values_mut() {
+            node.stored.remove(&number);
+            node.unsure.remove(&number);
+        }
     }
 
     /// Whether nothing is owed to it.
     pub(super) fn is_done(&self) -> bool {
-        self.pending.is_empty() && self.stored.is_empty() && self.exchange.is_none()
+        self.pending.is_empty() && self.late.is_empty() && self.nodes.values().all(Node::is_idle)
     }
 
-    /// Whether it is time to offer something, and to ask about something.
-    pub(super) fn due(&self, now: Mono) -> (bool, bool) {
-        let idle = self.exchange.is_none();
-        (idle && !self.pending.is_empty() && self.next_at <= now, idle && !self.stored.is_empty() && self.ask_at <= now)
+    pub(super) fn wake(&self) -> Option<Mono> {
+        self.wake
     }
 
-    /// When it will be.
-    pub(super) fn next_at(&self) -> Option<Mono> {
-        if self.exchange.is_some() {
-            return None;
+    pub(super) fn is_due(&self, now: Mono) -> bool {
+        self.is_stale || self.wake.is_some_and(|wake| wake <= now)
+    }
+
+    /// Looks who holds it, of those that are there. Whoever holds it anew, or is linked now, is turned to at once.
+    pub(super) fn look(&mut self, name: &str, directory: &impl Directory, now: Mono) {
+        let Holders { there, are_several } = directory.holders(name);
+        (self.is_queue, self.has_looked, self.is_stale) = (are_several, true, true);
+        for holding in &there {
+            self.nodes.entry(holding.peer).or_default();
         }
-        let offer = (!self.pending.is_empty()).then_some(self.next_at);
-        let ask = (!self.stored.is_empty()).then_some(self.ask_at);
-        offer.into_iter().chain(ask).min()
+        for (peer, node) in &mut self.nodes {
+            let holding = there.iter().find(|one| one.peer == *peer).copied();
+            // One that does not have it any more is asked about what it had.
+            let other = || directory.is_live(*peer).then(|| Holding::none(*peer, directory.is_linked(*peer)));
+            let holding = holding.or_else(other);
+            if node.holding != holding {
+                if node.is_linked() {
+                    node.heard = Some(now);
+                }
+                node.holding = holding;
+                (node.tries, node.next_at) = (0, now);
+                (node.asks, node.ask_at) = (0, now);
+            }
+        }
+        self.nodes.retain(|_, node| node.holding.is_some_and(|one| one.has_it) || !node.is_idle());
     }
 
-    /// That led nowhere.
-    pub(super) fn back_off(&mut self, now: Mono, fx: &mut Effects) {
-        self.next_at = now + later(&mut self.tries, fx);
-        self.ask_at = now + later(&mut self.asks, fx);
+    /// Whether it was never looked who holds it.
+    pub(super) fn is_new(&self) -> bool {
+        !self.has_looked
     }
 
-    /// An exchange that asked about something had answers, or one that did not: whether something was stored or processed,
-    /// which is news.
-    pub(super) fn went(&mut self, asked: bool, news: bool, now: Mono, fx: &mut Effects) {
+    /// What to do now. `fits` says of a letter whether it goes with those before it.
+    pub(super) fn plan(&mut self, now: Mono, fits: impl Fn(u64, &mut u64) -> bool, fx: &mut Effects) -> Plan {
+        self.is_stale = false;
+        if self.late_until <= now {
+            self.pending.append(&mut self.late);
+        }
+        let mut plan = Plan { lapsed: self.end_leases(now), ..Plan::default() };
+        let targets = self.targets();
+        let active = targets.iter().filter(|peer| self.nodes[*peer].is_active()).count();
+        let is_shared = self.is_queue && active > 0;
+        let (load, mut wake) = (targets.iter().map(|peer| self.nodes[peer].load()).sum::<usize>(), None);
+        let share = (self.pending.len() + load).div_ceil(active.max(1));
+        let spare = self.spare(&targets);
+        for peer in self.nodes.keys().copied().collect::<Vec<_>>() {
+            let Self { nodes, pending, .. } = self;
+            let Some(node) = nodes.get_mut(&peer) else { continue };
+            let Some(holding) = node.holding.filter(|_| node.exchange.is_none()) else { continue };
+            let is_target = targets.contains(&peer);
+            let room = match (is_target, is_shared) {
+                (false, _) => 0,
+                (true, false) => BATCH,
+                (true, true) => share.min(node.window()).saturating_sub(node.load()),
+            };
+            let has_fresh = is_target && (!node.unsure.is_empty() || room > 0 && !pending.is_empty());
+            let offers = has_fresh && node.next_at <= now;
+            let has_asks = !node.stored.is_empty() || !is_target && !node.unsure.is_empty();
+            let asks = has_asks && node.ask_at <= now;
+            if (offers || asks) && !holding.linked {
+                plan.dials.push(peer);
+                node.back_off(now, fx);
+            } else if offers || asks {
+                let excess = if is_shared { node.stored.len().saturating_sub(node.window()) } else { 0 };
+                let wanted = excess.min(spare.saturating_sub(pending.len())).min(BATCH);
+                node.begin(pending, (offers, room), (asks, wanted), is_target, &fits);
+                plan.exchanges.push(peer);
+                continue;
+            }
+            let offer_at = has_fresh.then_some(node.next_at);
+            let ask_at = has_asks.then_some(node.ask_at);
+            wake = [wake, offer_at, ask_at].into_iter().flatten().min();
+        }
+        let late = (!self.late.is_empty()).then_some(self.late_until);
+        self.wake = [wake, late, self.next_lapse()].into_iter().flatten().min();
+        plan
+    }
+
+    /// Whom letters are offered to: all nodes that have subscribers, or one that has it and none.
+    fn targets(&self) -> Vec<PeerId> {
+        let holders = self.nodes.values().filter_map(|node| node.holding).filter(|one| one.has_it);
+        let active: Vec<_> = holders.clone().filter(|one| one.window > 0).collect();
+        if self.is_queue && !active.is_empty() {
+            return active.into_iter().map(|one| one.peer).collect();
+        }
+        // One that is linked first. Otherwise always the same, so that what it has already is not given to another.
+        let first = holders.min_by_key(|one| (one.window == 0, !one.linked, one.peer));
+        first.into_iter().map(|one| one.peer).collect()
+    }
+
+    /// How many letters more subscribers could take at once than they have.
+    fn spare(&self, targets: &[PeerId]) -> usize {
+        let nodes = targets.iter().filter_map(|peer| self.nodes.get(peer));
+        nodes.map(|node| node.window().saturating_sub(node.load())).sum()
+    }
+
+    /// Ends the leases of nodes that were not heard of for too long, if others can take over.
+    fn end_leases(&mut self, now: Mono) -> Vec<u64> {
+        let mut lapsed = Vec::new();
+        let active: BTreeSet<PeerId> =
+            self.nodes.iter().filter(|(_, node)| node.is_active()).map(|(peer, _)| *peer).collect();
+        for (peer, node) in &mut self.nodes {
+            if node.is_linked() {
+                node.heard = Some(now);
+            }
+            let heard = *node.heard.get_or_insert(now);
+            let can_lapse = active.iter().any(|other| other != peer) && node.exchange.is_none();
+            if can_lapse && heard + LEASE <= now {
+                lapsed.extend(std::mem::take(&mut node.stored));
+                lapsed.extend(std::mem::take(&mut node.unsure));
+                node.heard = Some(now);
+            }
+        }
+        self.pending.extend(&lapsed);
+        lapsed
+    }
+
+    fn next_lapse(&self) -> Option<Mono> {
+        let others = |peer: &PeerId| self.nodes.iter().any(|(other, node)| other != peer && node.is_active());
+        let held =
+            self.nodes.iter().filter(|(_, node)| !node.is_linked() && node.exchange.is_none() && !node.is_idle());
+        held.filter(|(peer, _)| others(peer)).filter_map(|(_, node)| node.heard.map(|heard| heard + LEASE)).min()
+    }
+
+    /// An exchange with a node is over without an answer.
+    pub(super) fn ended(&mut self, peer: PeerId, ending: Ending, now: Mono, fx: &mut Effects) {
+        let Some(node) = self.nodes.get_mut(&peer) else { return };
+        if let Some(exchange) = node.exchange.take() {
+            match ending {
+                Ending::NotSent => self.pending.extend(exchange.fresh),
+                Ending::Unknown => node.unsure.extend(exchange.fresh),
+            }
+            node.unsure.extend(exchange.wanted.into_iter().filter(|number| !node.stored.contains(number)));
+        }
+        node.back_off(now, fx);
+        self.is_stale = true;
+    }
+
+    /// An exchange with a node is over, in which something was asked about, and offered. `news`: something was stored or processed.
+    pub(super) fn went(
+        &mut self,
+        peer: PeerId,
+        (asked, offered, news): (bool, bool, bool),
+        now: Mono,
+        fx: &mut Effects,
+    ) {
+        let pace = if self.is_queue { HUNGRY } else { RETRY };
+        self.is_stale = true;
+        let Some(node) = self.nodes.get_mut(&peer) else { return };
         if news {
-            (self.tries, self.next_at, self.asks) = (0, now, 0);
-        } else {
-            self.next_at = now + later(&mut self.tries, fx);
+            (node.tries, node.next_at, node.asks) = (0, now, 0);
+        } else if offered {
+            node.next_at = now + later(RETRY, &mut node.tries, fx);
         }
         // What goes on being stored does not put off asking.
-        if asked || self.ask_at <= now {
-            self.ask_at = now + later(&mut self.asks, fx);
+        if asked || node.ask_at <= now {
+            node.ask_at = now + later(pace, &mut node.asks, fx);
         } else if news {
-            self.ask_at = self.ask_at.min(now + later(&mut self.asks, fx));
-        }
-    }
-
-    /// Somebody else holds it, or is linked now: what did not work before may.
-    pub(super) fn held_by(&mut self, holder: Option<(PeerId, bool)>, now: Mono) {
-        if self.holder != holder {
-            self.holder = holder;
-            (self.tries, self.next_at) = (0, now);
-            (self.asks, self.ask_at) = (0, now);
+            node.ask_at = node.ask_at.min(now + later(pace, &mut node.asks, fx));
         }
     }
 }
 
-fn later(tries: &mut u32, fx: &mut Effects) -> Span {
-    let pause = Span(RETRY.0 << (*tries).min(10)).min(RETRY_AT_MOST);
+impl Node {
+    /// Begins an exchange: offers what there is room for, and asks about what is stored, of which so much is wanted back.
+    fn begin(
+        &mut self,
+        pending: &mut BTreeSet<u64>,
+        (offers, room): (bool, usize),
+        (asks, wanted): (bool, usize),
+        is_target: bool,
+        fits: &impl Fn(u64, &mut u64) -> bool,
+    ) {
+        let mut exchange = Exchange::default();
+        if asks {
+            // The newest are those that no subscriber has yet.
+            exchange.wanted = self.stored.iter().rev().copied().take(wanted).collect();
+            let is_asked = |number: &u64| !exchange.wanted.contains(number);
+            exchange.asked = self.stored.iter().copied().filter(is_asked).take(ASKED).collect();
+            if !is_target {
+                // Nobody is there who would take it, so that it is not offered again.
+                let unsure: Vec<u64> = self.unsure.iter().copied().take(ASKED).collect();
+                self.unsure.retain(|number| !unsure.contains(number));
+                exchange.wanted.extend(unsure);
+            }
+        }
+        if offers {
+            let mut bytes = 0;
+            let unsure = self.unsure.iter().copied().take(BATCH);
+            let new = pending.iter().copied().take(room.min(BATCH));
+            exchange.fresh = unsure.chain(new).take(BATCH).take_while(|number| fits(*number, &mut bytes)).collect();
+            for number in &exchange.fresh {
+                self.unsure.remove(number);
+                pending.remove(number);
+            }
+        }
+        self.exchange = Some(exchange);
+    }
+}
+
+fn later(first: Span, tries: &mut u32, fx: &mut Effects) -> Span {
+    let pause = Span(first.0 << (*tries).min(14)).min(RETRY_AT_MOST);
     *tries = tries.saturating_add(1);
     fx.jitter(pause)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Who holds it: each with whether it is linked, and its window.
+    struct Mesh(Vec<(PeerId, bool, usize)>);
+
+    impl Directory for Mesh {
+        fn holders(&self, _: &str) -> Holders {
+            let holding = |(peer, linked, window): &(PeerId, bool, usize)| Holding {
+                peer: *peer,
+                linked: *linked,
+                window: *window,
+                has_it: true,
+            };
+            Holders { there: self.0.iter().map(holding).collect(), are_several: self.0.len() > 1 }
+        }
+
+        fn is_live(&self, _: PeerId) -> bool {
+            false
+        }
+
+        fn is_linked(&self, _: PeerId) -> bool {
+            false
+        }
+    }
+
+    const START: Mono = Mono(1_000_000);
+
+    fn plan(recipient: &mut Recipient, now: Mono) -> (Plan, Vec<(PeerId, Exchange)>) {
+        let plan = recipient.plan(now, |_, _| true, &mut Effects::new(7));
+        let begun = plan.exchanges.iter().map(|peer| {
+            let exchange = recipient.nodes.get_mut(peer).and_then(|node| node.exchange.take());
+            (*peer, exchange.expect("it has begun"))
+        });
+        let begun = begun.collect();
+        (plan, begun)
+    }
+
+    fn owing(numbers: std::ops::Range<u64>, mesh: &Mesh) -> Recipient {
+        let mut recipient = Recipient::default();
+        numbers.for_each(|number| recipient.owe(number));
+        recipient.look("name", mesh, START);
+        recipient
+    }
+
+    #[test]
+    fn one_node_gets_all_and_several_get_their_shares() {
+        let [one, two, three] = [(); 3].map(|()| PeerId::random());
+        let mut recipient = owing(0..10, &Mesh(vec![(one, true, 1)]));
+        assert_eq!(plan(&mut recipient, START).1[0].1.fresh.len(), 10);
+
+        // Where nobody takes anything is not where it goes.
+        let mut recipient = owing(0..10, &Mesh(vec![(one, true, 64), (two, true, 64), (three, true, 0)]));
+        let shares: BTreeMap<_, _> =
+            plan(&mut recipient, START).1.into_iter().map(|(peer, exchange)| (peer, exchange.fresh.len())).collect();
+        assert_eq!(shares, BTreeMap::from([(one, 5), (two, 5)]));
+
+        let mut recipient = owing(0..10, &Mesh(vec![(one, true, 2), (two, false, 64)]));
+        let (plan, begun) = plan(&mut recipient, START);
+        assert_eq!((plan.dials, begun[0].0, begun[0].1.fresh.len()), (vec![two], one, 2));
+    }
+
+    #[test]
+    fn what_nobody_takes_at_a_node_is_wanted_back_for_those_with_room() {
+        let [one, two] = [(); 2].map(|()| PeerId::random());
+        let mut recipient = owing(0..0, &Mesh(vec![(one, true, 0), (two, true, 3)]));
+        (0..10).for_each(|number| recipient.keep(one, number));
+        let (_, begun) = plan(&mut recipient, START);
+        let (peer, exchange) = &begun[0];
+        assert_eq!((*peer, &exchange.wanted[..], exchange.asked.len()), (one, &[9, 8, 7][..], 7));
+    }
+
+    #[test]
+    fn a_lease_is_over_when_a_node_was_not_linked_for_so_long_and_others_are_there() {
+        let [one, two] = [(); 2].map(|()| PeerId::random());
+        let mut recipient = owing(0..0, &Mesh(vec![(one, true, 8)]));
+        recipient.keep(one, 1);
+        plan(&mut recipient, START);
+        recipient.look("name", &Mesh(vec![(one, false, 8)]), START);
+        let later = START + LEASE;
+        assert!(plan(&mut recipient, later).0.lapsed.is_empty(), "there is nobody else");
+        recipient.look("name", &Mesh(vec![(one, false, 8), (two, true, 8)]), later);
+        let (plan, begun) = plan(&mut recipient, later);
+        assert_eq!(plan.lapsed, [1]);
+        let fresh: Vec<u64> = begun.into_iter().flat_map(|(_, exchange)| exchange.fresh).collect();
+        assert_eq!(fresh, [1]);
+    }
+
+    #[test]
+    fn what_came_too_late_stands_before_nothing_and_is_tried_again() {
+        let one = PeerId::random();
+        let mut recipient = owing(0..2, &Mesh(vec![(one, true, 8)]));
+        let (_, begun) = plan(&mut recipient, START);
+        assert_eq!(begun[0].1.fresh, [0, 1]);
+        recipient.put_off(0, START);
+        recipient.owe(1);
+        recipient.went(one, (false, true, true), START, &mut Effects::new(7));
+        assert_eq!(plan(&mut recipient, START).1[0].1.fresh, [1]);
+        recipient.forget(1);
+        assert!(!recipient.is_done());
+        let later = START + RETRY_AT_MOST;
+        assert_eq!(recipient.wake(), Some(later));
+        assert_eq!(plan(&mut recipient, later).1[0].1.fresh, [0]);
+    }
 }

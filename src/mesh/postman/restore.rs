@@ -167,7 +167,8 @@ mod tests {
         let letter =
             Letter { id, topic: topic.clone(), content_type, headers, time: 5, expires: 9, payload: Bytes::new() };
         let letter = LetterRow { sealed: letter.seal().expect("sealed"), to: vec!["audit".into(), "billing".into()] };
-        let owed = owed.iter().map(|name| OwedRow { name: (*name).to_owned(), stored: None }).collect();
+        let owed =
+            owed.iter().map(|name| OwedRow { name: (*name).to_owned(), stored: None, attempts: 0, lease: 0 }).collect();
         let accepted = AcceptedRow { id, topic, expires: 9, bytes: bytes_of(&letter), owed };
         let mut store = Memory::default();
         put(&mut store, Key::number(Table::Letters, 0), letter::write(&letter).expect("encodes"));

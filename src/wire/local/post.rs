@@ -27,7 +27,8 @@ pub(crate) struct Guarantee {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Handed {
     pub(crate) number: u64,
-    pub(crate) again: bool,
+    /// Which time it is handed out.
+    pub(crate) attempt: u32,
     pub(crate) message: Arrived,
 }
 
@@ -79,8 +80,8 @@ pub(crate) struct DurableAt {
     pub(crate) node: NodeKey,
     pub(crate) node_name: String,
     pub(crate) live: bool,
-    /// At this node: whether it is held, and how many messages wait.
-    pub(crate) here: Option<(bool, u64)>,
+    /// At this node: how many hold it, and how many messages wait.
+    pub(crate) here: Option<(u32, u64)>,
     pub(crate) extensions: Extensions,
 }
 

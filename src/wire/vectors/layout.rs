@@ -140,11 +140,11 @@ pub(super) fn letter() -> Parts {
 }
 
 pub(super) fn durable_record(signed: &[u8]) -> Parts {
-    let durable = Parts::default().list("", 1).text("", "billing").text("", "orders.>").concat();
+    let durable = Parts::default().list("", 1).text("", "billing").text("", "orders.>").number("", 64).concat();
     roster_parts(5)
         .list("extensions", 1)
         .byte("extensions[0]: tag", 131)
-        .bytes("extensions[0]: value", &durable, "1 element: `billing`, `orders.>`")
+        .bytes("extensions[0]: value", &durable, "1 element: `billing`, `orders.>`, 64")
         .signature(signed)
 }
 
@@ -188,9 +188,15 @@ pub(super) fn request(name: &str) -> Parts {
                 .list("letters", 2)
                 .raw("letters[0]: id: start", &START, "first half of the message id")
                 .number("letters[0]: id: counter", 44)
+                .number("letters[0]: attempts", 0)
+                .number("letters[0]: lease", 0)
+                .flag("letters[0]: take back", true)
                 .bytes("letters[0]: sealed", &[], "it is there already")
                 .raw("letters[1]: id: start", &START, "first half of the message id")
                 .number("letters[1]: id: counter", 45)
+                .number("letters[1]: attempts", 1)
+                .number("letters[1]: lease", 2)
+                .flag("letters[1]: take back", false)
                 .bytes("letters[1]: sealed", &sealed, "the letter of `letter-1`")
         }
         other => panic!("no layout for request {other}"),
@@ -229,7 +235,8 @@ pub(super) fn response(name: &str) -> Parts {
         "offered" => parts(6, "Offered")
             .list("fates", 2)
             .variant("fates[0]", 1, "Processed")
-            .variant("fates[1]", 0, "Stored")
+            .variant("fates[1]", 7, "Withdrawn")
+            .number("fates[1]: attempts", 2)
             .no_extensions(),
         other => panic!("no layout for response {other}"),
     }
@@ -281,7 +288,12 @@ pub(super) fn to_node(name: &str, length: usize) -> Parts {
             "watch" => parts(6, "Watch"),
             "reply" => reply(parts(7, "Reply").number("call", 5)),
             "finish" => parts(8, "Finish"),
-            "hold" => parts(9, "Hold").text("name", "billing").text("pattern", "orders.>"),
+            "hold" => parts(9, "Hold")
+                .text("name", "billing")
+                .text("pattern", "orders.>")
+                .number("window", 64)
+                .some("attempts")
+                .number("attempts", 5),
             "acknowledge" => parts(10, "Acknowledge").number("number", 7),
             "give-back" => parts(11, "GiveBack").number("number", 7).some("after").number("after", 2_000),
             "notices" => parts(12, "Notices"),
@@ -344,7 +356,7 @@ pub(super) fn from_node(name: &str, length: usize) -> Parts {
             "failed" => parts(11, "Failed").variant("failure", 3, "Nobody").number("wanted", 2).number("found", 1),
             "accepted" => id(parts(12, "Accepted")).list("recipients", 1).text("recipients[0]", "billing"),
             "handed" => {
-                let of = parts(13, "Handed").number("number", 7).flag("again", false);
+                let of = parts(13, "Handed").number("number", 7).number("attempt", 2);
                 let of = of.text("topic", "orders.eu.created").key("source", peer(1), "A");
                 tenant(id(of).number("time", TIME).text("content type", "application/json"))
                     .text("payload", r#"{"id":1}"#)
@@ -376,7 +388,7 @@ pub(super) fn from_node(name: &str, length: usize) -> Parts {
                 .text("node name", "shop")
                 .flag("live", true)
                 .some("here")
-                .flag("here: held", true)
+                .number("here: holders", 1)
                 .number("here: waiting", 12),
             other => panic!("no layout for {other}"),
         }

@@ -130,14 +130,18 @@ pub(in crate::wire) fn letter() -> Letter {
 
 /// One that is asked about, and one that is new.
 fn offered() -> Vec<Offered> {
-    let asked = Offered { id: MessageId { start: START, counter: 44 }, sealed: Bytes::new() };
+    let id = MessageId { start: START, counter: 44 };
+    let asked = Offered { id, attempts: 0, lease: 0, take_back: true, sealed: Bytes::new() };
     let letter = letter();
-    vec![asked, Offered { id: letter.id, sealed: letter.seal().expect("seals") }]
+    vec![
+        asked,
+        Offered { id: letter.id, attempts: 1, lease: 2, take_back: false, sealed: letter.seal().expect("seals") },
+    ]
 }
 
 /// A record of a node with a durable subscription.
 pub(in crate::wire) fn durable_record() -> SignedRecord {
-    let durable = Durable { name: "billing".into(), pattern: "orders.>".into() };
+    let durable = Durable { name: "billing".into(), pattern: "orders.>".into(), window: 64 };
     let extensions = Durable::extension(&[durable]).expect("encodes");
     RosterRecord { version: 5, extensions, ..record().record }.sign(MESH, &key(1)).expect("signs")
 }
@@ -204,7 +208,13 @@ pub(in crate::wire) fn responses() -> Vec<(&'static str, Response)> {
         ("frames", Response::Frames { frames, floor: 4, more: true, extensions: extensions() }),
         ("differ", Response::Differ { buckets: vec![3], summaries, extensions: extensions() }),
         ("records", Response::Records { records: vec![tombstone().bytes], extensions: extensions() }),
-        ("offered", Response::Offered { fates: vec![Fate::Processed, Fate::Stored], extensions: extensions() }),
+        (
+            "offered",
+            Response::Offered {
+                fates: vec![Fate::Processed, Fate::Withdrawn { attempts: 2 }],
+                extensions: extensions(),
+            },
+        ),
     ]
 }
 
@@ -222,6 +232,8 @@ pub(in crate::wire) fn to_node() -> Vec<(&'static str, ToNode)> {
         extensions: extensions(),
     };
     let (patterns, group) = (vec!["log.*".into(), "orders.>".into()], Some("packers".into()));
+    let (name, pattern, attempts) = ("billing".into(), "orders.>".into(), Some(5));
+    let hold = ToNode::Hold { name, pattern, window: 64, attempts, extensions: extensions() };
     let (recipient, act) = ("billing".into(), Act::Retry { ttl: 60_000 });
     let act = ToNode::Notice { number: 41, recipient, act, extensions: extensions() };
     vec![
@@ -234,7 +246,7 @@ pub(in crate::wire) fn to_node() -> Vec<(&'static str, ToNode)> {
         ("watch", ToNode::Watch { extensions: extensions() }),
         ("reply", ToNode::Reply { call: 5, reply: reply() }),
         ("finish", ToNode::Finish { extensions: extensions() }),
-        ("hold", ToNode::Hold { name: "billing".into(), pattern: "orders.>".into(), extensions: extensions() }),
+        ("hold", hold),
         ("acknowledge", ToNode::Acknowledge { number: 7, extensions: extensions() }),
         ("give-back", ToNode::GiveBack { number: 7, after: Some(2_000), extensions: extensions() }),
         ("notices", ToNode::Notices { extensions: extensions() }),
@@ -274,7 +286,7 @@ pub(in crate::wire) fn from_node() -> Vec<(&'static str, FromNode)> {
         extensions: extensions(),
     };
     let failure = Failure::Nobody { wanted: 2, found: 1 };
-    let handed = Handed { number: 7, again: false, message: message.clone() };
+    let handed = Handed { number: 7, attempt: 2, message: message.clone() };
     let notice = Notice {
         number: 41,
         id,
@@ -295,7 +307,7 @@ pub(in crate::wire) fn from_node() -> Vec<(&'static str, FromNode)> {
         node: node_key(1),
         node_name: "shop".into(),
         live: true,
-        here: Some((true, 12)),
+        here: Some((1, 12)),
         extensions: extensions(),
     };
     vec![

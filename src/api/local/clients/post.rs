@@ -28,10 +28,19 @@ struct Out {
 }
 
 impl Client {
-    pub(super) async fn hold(mut self, name: String, pattern: &str) -> io::Result<()> {
+    pub(super) async fn hold(
+        mut self,
+        name: String,
+        pattern: &str,
+        (window, attempts): (usize, Option<u32>),
+    ) -> io::Result<()> {
         let pattern = RawPattern::parse(pattern).map_err(io::Error::other)?;
+        let mut hold = self.node.subscribe(pattern).durable(name).window(window);
+        if let Some(most) = attempts {
+            hold = hold.attempts(most);
+        }
         let held = tokio::select! {
-            held = self.node.subscribe(pattern).durable(name).into_future() => held,
+            held = hold.into_future() => held,
             () = self.reader.end::<ToNode>() => return Ok(()),
         };
         match held {
@@ -133,10 +142,10 @@ impl Client {
 
 impl Out {
     fn take(&mut self, delivery: Delivery<Bytes>) -> io::Result<FromNode> {
-        let (number, again) = (delivery.number(), delivery.redelivered());
+        let (number, attempt) = (delivery.number(), delivery.attempt());
         let message = arrived(delivery.copy())?;
         self.open.insert(number, delivery);
-        Ok(FromNode::Handed(Handed { number, again, message }))
+        Ok(FromNode::Handed(Handed { number, attempt, message }))
     }
 
     fn hear(&mut self, record: ToNode) -> io::Result<()> {

@@ -13,7 +13,7 @@ use super::{GRACE, RunningNode, gone};
 use crate::api::undelivered::Beside;
 use crate::api::{Accepted, Notices, Outbox, OutboxMessage, Undelivered, UndeliveredError};
 use crate::error::{AckError, Closed, PublishError, SubscribeError};
-use crate::mesh::postman::DurableStatus;
+use crate::mesh::postman::{DurableStatus, Terms};
 use crate::message::Message;
 use crate::wire::local::{Act, Failure, FromNode, Post, ToNode};
 
@@ -133,8 +133,14 @@ impl RunningNode {
         }
     }
 
-    pub(in crate::api) async fn hold(&self, name: String, pattern: &str) -> Result<Holding, SubscribeError> {
-        let record = ToNode::Hold { name, pattern: pattern.to_owned(), extensions: Vec::new() };
+    pub(in crate::api) async fn hold(
+        &self,
+        name: String,
+        pattern: &str,
+        Terms { window, attempts }: Terms,
+    ) -> Result<Holding, SubscribeError> {
+        let (pattern, window) = (pattern.to_owned(), u32::try_from(window).unwrap_or(u32::MAX));
+        let record = ToNode::Hold { name, pattern, window, attempts, extensions: Vec::new() };
         self.set_up(&record, TO_DISK).await.map(Holding::new)
     }
 

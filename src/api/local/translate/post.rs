@@ -6,7 +6,7 @@ use std::time::{Duration, UNIX_EPOCH};
 
 use bytes::Bytes;
 
-use super::{size, unpublished, wide};
+use super::{size, small, unpublished, wide};
 use crate::api::{Accepted, UndeliveredError};
 use crate::error::{AckError, Closed};
 use crate::mesh::postman::notices::Notice;
@@ -89,14 +89,14 @@ pub(in crate::api::local) fn owed(waiting: local::Waiting) -> Waiting {
 /// `None` for a node without an Ed25519 key, which none is.
 pub(in crate::api::local) fn durable(status: DurableStatus) -> Option<FromNode> {
     let DurableStatus { name, pattern, node, node_name, live, here } = status;
-    let here = here.map(|here| (here.held, wide(here.waiting)));
+    let here = here.map(|here| (small(here.holders), wide(here.waiting)));
     let node = NodeKey::of(&node)?;
     Some(FromNode::Durable(DurableAt { name, pattern, node, node_name, live, here, extensions: Vec::new() }))
 }
 
 pub(in crate::api::local) fn durable_status(durable: DurableAt) -> Option<DurableStatus> {
     let DurableAt { name, pattern, node, node_name, live, here, .. } = durable;
-    let here = here.map(|(held, waiting)| DurableHere { held, waiting: size(waiting) });
+    let here = here.map(|(holders, waiting)| DurableHere { holders: size(holders), waiting: size(waiting) });
     Some(DurableStatus { name, pattern, node: node.peer()?, node_name, live, here })
 }
 
