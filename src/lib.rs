@@ -10,7 +10,7 @@ pub use api::{
     Accepted, Ask, AskMany, Builder, Delivery, Discovery, Doctor, Drain, DrainError, Durable, Guaranteed, Identity,
     Incoming, MeshInfo, Node, Notices, OfferError, Offered, Outbox, OutboxMessage, OutboxRecipient, Provider,
     ProviderError, Publish, Published, Publisher, Refusal, Reply, Respond, RunningNode, Serve, ServeWith, Serving,
-    Subscribe, SubscribeDurable, Subscriber, Undelivered, UndeliveredError,
+    Stage, Subscribe, SubscribeDurable, Subscriber, Undelivered, UndeliveredError, Whereabouts,
 };
 /// Bytes that are cheap to clone: what [`RawTopic`] and its like carry.
 pub use bytes::Bytes;

@@ -12,7 +12,7 @@ use super::local::{By, millis};
 use super::{Node, RunningNode};
 use crate::error::{Closed, PublishError};
 use crate::mesh::postman::{PostAnswer, PostCommand, Posting};
-use crate::mesh::time::{Span, Wall};
+use crate::mesh::time::Span;
 use crate::message::Headers;
 use crate::net::clock::Clock;
 use crate::net::handle::Handle;
@@ -140,7 +140,7 @@ pub(super) fn posting(
     let letter = letter(id, time.0, expires.0);
     let sealed = letter.seal().map_err(|error| PublishError::Encode(PayloadError::new(error)))?;
     let to = to.into_iter().map(Into::into).collect();
-    let posting = Posting { id, topic: letter.topic.as_str().into(), expires: Wall(expires.0), sealed, to };
+    let posting = Posting { id, topic: letter.topic.as_str().into(), time, expires, sealed, to };
     Ok((posting, letter.topic))
 }
 
@@ -164,6 +164,7 @@ pub(super) fn accepted(id: MessageId, topic: &str, answer: Option<PostAnswer>) -
             | PostAnswer::Notice { .. }
             | PostAnswer::Notices { .. }
             | PostAnswer::Durables(_)
+            | PostAnswer::Known(_)
             | PostAnswer::Outbox { .. },
         ) => Err(Closed.into()),
     }

@@ -17,6 +17,7 @@ mod size;
 mod subscribe;
 mod undelivered;
 mod unpack;
+mod whereabouts;
 
 pub use builder::{Builder, Identity};
 pub use doctor::Doctor;
@@ -33,3 +34,4 @@ pub use request_many::{AskMany, ProviderError};
 pub use serve::{Provider, Refusal, Serve, ServeWith, Serving};
 pub use subscribe::{Subscribe, Subscriber};
 pub use undelivered::{Undelivered, UndeliveredError};
+pub use whereabouts::{Stage, Whereabouts};

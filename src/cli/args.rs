@@ -9,7 +9,7 @@ use pombo::{DnsName, MeshChoice, Multiaddr, Outcome};
 
 use super::{
     bench, completions, config, doctor, id, listing, man, node, outbox, parse, publish, request, serve, sub,
-    subscriptions, text, undelivered,
+    subscriptions, text, undelivered, whereabouts,
 };
 
 /// A message bus with no server in the middle.
@@ -68,6 +68,9 @@ pub(super) enum Verb {
     /// Look at the guaranteed messages that are under way
     #[command(after_help = outbox::EXAMPLES)]
     Outbox(outbox::Args),
+    /// Ask where a guaranteed message is
+    #[command(after_help = whereabouts::EXAMPLES)]
+    Where(whereabouts::Args),
     /// Print who the node that these flags mean is, running or not
     #[command(after_help = id::EXAMPLES)]
     Id,

@@ -53,6 +53,7 @@ mod text;
 mod topics;
 mod undelivered;
 mod usage;
+mod whereabouts;
 
 /// Reads the command line, does what it says, and tells how that ended.
 pub(crate) fn main() -> ExitCode {
@@ -95,6 +96,7 @@ fn run(context: Context, verb: Verb) -> Result<(), Failure> {
             Verb::Undelivered(args) => undelivered::run(&context, args).await,
             Verb::Subscriptions(args) => subscriptions::run(&context, args).await,
             Verb::Outbox(args) => outbox::run(&context, &args).await,
+            Verb::Where(args) => whereabouts::run(&context, args).await,
             Verb::Id => id::run(&context),
             Verb::Doctor => doctor::run(&context).await,
             Verb::Bench(args) => bench::run(&context, args).await,

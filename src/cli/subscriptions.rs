@@ -46,6 +46,13 @@ struct Item<'a> {
     waiting: Option<usize>,
 }
 
+/// One that was removed, as JSON.
+#[derive(Serialize)]
+struct Removed<'a> {
+    name: &'a str,
+    node: &'a str,
+}
+
 pub(super) async fn run(context: &Context, args: Args) -> Result<(), Failure> {
     let work = async {
         let node = context.running().await?;
@@ -89,6 +96,9 @@ async fn list(context: &Context, node: &RunningNode) -> Result<(), Failure> {
 
 async fn remove(context: &Context, node: &RunningNode, name: &str) -> Result<(), Failure> {
     if node.remove_durable(name).await? {
+        if context.output.is_json() {
+            return context.output.object(&Removed { name, node: node.name() });
+        }
         context.output.note(format_args!("removed {name} from {}", text::escape(node.name())));
         return Ok(());
     }

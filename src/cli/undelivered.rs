@@ -224,17 +224,30 @@ struct Retried {
     recipient: String,
 }
 
+/// A notice that is forgotten, as JSON.
+#[derive(Serialize)]
+struct Dropped {
+    id: String,
+    recipient: String,
+}
+
 async fn forget(context: &Context, meant: Vec<Undelivered>) -> Result<(), Failure> {
     let number = meant.len();
     for one in meant {
+        let dropped = Dropped { id: one.id.to_string(), recipient: one.recipient.clone() };
         one.take().await?;
+        if context.output.is_json() {
+            context.output.object(&dropped)?;
+        }
     }
-    context.output.note(format_args!("{} forgotten", text::count(number, "notice")));
+    if !context.output.is_json() {
+        context.output.note(format_args!("{} forgotten", text::count(number, "notice")));
+    }
     Ok(())
 }
 
 /// A reason in one word.
-fn word(reason: Reason) -> &'static str {
+pub(super) fn word(reason: Reason) -> &'static str {
     match reason {
         Reason::NeverReached => "never-reached",
         Reason::Stored => "stored",

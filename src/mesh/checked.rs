@@ -61,7 +61,8 @@ pub(crate) fn request_with(
         | Request::Acknowledge { .. }
         | Request::Heads { .. }
         | Request::Digest { .. }
-        | Request::Fetch { .. } => {}
+        | Request::Fetch { .. }
+        | Request::Where { .. } => {}
     }
     Ok(Checked { body, frames, records, forged, letters })
 }
@@ -83,7 +84,8 @@ pub(crate) fn response_with(
         | Response::Reply(_)
         | Response::Injected { .. }
         | Response::Differ { .. }
-        | Response::Offered { .. } => {}
+        | Response::Offered { .. }
+        | Response::Known { .. } => {}
     }
     Ok(Checked { body, frames, records, forged, letters: Vec::new() })
 }

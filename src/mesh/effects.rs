@@ -27,6 +27,8 @@ pub(crate) enum Asked {
     Inject { batch: u64 },
     /// Letters that were offered for that recipient.
     Offer { name: Arc<str>, to: PeerId },
+    /// What that one knows of a message.
+    Where { ticket: Ticket },
     /// Where our streams stand, told before we leave.
     LastHeads,
     /// Nothing hangs on the answer.

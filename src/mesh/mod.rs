@@ -406,6 +406,10 @@ impl Mesh {
                 let letters = letters.into_iter().zip(opened).collect();
                 self.postman.offered((from, id), &to, letters, now, &mut self.fx);
             }
+            Request::Where { id: message, .. } => {
+                let known = self.postman.whereabouts(message, from);
+                self.fx.reply(id, Response::Known { known, extensions: Vec::new() });
+            }
         }
     }
 
@@ -435,6 +439,7 @@ impl Mesh {
                 let couriers = self.couriers();
                 self.inject.answered(batch, word, &couriers, &mut self.fx);
             }
+            Asked::Where { ticket } => self.known_there(ticket, result),
             Asked::Offer { name, to } => self.offer_answered((&name, to), result, now),
             Asked::LastHeads => self.last_heads_answered(),
             Asked::Told => {}

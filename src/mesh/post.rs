@@ -15,6 +15,7 @@ use super::postman::{
 use super::roster::{Known, Roster};
 use super::time::Now;
 use super::{Mesh, checked};
+use crate::MessageId;
 use crate::wire::rpc::{Request, Response};
 
 /// What the postman wants to know of the others.
@@ -67,7 +68,9 @@ impl Mesh {
                     self.durables_changed(now);
                 }
             }
-            PostCommand::Acknowledge { number } => self.postman.acknowledge(ticket, number, &mut self.fx),
+            PostCommand::Acknowledge { number } => {
+                self.postman.acknowledge((ticket, number), now.wall, &mut self.fx);
+            }
             PostCommand::GiveBack { number, after } => self.postman.give_back(number, after, now.mono),
             PostCommand::NextNotice { after } => self.postman.next_notice(ticket, after, &mut self.fx),
             PostCommand::Notices => self.postman.show_notices(ticket, &mut self.fx),
@@ -82,7 +85,31 @@ impl Mesh {
             }
             PostCommand::Outbox => self.postman.show_outbox(ticket, &mut self.fx),
             PostCommand::Durables => self.show_durables(ticket),
+            PostCommand::Where { id, peer } => self.ask_where(ticket, id, peer),
         }
+    }
+
+    /// Asks a neighbour what it knows of a message, or this node.
+    fn ask_where(&mut self, ticket: Ticket, id: MessageId, peer: Option<PeerId>) {
+        match peer {
+            Some(peer) if self.links.is_linked(&peer) => {
+                self.fx.ask(peer, Request::Where { id, extensions: Vec::new() }, Asked::Where { ticket });
+            }
+            Some(_) => self.answer(ticket, Answer::Post(PostAnswer::Known(Vec::new()))),
+            None => {
+                let known = self.postman.whereabouts(id, self.me);
+                self.answer(ticket, Answer::Post(PostAnswer::Known(known)));
+            }
+        }
+    }
+
+    /// What a neighbour knows of a message: nothing, if it does not answer.
+    pub(super) fn known_there(&mut self, ticket: Ticket, result: Result<Checked<Response>, RpcFailure>) {
+        let known = match result.map(|checked| checked.body) {
+            Ok(Response::Known { known, .. }) => known,
+            Ok(_) | Err(RpcFailure::NotSent | RpcFailure::Unknown) => Vec::new(),
+        };
+        self.answer(ticket, Answer::Post(PostAnswer::Known(known)));
     }
 
     fn show_durables(&mut self, ticket: Ticket) {

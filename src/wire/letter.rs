@@ -59,6 +59,7 @@ pub(crate) fn mark_of(sealed: &[u8]) -> u64 {
 pub(crate) struct AcceptedRow {
     pub(crate) id: MessageId,
     pub(crate) topic: String,
+    pub(crate) time: u64,
     pub(crate) expires: u64,
     /// The bytes of the sealed letter.
     pub(crate) bytes: u64,
@@ -130,6 +131,8 @@ pub(crate) struct ReceivedRow {
     pub(crate) attempts: u32,
     pub(crate) lease: u32,
     pub(crate) standing: StandingRow,
+    /// When that began.
+    pub(crate) since: u64,
 }
 
 /// How a letter stands that came.

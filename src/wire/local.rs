@@ -22,7 +22,7 @@ use crate::{Headers, topic};
 
 mod post;
 
-pub(crate) use self::post::{Act, DurableAt, Guarantee, Handed, MAX_NAMED, Notice, Waiting};
+pub(crate) use self::post::{Act, DurableAt, Guarantee, Handed, KnownAt, MAX_NAMED, Notice, Waiting};
 
 /// The most bytes of a record after its length: a message, request or answer of the largest size, and what goes with it.
 pub(crate) const MAX_RECORD: usize = MAX_WHOLE;
@@ -83,6 +83,8 @@ pub(crate) enum ToNode {
     Durables { extensions: Extensions },
     /// Remove this one from the node. [`FromNode::Done`].
     Remove { name: String, extensions: Extensions },
+    /// What is known of a message, each a [`FromNode::Known`], and then [`FromNode::Done`].
+    Where { id: MessageId, extensions: Extensions },
 }
 
 /// A message to publish.
@@ -176,6 +178,7 @@ pub(crate) enum FromNode {
     Notice(Box<Notice>),
     Waiting(Waiting),
     Durable(DurableAt),
+    Known(KnownAt),
 }
 
 /// A message as a subscriber gets it.
@@ -346,7 +349,8 @@ impl ToNode {
             | Self::GiveBack { extensions, .. }
             | Self::Notices { extensions }
             | Self::Outbox { extensions }
-            | Self::Durables { extensions } => codec::check_extensions(extensions),
+            | Self::Durables { extensions }
+            | Self::Where { extensions, .. } => codec::check_extensions(extensions),
         }
     }
 
@@ -369,7 +373,8 @@ impl ToNode {
             | Self::Notice { .. }
             | Self::Outbox { .. }
             | Self::Durables { .. }
-            | Self::Remove { .. } => 0,
+            | Self::Remove { .. }
+            | Self::Where { .. } => 0,
         }
     }
 }
@@ -394,6 +399,7 @@ impl FromNode {
             Self::Notice(notice) => notice.check(),
             Self::Waiting(waiting) => waiting.check(),
             Self::Durable(durable) => durable.check(),
+            Self::Known(known) => known.check(),
             Self::Reply { reply, .. } => check_reply(reply),
             Self::Call { call, .. } => check_call(call),
             Self::Peer(peer) => {
@@ -434,7 +440,8 @@ impl FromNode {
             | Self::Total { .. }
             | Self::Notice(_)
             | Self::Waiting(_)
-            | Self::Durable(_) => 0,
+            | Self::Durable(_)
+            | Self::Known(_) => 0,
         }
     }
 }

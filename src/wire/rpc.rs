@@ -8,6 +8,7 @@ use super::MessageId;
 use super::codec::{self, CodecError, Extensions};
 use super::frame::{Channel, MAX_TEXT, SHARDS, Stream, VERSION};
 use super::guard::at_most;
+use super::letter::ReasonRow;
 use super::node_key::NodeKey;
 use super::roster::Stamp;
 use crate::Headers;
@@ -146,6 +147,29 @@ pub(crate) enum Fate {
     Poison,
 }
 
+/// What a node knows of a message for one recipient.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Known {
+    pub(crate) recipient: String,
+    pub(crate) stage: StageRow,
+    /// Since when, in microseconds since 1970.
+    pub(crate) time: u64,
+}
+
+/// How far a message has come.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) enum StageRow {
+    /// It is on its sender's disk, and no other node has it.
+    Accepted,
+    /// Its sender knows that this node has it on disk.
+    Given(NodeKey),
+    /// It is on disk here, for a subscriber.
+    Stored,
+    Processed,
+    Poison,
+    Undelivered(ReasonRow),
+}
+
 /// What one side asks or tells.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) enum Request {
@@ -169,6 +193,8 @@ pub(crate) enum Request {
     Fetch { nodes: Vec<NodeKey>, extensions: Extensions },
     /// Take these letters for a durable subscription, in this order. Answered by [`Response::Offered`].
     Offer { to: String, letters: Vec<Offered>, extensions: Extensions },
+    /// What do you know of this message? Answered by [`Response::Known`].
+    Where { id: MessageId, extensions: Extensions },
 }
 
 /// The answer to a [`Request`].
@@ -205,6 +231,11 @@ pub(crate) enum Response {
     /// What became of each of the letters.
     Offered {
         fates: Vec<Fate>,
+        extensions: Extensions,
+    },
+    /// What is known of a message here.
+    Known {
+        known: Vec<Known>,
         extensions: Extensions,
     },
 }
@@ -248,7 +279,7 @@ impl Request {
                 check_text(to)?;
                 check_list(letters)
             }
-            Self::Cancel { .. } => Ok(()),
+            Self::Cancel { .. } | Self::Where { .. } => Ok(()),
         }
     }
 
@@ -256,7 +287,7 @@ impl Request {
     pub(crate) fn bulk(&self) -> usize {
         match self {
             Self::Call(call) => call.body.len() + described(&call.content_type, &call.headers),
-            Self::Cancel { .. } | Self::Repair { .. } => 0,
+            Self::Cancel { .. } | Self::Repair { .. } | Self::Where { .. } => 0,
             Self::Inject { frames: list, .. } | Self::Push { records: list, .. } => bulk(list),
             Self::Acknowledge { positions, .. } | Self::Heads { positions, .. } => {
                 size_of::<Position>() * positions.len()
@@ -264,7 +295,7 @@ impl Request {
             Self::Digest { buckets, .. } => size_of::<u64>() * buckets.len(),
             Self::Fetch { nodes, .. } => size_of::<NodeKey>() * nodes.len(),
             Self::Offer { letters, .. } => {
-                letters.iter().map(|letter| letter.sealed.len() + size_of::<MessageId>() + size_of::<u32>()).sum()
+                letters.iter().map(|letter| letter.sealed.len() + size_of::<Offered>()).sum()
             }
         }
     }
@@ -280,7 +311,8 @@ impl Request {
             | Self::Push { extensions, .. }
             | Self::Digest { extensions, .. }
             | Self::Fetch { extensions, .. }
-            | Self::Offer { extensions, .. } => extensions,
+            | Self::Offer { extensions, .. }
+            | Self::Where { extensions, .. } => extensions,
         }
     }
 }
@@ -319,6 +351,13 @@ impl Response {
             }
             Self::Records { records, .. } => check_list(records),
             Self::Offered { fates, .. } => check_list(fates),
+            Self::Known { known, .. } => {
+                check_list(known)?;
+                known.iter().try_for_each(|one| {
+                    codec::check_numbers(&[one.time])?;
+                    check_text(&one.recipient)
+                })
+            }
             Self::Done { .. } | Self::Injected { .. } => Ok(()),
         }
     }
@@ -330,7 +369,10 @@ impl Response {
             Self::Done { .. } | Self::Injected { .. } => 0,
             Self::Frames { frames: list, .. } | Self::Records { records: list, .. } => bulk(list),
             Self::Differ { buckets, summaries, .. } => buckets.len() + size_of::<Summary>() * summaries.len(),
-            Self::Offered { fates, .. } => fates.len(),
+            Self::Offered { fates, .. } => size_of::<Fate>() * fates.len(),
+            Self::Known { known, .. } => {
+                known.iter().map(|one| one.recipient.len() + size_of::<StageRow>() + size_of::<u64>()).sum()
+            }
         }
     }
 
@@ -342,7 +384,8 @@ impl Response {
             | Self::Frames { extensions, .. }
             | Self::Differ { extensions, .. }
             | Self::Records { extensions, .. }
-            | Self::Offered { extensions, .. } => extensions,
+            | Self::Offered { extensions, .. }
+            | Self::Known { extensions, .. } => extensions,
         }
     }
 }

@@ -4,7 +4,7 @@
 //! `POMBO_KILLS` says how often; a few times without it.
 
 use std::collections::BTreeSet;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
 
@@ -145,56 +145,93 @@ fn address() -> String {
     format!("/ip4/127.0.0.1/tcp/{port}")
 }
 
+/// A sender and a recipient, and what was heard of them and of those before them.
+pub(crate) struct Pair {
+    data: PathBuf,
+    addresses: [String; 2],
+    pub(crate) sender: Process,
+    pub(crate) recipient: Process,
+    /// Where the next sender begins: one message that was not heard to be accepted may have been.
+    next: u64,
+    ledger: Ledger,
+}
+
+impl Pair {
+    pub(crate) fn start(data: &Path) -> Self {
+        let addresses = [address(), address()];
+        let sender = role(data, &addresses, Some(0)).start();
+        let recipient = role(data, &addresses, None).start();
+        Self { data: data.to_owned(), addresses, sender, recipient, next: 0, ledger: Ledger::default() }
+    }
+
+    /// Both are at it.
+    pub(crate) fn work(&self, event: &str) {
+        let at_it = if event == "accepted" { &self.sender } else { &self.recipient };
+        (0..ROUND).for_each(|_| drop(at_it.event(event)));
+    }
+
+    pub(crate) fn kill_sender(&mut self) {
+        self.sender.kill();
+        self.next += 10_000;
+    }
+
+    /// Starts one again that was killed.
+    pub(crate) fn restart_sender(&mut self) {
+        let next = role(&self.data, &self.addresses, Some(self.next)).start();
+        self.ledger.enter(std::mem::replace(&mut self.sender, next));
+    }
+
+    pub(crate) fn restart_recipient(&mut self) {
+        let next = role(&self.data, &self.addresses, None).start();
+        self.ledger.enter(std::mem::replace(&mut self.recipient, next));
+    }
+
+    /// Waits until all is decided, and checks that nothing was lost. `what` was done to them.
+    pub(crate) fn finish(mut self, what: &str) {
+        self.work("accepted");
+        self.kill_sender();
+        self.next = u64::MAX / 2;
+        let last = format!("\"number\":{}", self.next);
+        self.restart_sender();
+        let Self { sender, mut recipient, mut ledger, .. } = self;
+        recipient.line_within(DECIDED, |line| line.contains("acknowledged") && line.contains(&last));
+        drop(sender);
+        recipient.kill();
+        ledger.enter(recipient);
+        let lost: Vec<u64> = ledger.accepted.difference(&ledger.handled).copied().collect();
+        let (accepted, handled) = (ledger.accepted.len(), ledger.handled.len());
+        eprintln!("{what}: {accepted} accepted, {handled} handled, {} lost", lost.len());
+        assert!(lost.is_empty(), "{lost:?}");
+        assert!(ledger.first.is_sorted(), "out of order");
+    }
+}
+
+fn role(data: &Path, [one, other]: &[String; 2], publish: Option<u64>) -> Role {
+    let (name, listen, peer) = if publish.is_some() { ("sender", one, other) } else { ("recipient", other, one) };
+    Role { name: name.to_owned(), data: data.to_owned(), listen: listen.clone(), peer: peer.clone(), publish }
+}
+
+/// How often, as that variable says, or else a few times.
+pub(crate) fn rounds(variable: &str, few: usize) -> usize {
+    std::env::var(variable).map_or(few, |text| text.parse().expect("a number"))
+}
+
 #[test]
 fn nothing_that_was_accepted_is_lost_however_often_either_side_is_killed() {
     let _turn = Turn::shared();
-    let kills = std::env::var("POMBO_KILLS").map_or(KILLS, |text| text.parse().expect("a number"));
+    let kills = rounds("POMBO_KILLS", KILLS);
     let data = tempfile::tempdir().unwrap();
-    let (one, other) = (address(), address());
-    let role = |name: &str, listen: &str, peer: &str, publish| Role {
-        name: name.to_owned(),
-        data: data.path().to_owned(),
-        listen: listen.to_owned(),
-        peer: peer.to_owned(),
-        publish,
-    };
-    let publishing = |from| role("sender", &one, &other, Some(from)).start();
-    let handling = || role("recipient", &other, &one, None).start();
-    let mut ledger = Ledger::default();
-    let (mut sender, mut recipient) = (publishing(0), handling());
+    let mut pair = Pair::start(data.path());
     for kill in 0..kills {
         // Under load: both are at it, and where in it the kill comes differs from round to round.
-        let event = if kill % 4 < 2 { "accepted" } else { "acknowledged" };
-        let at_it = if kill % 4 < 2 { &sender } else { &recipient };
-        (0..ROUND).for_each(|_| drop(at_it.event(event)));
+        pair.work(if kill % 4 < 2 { "accepted" } else { "acknowledged" });
         if kill % 2 == 0 {
-            sender.kill();
-            ledger.enter(sender);
-            // One that was not heard to be accepted may have been.
-            sender = publishing(10_000 * (kill as u64 + 1));
+            pair.kill_sender();
+            pair.restart_sender();
         } else {
-            recipient.kill();
-            ledger.enter(recipient);
-            recipient = handling();
+            pair.recipient.kill();
+            pair.restart_recipient();
         }
     }
-    (0..ROUND).for_each(|_| drop(sender.event("accepted")));
-    sender.kill();
-    ledger.enter(sender);
-    let last = u64::MAX / 2;
-    let sender = publishing(last);
-    let numbered = format!("\"number\":{last}");
-    recipient.line_within(DECIDED, |line| line.contains("acknowledged") && line.contains(&numbered));
-    drop(sender);
-    recipient.kill();
-    ledger.enter(recipient);
-    let lost: Vec<u64> = ledger.accepted.difference(&ledger.handled).copied().collect();
-    eprintln!(
-        "{kills} kills: {} accepted, {} handled, {} lost",
-        ledger.accepted.len(),
-        ledger.handled.len(),
-        lost.len()
-    );
-    assert!(lost.is_empty(), "{lost:?}");
-    assert!(ledger.first.is_sorted(), "out of order");
+    pair.finish(&format!("{kills} kills"));
 }

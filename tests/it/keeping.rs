@@ -47,6 +47,7 @@ fn without_a_node_that_runs_they_say_what_to_type() {
         "undelivered retry --all",
         "undelivered drop --all",
         "outbox list",
+        "where 00112233445566770000000000000001",
         "subscriptions list",
         "subscriptions remove billing",
     ] {
@@ -161,6 +162,24 @@ fn what_was_not_delivered_is_listed_shown_sent_again_or_dropped() {
     assert!(gone.stderr.contains(&format!("there is no undelivered message {id}")), "{gone}");
     user.run("undelivered show nonsense").expect(2);
     user.run("undelivered drop").expect(2);
+}
+
+#[test]
+fn it_is_told_where_a_message_is() {
+    let user = User::new();
+    let (_node, started) = user.node("--name harbour");
+    let receipt = user.run("pub orders.new hi --guaranteed --to billing --json").expect(0).json();
+    let line = format!("where {}", receipt["id"].as_str().unwrap());
+    let known = items(&user, &line);
+    assert_eq!((known.len(), &known[0]["stage"], &known[0]["recipient"]), (1, &"accepted".into(), &"billing".into()));
+    assert_eq!((&known[0]["node"], &known[0]["peer"]), (&"harbour".into(), &started["peer"]));
+    user.run("sub orders.new --durable billing -n 1").expect(0);
+    wait_for(&user, "outbox list", 0);
+    let known = items(&user, &line);
+    assert_eq!((known.len(), &known[0]["stage"]), (1, &"processed".into()));
+    assert!(user.run(&line).expect(0).text().contains("processed"));
+    let nobody = user.run("where 00112233445566770000000000000001").expect(3);
+    assert!(nobody.stderr.contains("nobody here knows of a message 0011"), "{nobody}");
 }
 
 #[test]

@@ -38,7 +38,7 @@ mod errands;
 mod hosts;
 #[cfg(feature = "cli")]
 mod hosts_discovery;
-#[cfg(feature = "cli")]
+#[cfg(all(feature = "store", feature = "cli"))]
 mod json;
 #[cfg(all(feature = "store", feature = "cli"))]
 mod keeping;
@@ -52,6 +52,8 @@ mod many;
 mod names;
 #[cfg(feature = "cli")]
 mod pages;
+#[cfg(all(feature = "store", feature = "cli"))]
+mod power_cuts;
 #[cfg(feature = "store")]
 mod queues;
 #[cfg(feature = "cli")]

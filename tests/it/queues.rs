@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
-use pombo::{Bytes, Delivery, Durable, Node, Raw, RawPattern, RawTopic, Reason};
+use pombo::{Bytes, Delivery, Durable, Node, Raw, RawPattern, RawTopic, Reason, Stage};
 
 use crate::support::Turn;
 use crate::support::nodes::{Place, TCP, address, next, within};
@@ -162,6 +162,27 @@ async fn a_message_that_nobody_can_handle_is_told_of_as_poison() {
     let mut jobs = worker.subscribe(pattern()).durable("workers").await.unwrap();
     publish(&sender, 2..3).await;
     assert_eq!(work(&mut jobs, 1).await, BTreeSet::from([2]));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn each_node_tells_what_it_and_its_neighbours_know_of_a_message() {
+    let place = Place::new(Turn::shared());
+    let (sender, [worker, _]) = three(&place).await;
+    let mut jobs = hold(&worker, 1).await;
+    publish(&sender, 0..1).await;
+    let job = next("the job", &mut jobs).await.unwrap();
+    let id = job.id();
+    let known = async |node: &Node| {
+        let known = node.whereabouts(id).await.unwrap();
+        known.into_iter().map(|one| (one.node_name, one.recipient, one.stage)).collect::<BTreeSet<_>>()
+    };
+    let of = |node: &str, stage| (node.to_owned(), "workers".to_owned(), stage);
+    let both = BTreeSet::from([of("sender", Stage::Given(worker.peer_id())), of("one", Stage::Stored)]);
+    within("the sender to know", async { while known(&sender).await != both {} }).await;
+    assert_eq!(known(&worker).await, both, "it asks its neighbour");
+    job.ack().await.unwrap();
+    nothing_owed(&sender).await;
+    assert_eq!(known(&sender).await, BTreeSet::from([of("one", Stage::Processed)]));
 }
 
 /// A message that kills whoever handles it is counted: a restart does not begin anew.

@@ -129,7 +129,8 @@ impl Connection {
             | FromNode::Total { .. }
             | FromNode::Notice(_)
             | FromNode::Waiting(_)
-            | FromNode::Durable(_) => false,
+            | FromNode::Durable(_)
+            | FromNode::Known(_) => false,
         }
     }
 }

@@ -95,6 +95,7 @@ impl Client {
             Some(ToNode::Outbox { .. }) => self.outbox().await,
             Some(ToNode::Durables { .. }) => self.durables().await,
             Some(ToNode::Remove { name, .. }) => self.remove(&name).await,
+            Some(ToNode::Where { id, .. }) => self.whereabouts(id).await,
             Some(
                 ToNode::Hello { .. }
                 | ToNode::Reply { .. }

@@ -14,7 +14,8 @@ use crate::wire::roster::Interest;
 mod post;
 
 pub(super) use self::post::{
-    accepted, arrived, durable, durable_status, message, notice, noticed, owed, unacknowledged, undone, waiting,
+    accepted, arrived, durable, durable_status, known_at, message, notice, noticed, owed, unacknowledged, undone,
+    waiting,
 };
 
 /// In milliseconds, never less than it is.

@@ -110,6 +110,7 @@ fn reads_file(verb: &Verb) -> bool {
         | Verb::Undelivered(_)
         | Verb::Subscriptions(_)
         | Verb::Outbox(_)
+        | Verb::Where(_)
         | Verb::Id
         | Verb::Doctor => true,
     }

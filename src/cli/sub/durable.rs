@@ -148,6 +148,8 @@ mod tests {
     struct Line {
         #[command(flatten)]
         args: Args,
+        #[arg(long)]
+        json: bool,
     }
 
     #[test]

@@ -10,6 +10,7 @@ use super::subscription::Terms;
 use crate::MessageId;
 use crate::mesh::event::HolderId;
 use crate::mesh::time::{Span, Wall};
+use crate::wire::rpc::Known;
 
 /// What a caller can ask for.
 #[derive(Clone, Debug)]
@@ -40,6 +41,8 @@ pub(crate) enum PostCommand {
     Outbox,
     /// The durable subscriptions of the mesh.
     Durables,
+    /// What this node knows of a message, or a neighbour.
+    Where { id: MessageId, peer: Option<PeerId> },
 }
 
 /// A message that is to be delivered.
@@ -47,6 +50,7 @@ pub(crate) enum PostCommand {
 pub(crate) struct Posting {
     pub(crate) id: MessageId,
     pub(crate) topic: Arc<str>,
+    pub(crate) time: Wall,
     pub(crate) expires: Wall,
     pub(crate) sealed: Bytes,
     /// Recipients by name. The durable subscriptions that match are added.
@@ -94,6 +98,7 @@ pub(crate) enum PostAnswer {
         messages: Vec<Waiting>,
     },
     Durables(Vec<DurableStatus>),
+    Known(Vec<Known>),
 }
 
 /// A durable subscription, at a node that has it.

@@ -19,7 +19,7 @@ use crate::mesh::event::{HolderId, Output, Ticket};
 use crate::mesh::time::{Mono, Now, Span, Wall};
 use crate::wire::letter::{self, ReceivedRow, StandingRow};
 use crate::wire::node_key::NodeKey;
-use crate::wire::rpc::{Fate, Offered};
+use crate::wire::rpc::{Fate, Offered, StageRow};
 
 /// After a message's time it is remembered for so long that it came: whoever offers it again by then has a clock that is
 /// further off than clocks may be.
@@ -38,7 +38,7 @@ pub(crate) struct Handed {
 
 /// How a letter stands that came.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Standing {
+pub(super) enum Standing {
     /// It is being written down.
     Arriving,
     Stored,
@@ -53,7 +53,7 @@ enum Standing {
 
 impl Standing {
     /// Whether its letter is kept.
-    fn is_open(self) -> bool {
+    pub(super) fn is_open(self) -> bool {
         match self {
             Self::Arriving | Self::Stored | Self::Leaving => true,
             Self::Processed | Self::Poison | Self::Withdrawn(_) => false,
@@ -63,18 +63,20 @@ impl Standing {
 
 /// What is known of a letter that came.
 #[derive(Debug)]
-struct Received {
-    name: Arc<str>,
+pub(super) struct Received {
+    pub(super) name: Arc<str>,
     from: PeerId,
     id: MessageId,
     mark: u64,
     expires: Wall,
-    bytes: u64,
+    pub(super) bytes: u64,
     /// How often it was handed out before it came here.
     before: u32,
     /// Which time its sender gave it to a node.
-    lease: u32,
-    standing: Standing,
+    pub(super) lease: u32,
+    pub(super) standing: Standing,
+    /// When that began.
+    pub(super) since: Wall,
 }
 
 /// What is said of a letter, or where to look when it is on disk.
@@ -89,11 +91,11 @@ pub(super) enum Verdict {
 #[derive(Debug, Default)]
 pub(super) struct Inbox {
     pub(super) subscriptions: BTreeMap<Arc<str>, Subscription>,
-    received: BTreeMap<u64, Received>,
-    known: BTreeMap<(Arc<str>, PeerId, MessageId), u64>,
+    pub(super) received: BTreeMap<u64, Received>,
+    known: BTreeMap<(MessageId, Arc<str>, PeerId), u64>,
     /// When each is forgotten.
     due: BTreeSet<(Wall, u64)>,
-    bytes: u64,
+    pub(super) bytes: u64,
     next: u64,
     /// How many there may be, and how many bytes of those that are not processed.
     limits: (usize, usize),
@@ -121,12 +123,23 @@ impl Inbox {
         let (bytes, before, lease) = (row.bytes, row.attempts, row.lease);
         self.insert(
             number,
-            Received { name, from, id: row.id, mark: row.mark, expires, bytes, before, lease, standing },
+            Received {
+                name,
+                from,
+                id: row.id,
+                mark: row.mark,
+                expires,
+                bytes,
+                before,
+                lease,
+                standing,
+                since: Wall(row.since),
+            },
         );
     }
 
     fn insert(&mut self, number: u64, received: Received) {
-        self.known.insert((Arc::clone(&received.name), received.from, received.id), number);
+        self.known.insert((received.id, Arc::clone(&received.name), received.from), number);
         self.due.insert((received.expires + REMEMBERED, number));
         if received.standing.is_open() {
             self.bytes += received.bytes;
@@ -137,7 +150,7 @@ impl Inbox {
 
     fn remove(&mut self, number: u64) -> Option<Received> {
         let received = self.received.remove(&number)?;
-        self.known.remove(&(Arc::clone(&received.name), received.from, received.id));
+        self.known.remove(&(received.id, Arc::clone(&received.name), received.from));
         self.due.remove(&(received.expires + REMEMBERED, number));
         if received.standing.is_open() {
             self.bytes -= received.bytes;
@@ -146,6 +159,13 @@ impl Inbox {
             subscription.forget(number);
         }
         Some(received)
+    }
+
+    /// What is known here of the letters of that id. `anybody` is any node.
+    pub(super) fn of(&self, id: MessageId, anybody: PeerId) -> impl Iterator<Item = &Received> {
+        // No name is empty.
+        let from = self.known.range((id, Arc::from(""), anybody)..);
+        from.take_while(move |((of, ..), _)| *of == id).filter_map(|(_, number)| self.received.get(number))
     }
 
     pub(super) fn len(&self) -> usize {
@@ -168,20 +188,22 @@ impl Inbox {
         for (offered, expires) in letters {
             let verdict = match &name {
                 None => Verdict::Said(Fate::Nobody),
-                Some(name) => match self.known.get(&(Arc::clone(name), from, offered.id)).copied() {
-                    Some(number) if offered.take_back => self.give_up(number, &mut changes),
+                Some(name) => match self.known.get(&(offered.id, Arc::clone(name), from)).copied() {
+                    Some(number) if offered.take_back => self.give_up(number, now.wall, &mut changes),
                     Some(number) if self.is_given_again(number, &offered) => {
                         changes.extend(deletion(number));
                         self.remove(number);
                         match expires.filter(|expires| *expires > now.wall) {
-                            Some(expires) => self.take(from, name, &offered, expires, &mut changes),
+                            Some(expires) => self.take(from, name, &offered, (expires, now.wall), &mut changes),
                             None => Verdict::Said(Fate::Missing),
                         }
                     }
                     Some(number) => self.look(number, &offered.sealed),
                     None if self.received.len() >= most || self.bytes >= most_bytes => Verdict::Said(Fate::NoRoom),
                     None => match expires {
-                        Some(expires) if expires > now.wall => self.take(from, name, &offered, expires, &mut changes),
+                        Some(expires) if expires > now.wall => {
+                            self.take(from, name, &offered, (expires, now.wall), &mut changes)
+                        }
                         Some(_) => Verdict::Said(Fate::Expired),
                         None => Verdict::Said(Fate::Missing),
                     },
@@ -202,34 +224,12 @@ impl Inbox {
         }
     }
 
-    /// Whether a letter that its sender had back is given to this node once more. What was under way from before is not.
-    fn is_given_again(&self, number: u64, offered: &Offered) -> bool {
-        let withdrawn = |one: &&Received| matches!(one.standing, Standing::Withdrawn(_));
-        !offered.sealed.is_empty()
-            && self.received.get(&number).filter(withdrawn).is_some_and(|one| one.lease < offered.lease)
-    }
-
-    /// Its sender wants a letter back. It gets it unless somebody has it.
-    fn give_up(&mut self, number: u64, changes: &mut Vec<Change>) -> Verdict {
-        let Some(received) = self.received.get_mut(&number) else { return Verdict::OnDisk(number) };
-        let Some(subscription) = self.subscriptions.get_mut(&received.name) else { return Verdict::OnDisk(number) };
-        if received.standing != Standing::Stored || subscription.is_out(number) {
-            return Verdict::OnDisk(number);
-        }
-        let attempts = subscription.attempts(number);
-        received.standing = Standing::Leaving;
-        subscription.forget(number);
-        changes.extend(received.put(number, attempts, StandingRow::Withdrawn));
-        changes.push(Change::Delete(Key::number(Table::Inbox, number)));
-        Verdict::Leaving(number, attempts)
-    }
-
     fn take(
         &mut self,
         from: PeerId,
         name: &Arc<str>,
         Offered { id, attempts, lease, sealed, .. }: &Offered,
-        expires: Wall,
+        (expires, now): (Wall, Wall),
         changes: &mut Vec<Change>,
     ) -> Verdict {
         let Some(sender) = NodeKey::of(&from) else { return Verdict::Said(Fate::Missing) };
@@ -244,8 +244,9 @@ impl Inbox {
             before: *attempts,
             lease: *lease,
             standing: Standing::Arriving,
+            since: now,
         };
-        let Ok(row) = letter::write(&received.row(sender, *attempts, StandingRow::Stored)) else {
+        let Ok(row) = letter::write(&received.row(sender, *attempts, StandingRow::Stored, now)) else {
             return Verdict::Said(Fate::Missing);
         };
         changes.push(Change::Put(Key::number(Table::Received, number), row));
@@ -285,21 +286,6 @@ impl Inbox {
         }
     }
 
-    /// A letter that its sender wanted back is gone from the disk, or not: then it waits here as before.
-    fn left(&mut self, number: u64, attempts: u32, written: bool) -> Fate {
-        let Some(received) = self.received.get_mut(&number) else { return Fate::Withdrawn { attempts } };
-        if written {
-            received.standing = Standing::Withdrawn(attempts);
-            self.bytes -= received.bytes;
-            return Fate::Withdrawn { attempts };
-        }
-        received.standing = Standing::Stored;
-        if let Some(subscription) = self.subscriptions.get_mut(&received.name) {
-            subscription.put(number, attempts);
-        }
-        Fate::Stored
-    }
-
     /// Reads what there is room for at those who hold each subscription. That a letter is handed out again is on disk before it is.
     pub(super) fn hand_out(&mut self, now: Now, jobs: &mut Jobs, fx: &mut Effects) {
         let mut poison = Vec::new();
@@ -312,7 +298,8 @@ impl Inbox {
             for (holder, numbers) in taken.by {
                 let again = |number: &u64| {
                     let attempts = Some(subscription.attempts(*number)).filter(|attempts| *attempts > 1)?;
-                    received.get(number)?.put(*number, attempts, StandingRow::Stored)
+                    let received = received.get(number)?;
+                    received.put(*number, attempts, StandingRow::Stored, received.since)
                 };
                 let changes = numbers.iter().filter_map(again).collect();
                 let reads = numbers.iter().map(|number| Key::number(Table::Inbox, *number)).collect();
@@ -320,26 +307,7 @@ impl Inbox {
                 jobs.begin(Job { changes, reads }, purpose, fx);
             }
         }
-        self.poison(poison, jobs, fx);
-    }
-
-    /// These were handed out as often as they may be. What is not written down of that is found out again.
-    fn poison(&mut self, numbers: Vec<u64>, jobs: &mut Jobs, fx: &mut Effects) {
-        let mut changes = Vec::new();
-        for number in numbers {
-            let Some(received) = self.received.get_mut(&number) else { continue };
-            let attempts = self.subscriptions.get(&received.name).map_or(0, |one| one.attempts(number));
-            changes.extend(received.put(number, attempts, StandingRow::Poison));
-            changes.push(Change::Delete(Key::number(Table::Inbox, number)));
-            self.bytes -= received.bytes;
-            received.standing = Standing::Poison;
-            if let Some(subscription) = self.subscriptions.get_mut(&received.name) {
-                subscription.forget(number);
-            }
-        }
-        if !changes.is_empty() {
-            jobs.note(changes, fx);
-        }
+        self.poison(poison, now.wall, jobs, fx);
     }
 
     /// Letters were read that are to be handed out. One that is lost is forgotten, so that its sender gives it again.
@@ -372,7 +340,13 @@ impl Inbox {
     }
 
     /// A handler is done with a letter: it is answered when that is on disk.
-    pub(super) fn acknowledge(&mut self, ticket: Ticket, number: u64, jobs: &mut Jobs, fx: &mut Effects) {
+    pub(super) fn acknowledge(
+        &mut self,
+        (ticket, number): (Ticket, u64),
+        now: Wall,
+        jobs: &mut Jobs,
+        fx: &mut Effects,
+    ) {
         let Some(received) = self.received.get(&number) else {
             return answer(fx, ticket, PostAnswer::Late);
         };
@@ -388,19 +362,19 @@ impl Inbox {
             attempts = subscription.attempts(number);
             subscription.settle(number);
         }
-        let put = received.put(number, attempts, StandingRow::Processed);
+        let put = received.put(number, attempts, StandingRow::Processed, now);
         let changes = put.into_iter().chain([Change::Delete(Key::number(Table::Inbox, number))]).collect();
         jobs.begin(Job { changes, reads: Vec::new() }, Purpose::Acknowledge { ticket, number }, fx);
     }
 
     /// An acknowledgement is on disk, or could not be written: then the letter is handed out again.
-    pub(super) fn acknowledged(&mut self, number: u64, written: bool, now: Mono) {
+    pub(super) fn acknowledged(&mut self, number: u64, written: bool, now: Now) {
         let Some(received) = self.received.get_mut(&number) else { return };
         let subscription = self.subscriptions.get_mut(&received.name);
         if !written {
-            subscription.into_iter().for_each(|subscription| subscription.unsettle(number, now));
+            subscription.into_iter().for_each(|subscription| subscription.unsettle(number, now.mono));
         } else if received.standing.is_open() {
-            received.standing = Standing::Processed;
+            (received.standing, received.since) = (Standing::Processed, now.wall);
             self.bytes -= received.bytes;
             subscription.into_iter().for_each(|subscription| subscription.forget(number));
         }
@@ -466,12 +440,22 @@ fn deletion(number: u64) -> [Change; 2] {
 
 impl Received {
     /// Writes down how it stands.
-    fn put(&self, number: u64, attempts: u32, standing: StandingRow) -> Option<Change> {
-        let row = letter::write(&self.row(NodeKey::of(&self.from)?, attempts, standing)).ok()?;
+    pub(super) fn put(&self, number: u64, attempts: u32, standing: StandingRow, since: Wall) -> Option<Change> {
+        let row = letter::write(&self.row(NodeKey::of(&self.from)?, attempts, standing, since)).ok()?;
         Some(Change::Put(Key::number(Table::Received, number), row))
     }
 
-    fn row(&self, sender: NodeKey, attempts: u32, standing: StandingRow) -> ReceivedRow {
+    /// How far it has come here, if it is here.
+    pub(super) fn stage(&self) -> Option<StageRow> {
+        match self.standing {
+            Standing::Stored | Standing::Leaving => Some(StageRow::Stored),
+            Standing::Processed => Some(StageRow::Processed),
+            Standing::Poison => Some(StageRow::Poison),
+            Standing::Arriving | Standing::Withdrawn(_) => None,
+        }
+    }
+
+    fn row(&self, sender: NodeKey, attempts: u32, standing: StandingRow, since: Wall) -> ReceivedRow {
         ReceivedRow {
             name: self.name.to_string(),
             sender,
@@ -482,6 +466,7 @@ impl Received {
             attempts,
             lease: self.lease,
             standing,
+            since: since.0,
         }
     }
 }

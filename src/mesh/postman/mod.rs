@@ -23,12 +23,14 @@ mod command;
 mod held;
 pub(crate) mod inbox;
 mod kept;
+mod leaving;
 pub(crate) mod notices;
 pub(crate) mod outbox;
 mod recipient;
 pub(crate) mod restore;
 pub(crate) mod store;
 mod subscription;
+mod whereabouts;
 
 pub use self::command::{DurableHere, DurableStatus};
 pub(crate) use self::command::{PostAnswer, PostCommand, Posting, Waiting};
@@ -277,8 +279,8 @@ impl Postman {
         (most.saturating_sub(self.notices.len()), most_bytes)
     }
 
-    pub(crate) fn acknowledge(&mut self, ticket: Ticket, number: u64, fx: &mut Effects) {
-        self.inbox.acknowledge(ticket, number, &mut self.jobs, fx);
+    pub(crate) fn acknowledge(&mut self, of: (Ticket, u64), now: Wall, fx: &mut Effects) {
+        self.inbox.acknowledge(of, now, &mut self.jobs, fx);
     }
 
     pub(crate) fn give_back(&mut self, number: u64, after: Option<Span>, now: Mono) {
@@ -374,7 +376,7 @@ impl Postman {
                 inbox.handed_out((&name, holder, numbers), result, now.mono, jobs, fx);
             }
             Purpose::Acknowledge { ticket, number } => {
-                inbox.acknowledged(number, result.is_ok(), now.mono);
+                inbox.acknowledged(number, result.is_ok(), now);
                 answer(fx, ticket, told(result));
             }
             Purpose::Hold { ticket, holder, name, pattern, terms } => {

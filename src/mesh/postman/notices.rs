@@ -18,7 +18,7 @@ use crate::wire::node_key::NodeKey;
 /// use pombo::Reason;
 /// assert_eq!(Reason::NeverReached.to_string(), "no node that holds the subscription could be reached in time");
 /// ```
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 #[non_exhaustive]
 pub enum Reason {
     /// No node that holds the subscription could be reached in time.

@@ -38,6 +38,8 @@ const WRITE_AGAIN: Span = Span::secs(1);
 pub(super) struct Entry {
     pub(super) id: MessageId,
     pub(super) topic: Arc<str>,
+    /// When it was accepted.
+    pub(super) time: Wall,
     pub(super) expires: Wall,
     bytes: u64,
     pub(super) owed: Vec<Owed>,
@@ -83,8 +85,9 @@ impl Outbox {
             return;
         }
         let owed = row.owed.into_iter().map(Owed::restored);
-        let (expires, topic) = (Wall(row.expires), row.topic.into());
-        self.insert(number, Entry { id: row.id, topic, expires, bytes: row.bytes, owed: owed.collect(), told: 0 });
+        let (time, expires, topic) = (Wall(row.time), Wall(row.expires), row.topic.into());
+        let (id, bytes, owed) = (row.id, row.bytes, owed.collect());
+        self.insert(number, Entry { id, topic, time, expires, bytes, owed, told: 0 });
     }
 
     /// Numbers of earlier runs are not used again: recipients go by their order.
@@ -121,9 +124,9 @@ impl Outbox {
             return answer(fx, ticket, PostAnswer::Full { what: BYTES, limit: most_bytes });
         }
         let number = self.next;
-        let Posting { id, topic, expires, sealed, to } = posting;
+        let Posting { id, topic, time, expires, sealed, to } = posting;
         let owed = to.iter().map(|to| Owed::new(Arc::clone(to))).collect();
-        let entry = Entry { id, topic, expires, bytes, owed, told: 0 };
+        let entry = Entry { id, topic, time, expires, bytes, owed, told: 0 };
         let row = LetterRow { sealed, to: to.iter().map(|to| to.to_string()).collect() };
         let (Ok(accepted), Ok(row)) = (letter::write(&entry.row()), letter::write(&row)) else {
             return answer(fx, ticket, PostAnswer::Failed("it cannot be encoded".to_owned()));
@@ -458,6 +461,7 @@ impl Entry {
         AcceptedRow {
             id: self.id,
             topic: self.topic.to_string(),
+            time: self.time.0,
             expires: self.expires.0,
             bytes: self.bytes,
             owed: owed.collect(),

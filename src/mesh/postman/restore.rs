@@ -87,8 +87,8 @@ impl Snapshot {
         };
         let notices = row.to.iter().map(|name| damaged(number, name, (&row, &letter), now));
         notices.filter_map(|notice| notice.put()).try_for_each(|put| store.write(&put))?;
-        let Letter { id, topic, expires, .. } = letter;
-        let kept = AcceptedRow { id, topic, expires, bytes: bytes_of(&row), owed: Vec::new() };
+        let Letter { id, topic, time, expires, .. } = letter;
+        let kept = AcceptedRow { id, topic, time, expires, bytes: bytes_of(&row), owed: Vec::new() };
         if let Ok(value) = letter::write(&kept) {
             store.write(&Change::Put(Key::number(Table::Accepted, number), value))?;
         }
@@ -169,7 +169,7 @@ mod tests {
         let letter = LetterRow { sealed: letter.seal().expect("sealed"), to: vec!["audit".into(), "billing".into()] };
         let owed =
             owed.iter().map(|name| OwedRow { name: (*name).to_owned(), stored: None, attempts: 0, lease: 0 }).collect();
-        let accepted = AcceptedRow { id, topic, expires: 9, bytes: bytes_of(&letter), owed };
+        let accepted = AcceptedRow { id, topic, time: 5, expires: 9, bytes: bytes_of(&letter), owed };
         let mut store = Memory::default();
         put(&mut store, Key::number(Table::Letters, 0), letter::write(&letter).expect("encodes"));
         put(&mut store, Key::number(Table::Accepted, 0), letter::write(&accepted).expect("encodes"));

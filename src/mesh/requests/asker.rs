@@ -498,7 +498,8 @@ fn judge(result: Result<Response, RpcFailure>) -> Heard {
             | Response::Frames { .. }
             | Response::Differ { .. }
             | Response::Records { .. }
-            | Response::Offered { .. },
+            | Response::Offered { .. }
+            | Response::Known { .. },
         )
         | Err(RpcFailure::Unknown) => Heard::MayHaveRun,
         Err(RpcFailure::NotSent) => Heard::DidNotRun(Setback::Unreachable),

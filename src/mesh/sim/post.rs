@@ -166,7 +166,7 @@ impl Post {
         };
         let sealed = letter.seal().expect("sealed");
         self.posted.insert(id, Posted { by, topic, expires, recipients: Vec::new() });
-        Posting { id, topic: topic.into(), expires, sealed, to }
+        Posting { id, topic: topic.into(), time: now, expires, sealed, to }
     }
 
     /// Takes note of notices, or sends what they tell of anew.

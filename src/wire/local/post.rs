@@ -9,6 +9,7 @@ use crate::wire::codec::{self, CodecError, Extensions};
 use crate::wire::guard::at_most;
 use crate::wire::letter::ReasonRow;
 use crate::wire::node_key::NodeKey;
+use crate::wire::rpc::Known;
 
 /// The most recipients that a message may be given by name.
 pub(crate) const MAX_NAMED: usize = 1_000;
@@ -83,6 +84,24 @@ pub(crate) struct DurableAt {
     /// At this node: how many hold it, and how many messages wait.
     pub(crate) here: Option<(u32, u64)>,
     pub(crate) extensions: Extensions,
+}
+
+/// What a node knows of a message for one recipient.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct KnownAt {
+    pub(crate) node: NodeKey,
+    pub(crate) node_name: String,
+    pub(crate) known: Known,
+    pub(crate) extensions: Extensions,
+}
+
+impl KnownAt {
+    pub(super) fn check(&self) -> Result<(), CodecError> {
+        codec::check_extensions(&self.extensions)?;
+        codec::check_numbers(&[self.known.time])?;
+        check_node(&self.node_name)?;
+        named(topic::check_name(&self.known.recipient))
+    }
 }
 
 impl Guarantee {

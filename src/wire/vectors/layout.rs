@@ -199,6 +199,9 @@ pub(super) fn request(name: &str) -> Parts {
                 .flag("letters[1]: take back", false)
                 .bytes("letters[1]: sealed", &sealed, "the letter of `letter-1`")
         }
+        "where" => {
+            parts(10, "Where").raw("id: start", &START, "first half of the message id").number("id: counter", 45)
+        }
         other => panic!("no layout for request {other}"),
     };
     parts.no_extensions()
@@ -238,8 +241,14 @@ pub(super) fn response(name: &str) -> Parts {
             .variant("fates[1]", 7, "Withdrawn")
             .number("fates[1]: attempts", 2)
             .no_extensions(),
+        "known" => known(parts(7, "Known").list("known", 1), "known[0]: ").no_extensions(),
         other => panic!("no layout for response {other}"),
     }
+}
+
+fn known(parts: Parts, of: &str) -> Parts {
+    let stage = parts.text(&format!("{of}recipient"), "billing").variant(&format!("{of}stage"), 1, "Given");
+    stage.key(&format!("{of}stage: to"), peer(2), "B").number(&format!("{of}time"), TIME)
 }
 
 fn tenant(parts: Parts) -> Parts {
@@ -305,6 +314,9 @@ pub(super) fn to_node(name: &str, length: usize) -> Parts {
             "outbox" => parts(14, "Outbox"),
             "durables" => parts(15, "Durables"),
             "remove" => parts(16, "Remove").text("name", "billing"),
+            "where" => {
+                parts(17, "Where").raw("id: start", &START, "first half of the message id").number("id: counter", 45)
+            }
             other => panic!("no layout for {other}"),
         }
     })
@@ -390,6 +402,7 @@ pub(super) fn from_node(name: &str, length: usize) -> Parts {
                 .some("here")
                 .number("here: holders", 1)
                 .number("here: waiting", 12),
+            "known" => known(parts(19, "Known").key("node", peer(1), "A").text("node name", "shop"), ""),
             other => panic!("no layout for {other}"),
         }
     })

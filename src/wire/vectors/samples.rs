@@ -10,11 +10,13 @@ use crate::wire::frame::{Channel, Choice, Fragment, Frame, FrameBuilder, Outboun
 use crate::wire::letter::Letter;
 use crate::wire::letter::ReasonRow;
 use crate::wire::local::{
-    Act, Arrived, DurableAt, Failure, Found, FromNode, Guarantee, Handed, Notice, Peer, Post, ToNode, Waiting,
+    Act, Arrived, DurableAt, Failure, Found, FromNode, Guarantee, Handed, KnownAt, Notice, Peer, Post, ToNode, Waiting,
 };
 use crate::wire::node_key::NodeKey;
 use crate::wire::roster::{Durable, Interest, RosterRecord, SignedRecord, Stamp};
-use crate::wire::rpc::{Call, Fate, Offered, Position, Reply, ReplyStatus, Request, Response, StreamRef, Summary};
+use crate::wire::rpc::{
+    Call, Fate, Known, Offered, Position, Reply, ReplyStatus, Request, Response, StageRow, StreamRef, Summary,
+};
 use crate::wire::{MeshId, MessageId};
 
 pub(in crate::wire) const MESH: MeshId = MeshId([0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15]);
@@ -172,6 +174,10 @@ fn reply() -> Reply {
     }
 }
 
+fn known() -> Known {
+    Known { recipient: "billing".into(), stage: StageRow::Given(node_key(2)), time: TIME }
+}
+
 fn tenant() -> Headers {
     [("tenant", "acme")].into_iter().collect()
 }
@@ -193,6 +199,7 @@ pub(in crate::wire) fn requests() -> Vec<(&'static str, Request)> {
         ("digest", Request::Digest { buckets, extensions: extensions() }),
         ("fetch", Request::Fetch { nodes: vec![node_key(2)], extensions: extensions() }),
         ("offer", Request::Offer { to: "billing".into(), letters: offered(), extensions: extensions() }),
+        ("where", Request::Where { id: MessageId { start: START, counter: 45 }, extensions: extensions() }),
     ]
 }
 
@@ -215,6 +222,7 @@ pub(in crate::wire) fn responses() -> Vec<(&'static str, Response)> {
                 extensions: extensions(),
             },
         ),
+        ("known", Response::Known { known: vec![known()], extensions: extensions() }),
     ]
 }
 
@@ -254,6 +262,7 @@ pub(in crate::wire) fn to_node() -> Vec<(&'static str, ToNode)> {
         ("outbox", ToNode::Outbox { extensions: extensions() }),
         ("durables", ToNode::Durables { extensions: extensions() }),
         ("remove", ToNode::Remove { name: "billing".into(), extensions: extensions() }),
+        ("where", ToNode::Where { id: MessageId { start: START, counter: 45 }, extensions: extensions() }),
     ]
 }
 
@@ -301,6 +310,7 @@ pub(in crate::wire) fn from_node() -> Vec<(&'static str, FromNode)> {
     };
     let owed = vec![("billing".into(), true)];
     let waiting = Waiting { id, topic: "orders.eu.created".into(), expires: TIME, owed, extensions: extensions() };
+    let known_at = KnownAt { node: node_key(1), node_name: "shop".into(), known: known(), extensions: extensions() };
     let durable = DurableAt {
         name: "billing".into(),
         pattern: "orders.>".into(),
@@ -330,5 +340,6 @@ pub(in crate::wire) fn from_node() -> Vec<(&'static str, FromNode)> {
         ("notice", FromNode::Notice(Box::new(notice))),
         ("waiting", FromNode::Waiting(waiting)),
         ("durable", FromNode::Durable(durable)),
+        ("known", FromNode::Known(known_at)),
     ]
 }

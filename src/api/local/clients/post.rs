@@ -10,7 +10,7 @@ use futures::future::BoxFuture;
 use futures::stream::FuturesUnordered;
 use futures::{FutureExt, StreamExt};
 
-use super::super::translate::{accepted, arrived, done, durable, failed, notice, waiting, wide};
+use super::super::translate::{accepted, arrived, done, durable, failed, known_at, notice, waiting, wide};
 use super::{Client, PAGE, out_of_place};
 use crate::api::undelivered::Own;
 use crate::api::{Delivery, Durable};
@@ -18,6 +18,7 @@ use crate::error::AckError;
 use crate::mesh::postman::{PostAnswer, PostCommand};
 use crate::payload::Raw;
 use crate::topic::RawPattern;
+use crate::wire::MessageId;
 use crate::wire::local::{Act, Failure, FromNode, Handed, ToNode};
 
 /// What this node hands out to the process.
@@ -125,6 +126,11 @@ impl Client {
         self.writer.send(&answer).await
     }
 
+    pub(super) async fn whereabouts(mut self, id: MessageId) -> io::Result<()> {
+        let Ok(all) = self.node.whereabouts(id).await else { return Ok(()) };
+        self.list(all.into_iter().filter_map(known_at)).await
+    }
+
     fn total(&mut self, total: usize, bytes: u64) -> io::Result<()> {
         self.writer.put(&FromNode::Total { total: wide(total), bytes, extensions: Vec::new() })
     }
@@ -179,7 +185,8 @@ impl Out {
             | ToNode::Notice { .. }
             | ToNode::Outbox { .. }
             | ToNode::Durables { .. }
-            | ToNode::Remove { .. } => Err(out_of_place()),
+            | ToNode::Remove { .. }
+            | ToNode::Where { .. } => Err(out_of_place()),
         }
     }
 }

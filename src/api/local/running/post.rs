@@ -11,10 +11,11 @@ use super::super::translate::{durable_status, message, noticed, owed, size, unac
 use super::super::{By, Holding, millis};
 use super::{GRACE, RunningNode, gone};
 use crate::api::undelivered::Beside;
-use crate::api::{Accepted, Notices, Outbox, OutboxMessage, Undelivered, UndeliveredError};
+use crate::api::{Accepted, Notices, Outbox, OutboxMessage, Undelivered, UndeliveredError, Whereabouts};
 use crate::error::{AckError, Closed, PublishError, SubscribeError};
 use crate::mesh::postman::{DurableStatus, Terms};
 use crate::message::Message;
+use crate::wire::MessageId;
 use crate::wire::local::{Act, Failure, FromNode, Post, ToNode};
 
 /// How long a message may take to the node's disk.
@@ -96,6 +97,30 @@ impl RunningNode {
             }
         }
         Ok(durables)
+    }
+
+    /// As [`Node::whereabouts`](crate::Node::whereabouts).
+    ///
+    /// # Errors
+    ///
+    /// If the node is gone, or does not answer within 10 s.
+    ///
+    /// ```
+    /// # async fn f(node: pombo::RunningNode, id: pombo::MessageId) -> Result<(), pombo::Closed> {
+    /// for known in node.whereabouts(id).await? {
+    ///     println!("{} for {}: {}", known.node_name, known.recipient, known.stage);
+    /// }
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub async fn whereabouts(&self, id: MessageId) -> Result<Vec<Whereabouts>, Closed> {
+        let mut all = Vec::new();
+        for record in self.list(&ToNode::Where { id, extensions: Vec::new() }).await? {
+            let FromNode::Known(at) = record else { return Err(Closed) };
+            let node = at.node.peer().ok_or(Closed)?;
+            all.extend(Whereabouts::new(node, &at.node_name, at.known));
+        }
+        Ok(all)
     }
 
     /// As [`Node::remove_durable`](crate::Node::remove_durable).

@@ -7,14 +7,15 @@ use std::time::{Duration, UNIX_EPOCH};
 use bytes::Bytes;
 
 use super::{size, small, unpublished, wide};
-use crate::api::{Accepted, UndeliveredError};
+use crate::api::{Accepted, Stage, UndeliveredError, Whereabouts};
 use crate::error::{AckError, Closed};
 use crate::mesh::postman::notices::Notice;
 use crate::mesh::postman::{DurableHere, DurableStatus, Waiting};
 use crate::mesh::time::Wall;
 use crate::message::{Message, Origin};
-use crate::wire::local::{self, Arrived, DurableAt, Failure, FromNode};
+use crate::wire::local::{self, Arrived, DurableAt, Failure, FromNode, KnownAt};
 use crate::wire::node_key::NodeKey;
+use crate::wire::rpc::{Known, StageRow};
 
 pub(in crate::api::local) fn arrived(message: Message<Bytes>) -> io::Result<Arrived> {
     let time = message.time().duration_since(UNIX_EPOCH).unwrap_or_default();
@@ -98,6 +99,22 @@ pub(in crate::api::local) fn durable_status(durable: DurableAt) -> Option<Durabl
     let DurableAt { name, pattern, node, node_name, live, here, .. } = durable;
     let here = here.map(|(holders, waiting)| DurableHere { holders: size(holders), waiting: size(waiting) });
     Some(DurableStatus { name, pattern, node: node.peer()?, node_name, live, here })
+}
+
+/// `None` for a node without an Ed25519 key, which none is.
+pub(in crate::api::local) fn known_at(whereabouts: Whereabouts) -> Option<FromNode> {
+    let Whereabouts { node, node_name, recipient, stage, time } = whereabouts;
+    let stage = match stage {
+        Stage::Accepted => StageRow::Accepted,
+        Stage::Given(peer) => StageRow::Given(NodeKey::of(&peer)?),
+        Stage::Stored => StageRow::Stored,
+        Stage::Processed => StageRow::Processed,
+        Stage::Poison => StageRow::Poison,
+        Stage::Undelivered(reason) => StageRow::Undelivered(reason.into()),
+    };
+    let time = time.duration_since(UNIX_EPOCH).unwrap_or_default().as_micros();
+    let known = Known { recipient, stage, time: u64::try_from(time).unwrap_or(u64::MAX) };
+    Some(FromNode::Known(KnownAt { node: NodeKey::of(&node)?, node_name, known, extensions: Vec::new() }))
 }
 
 impl From<AckError> for Failure {

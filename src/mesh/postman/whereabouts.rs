@@ -1,0 +1,44 @@
+//! What this node knows of a message: as its sender, as a node that has it for a subscriber, and as one that could not deliver it.
+
+use libp2p_identity::PeerId;
+
+use super::Postman;
+use super::inbox::Inbox;
+use super::outbox::{Entry, Owed};
+use crate::MessageId;
+use crate::wire::node_key::NodeKey;
+use crate::wire::rpc::{Known, StageRow};
+
+/// So many messages and notices are looked through, the oldest: others may ask.
+const LOOKED_THROUGH: usize = 10_000;
+
+impl Postman {
+    /// For each recipient how far it has come, as far as is known here. `anybody` is any node.
+    pub(crate) fn whereabouts(&self, id: MessageId, anybody: PeerId) -> Vec<Known> {
+        let entries = self.outbox.entries.values().take(LOOKED_THROUGH).filter(|entry| entry.id == id);
+        let owed = entries.flat_map(|entry| entry.owed.iter().map(move |owed| known_of(entry, owed)));
+        let notices = self.notices.all(LOOKED_THROUGH).into_iter().filter(|notice| notice.id == id);
+        let undelivered = notices.map(|notice| Known {
+            recipient: notice.recipient.to_string(),
+            stage: StageRow::Undelivered(notice.reason.into()),
+            time: notice.at.0,
+        });
+        owed.chain(undelivered).chain(self.inbox.whereabouts(id, anybody)).collect()
+    }
+}
+
+fn known_of(entry: &Entry, owed: &Owed) -> Known {
+    let given = owed.by.as_ref().and_then(NodeKey::of);
+    let (stage, time) = given.map_or((StageRow::Accepted, entry.time), |node| (StageRow::Given(node), owed.since));
+    Known { recipient: owed.to.to_string(), stage, time: time.0 }
+}
+
+impl Inbox {
+    fn whereabouts(&self, id: MessageId, anybody: PeerId) -> Vec<Known> {
+        let of_it = self.of(id, anybody).filter_map(|received| {
+            let stage = received.stage()?;
+            Some(Known { recipient: received.name.to_string(), stage, time: received.since.0 })
+        });
+        of_it.collect()
+    }
+}
