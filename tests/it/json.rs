@@ -86,7 +86,7 @@ fn every_verb_that_takes_json_prints_json() {
     let keeping = user.neighbour();
     let (_keeper, known) = keeper(&keeping);
     // A test's worth of memory.
-    let succeeds = format!("{known}").leak();
+    let succeeds = known.leak();
     let whereabouts = Case { verb: "where", succeeds, fails: ("00112233445566770000000000000001", 3), ..BESIDE };
     let mut cases: Vec<_> = CASES.iter().chain([&whereabouts]).collect();
     for verb in tree::verbs(&user).iter().filter(|verb| verb.is_leaf() && verb.long.contains("--json")) {
