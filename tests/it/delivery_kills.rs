@@ -6,7 +6,7 @@
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::time::Duration;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use futures::StreamExt;
 use pombo::{MeshChoice, Node, RawPattern, RawTopic};
@@ -55,7 +55,12 @@ fn plays() {
 }
 
 fn say(event: &str, number: u64) {
-    println!("\n{}", json!({ "event": event, "number": number }));
+    println!("\n{}", json!({ "event": event, "number": number, "time": nanos() }));
+}
+
+/// The time, in nanoseconds since 1970.
+fn nanos() -> u64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_nanos() as u64
 }
 
 async fn play(role: Role) {
@@ -118,12 +123,17 @@ struct Ledger {
 }
 
 impl Ledger {
-    /// Takes down all that a process that has ended said.
-    fn enter(&mut self, process: Process) {
+    /// Takes down all that a process that has ended said. What it promised from that time on, if there is one, does not count.
+    fn enter(&mut self, process: Process, before: Option<u64>) {
         for line in process.ended().text().lines() {
             let Ok(line) = serde_json::from_str::<Value>(line) else { continue };
             let Some(number) = line["number"].as_u64() else { continue };
-            match line["event"].as_str().unwrap() {
+            let event = line["event"].as_str().unwrap();
+            let is_promise = event == "accepted" || event == "acknowledged";
+            if is_promise && before.is_some_and(|before| line["time"].as_u64().unwrap() >= before) {
+                continue;
+            }
+            match event {
                 "accepted" => assert!(self.accepted.insert(number)),
                 event @ ("handled" | "again") => {
                     assert!(!self.acknowledged.contains(&number), "{number} came after it was acknowledged");
@@ -175,15 +185,15 @@ impl Pair {
         self.next += 10_000;
     }
 
-    /// Starts one again that was killed.
-    pub(crate) fn restart_sender(&mut self) {
+    /// Starts one again that was killed. What it promised counts if that was before that time.
+    pub(crate) fn restart_sender(&mut self, before: Option<u64>) {
         let next = role(&self.data, &self.addresses, Some(self.next)).start();
-        self.ledger.enter(std::mem::replace(&mut self.sender, next));
+        self.ledger.enter(std::mem::replace(&mut self.sender, next), before);
     }
 
-    pub(crate) fn restart_recipient(&mut self) {
+    pub(crate) fn restart_recipient(&mut self, before: Option<u64>) {
         let next = role(&self.data, &self.addresses, None).start();
-        self.ledger.enter(std::mem::replace(&mut self.recipient, next));
+        self.ledger.enter(std::mem::replace(&mut self.recipient, next), before);
     }
 
     /// Waits until all is decided, and checks that nothing was lost. `what` was done to them.
@@ -192,12 +202,12 @@ impl Pair {
         self.kill_sender();
         self.next = u64::MAX / 2;
         let last = format!("\"number\":{}", self.next);
-        self.restart_sender();
+        self.restart_sender(None);
         let Self { sender, mut recipient, mut ledger, .. } = self;
         recipient.line_within(DECIDED, |line| line.contains("acknowledged") && line.contains(&last));
         drop(sender);
         recipient.kill();
-        ledger.enter(recipient);
+        ledger.enter(recipient, None);
         let lost: Vec<u64> = ledger.accepted.difference(&ledger.handled).copied().collect();
         let (accepted, handled) = (ledger.accepted.len(), ledger.handled.len());
         eprintln!("{what}: {accepted} accepted, {handled} handled, {} lost", lost.len());
@@ -227,10 +237,10 @@ fn nothing_that_was_accepted_is_lost_however_often_either_side_is_killed() {
         pair.work(if kill % 4 < 2 { "accepted" } else { "acknowledged" });
         if kill % 2 == 0 {
             pair.kill_sender();
-            pair.restart_sender();
+            pair.restart_sender(None);
         } else {
             pair.recipient.kill();
-            pair.restart_recipient();
+            pair.restart_recipient(None);
         }
     }
     pair.finish(&format!("{kills} kills"));

@@ -19,8 +19,11 @@ const LET_GO: Duration = Duration::from_secs(20);
 
 /// Tells the file system of a directory to shut down, without a word to its journal: `EXT4_IOC_SHUTDOWN` with
 /// `EXT4_GOING_FLAGS_NOLOGFLUSH`.
-const SHUT_DOWN: &str = "import fcntl, os, struct, sys; \
-    fcntl.ioctl(os.open(sys.argv[1], os.O_RDONLY), 0x8004587d, struct.pack('I', 2))";
+///
+/// Prints the time before, in nanoseconds since 1970: what is synced while the file system goes down may be lost, though it is told
+/// to be there. Where the power goes, nobody is left to tell anything.
+const SHUT_DOWN: &str = "import fcntl, os, struct, sys, time; disk = os.open(sys.argv[1], os.O_RDONLY); \
+    print(time.time_ns(), flush=True); fcntl.ioctl(disk, 0x8004587d, struct.pack('I', 2))";
 
 /// A disk of its own, with a file system on it.
 struct Disk {
@@ -58,8 +61,11 @@ impl Disk {
         run(Command::new("mount").args(["-o", "loop"]).arg(self.image()).arg(self.place()))
     }
 
-    fn lose_power(&self) {
-        run(Command::new("python3").args(["-c", SHUT_DOWN]).arg(self.place())).unwrap();
+    /// Returns when that was.
+    fn lose_power(&self) -> u64 {
+        let done = Command::new("python3").args(["-c", SHUT_DOWN]).arg(self.place()).output().unwrap();
+        assert!(done.status.success(), "{}", String::from_utf8_lossy(&done.stderr));
+        String::from_utf8_lossy(&done.stdout).trim().parse().unwrap()
     }
 
     /// The power is back. Those who used it are gone.
@@ -96,12 +102,12 @@ fn nothing_that_was_accepted_is_lost_when_the_power_goes() {
     let mut pair = Pair::start(&disk.place().join("data"));
     for cut in 0..cuts {
         pair.work(if cut % 2 == 0 { "accepted" } else { "acknowledged" });
-        disk.lose_power();
+        let then = Some(disk.lose_power());
         pair.kill_sender();
         pair.recipient.kill();
         disk.return_power();
-        pair.restart_sender();
-        pair.restart_recipient();
+        pair.restart_sender(then);
+        pair.restart_recipient(then);
     }
     pair.finish(&format!("{cuts} power cuts"));
 }
