@@ -286,7 +286,8 @@ impl Inbox {
         }
     }
 
-    /// Reads what there is room for at those who hold each subscription. That a letter is handed out again is on disk before it is.
+    /// Reads what there is room for at those who hold each subscription. Where attempts are limited it is on disk before a letter is
+    /// handed out again; elsewhere nobody waits for that, nor for room to write it.
     pub(super) fn hand_out(&mut self, now: Now, jobs: &mut Jobs, fx: &mut Effects) {
         let mut poison = Vec::new();
         let Self { subscriptions, received, .. } = self;
@@ -301,7 +302,10 @@ impl Inbox {
                     let received = received.get(number)?;
                     received.put(*number, attempts, StandingRow::Stored, received.since)
                 };
-                let changes = numbers.iter().filter_map(again).collect();
+                let mut changes: Vec<Change> = numbers.iter().filter_map(again).collect();
+                if !subscription.limits_attempts(holder) && !changes.is_empty() {
+                    jobs.note(std::mem::take(&mut changes), fx);
+                }
                 let reads = numbers.iter().map(|number| Key::number(Table::Inbox, *number)).collect();
                 let purpose = Purpose::HandOut { name: Arc::clone(name), holder, numbers };
                 jobs.begin(Job { changes, reads }, purpose, fx);

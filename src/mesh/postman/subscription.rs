@@ -118,6 +118,11 @@ impl Subscription {
         self.attempts.get(&number).copied().unwrap_or_default()
     }
 
+    /// Whether that holder is handed out letters so often only.
+    pub(super) fn limits_attempts(&self, holder: HolderId) -> bool {
+        self.holders.get(&holder).is_some_and(|holder| holder.terms.attempts.is_some())
+    }
+
     /// Whether somebody has it, or is about to.
     pub(super) fn is_out(&self, number: u64) -> bool {
         self.out.contains_key(&number) || self.settling.contains(&number)
