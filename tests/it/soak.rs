@@ -50,15 +50,24 @@ impl History {
         self.samples.first().into_iter().flat_map(|(_, numbers)| numbers.keys())
     }
 
-    /// The values of a third after the warm-up, sorted.
-    fn third(&self, number: usize, name: &str) -> Vec<i64> {
+    /// The values in one of so many equal parts of the time after the warm-up, sorted.
+    fn part(&self, number: usize, of: usize, name: &str) -> Vec<i64> {
         let warm: Vec<_> = self.samples.iter().filter(|(at, _)| *at >= WARM_UP.as_secs_f64()).collect();
-        let length = warm.len() / 3;
+        let length = warm.len() / of;
         assert!(length > 0, "no time is left after the warm-up of {WARM_UP:?}");
         let mut values: Vec<_> =
             warm[number * length..(number + 1) * length].iter().map(|(_, all)| all[name]).collect();
         values.sort_unstable();
         values
+    }
+
+    /// The middle of each tenth of the time, and the least: what only fills up in the beginning stops growing.
+    fn course(&self, name: &str) -> String {
+        let tenth = |number| {
+            let values = self.part(number, 10, name);
+            format!("{} ({})", middle(&values), values[0])
+        };
+        (0..10).map(tenth).collect::<Vec<_>>().join(" ")
     }
 
     /// By how much an hour a quantity grows: the straight line with the least squares.
@@ -72,6 +81,10 @@ impl History {
         });
         over / under
     }
+}
+
+fn middle(sorted: &[i64]) -> i64 {
+    sorted[sorted.len() / 2]
 }
 
 struct Soak {
@@ -188,8 +201,7 @@ fn nothing_grows() {
     let mut grown = Vec::new();
     for (index, (history, last)) in histories.iter().zip(&last).enumerate() {
         for name in history.names() {
-            let (first, end) = (history.third(0, name), history.third(2, name));
-            let middle = |values: &[i64]| values[values.len() / 2];
+            let (first, end) = (history.part(0, 3, name), history.part(2, 3, name));
             // What a node keeps for ever raises both what is usual and the least that it ever has; chance raises one.
             let growth = (middle(&end) - middle(&first)).min(end[0] - first[0]);
             let slope = history.slope(name);
@@ -204,6 +216,9 @@ fn nothing_grows() {
             if growth > allowed {
                 grown.push(format!("node {index}: {name} from {} to {}", middle(&first), middle(&end)));
             }
+        }
+        for name in ["heap", "rss"] {
+            println!("node {index}: {name} by tenths, and least: {}", history.course(name));
         }
         println!(
             "node {index}: published {} received {} missed {} absent {} wrong {} answered {} failed {}",
