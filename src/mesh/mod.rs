@@ -155,7 +155,7 @@ impl Mesh {
             links: Links::new(me, if short_lived { COURIERS.min(limits.links) } else { limits.links }),
             lanes: Lanes::default(),
             conduct: Conduct::default(),
-            postman: Postman::new(me, &limits),
+            postman: Postman::new(me, incarnation, &limits),
             subscriptions: Subscriptions::default(),
             joined: ShardSet::default(),
             inbound: Inbound::new(limits.streams, limits.held),
@@ -402,12 +402,13 @@ impl Mesh {
                 let response = self.roster.on_fetch(&nodes);
                 self.fx.reply(id, response);
             }
-            Request::Offer { to, letters, .. } => {
+            Request::Offer { to, turn, settled, letters, .. } => {
                 let letters = letters.into_iter().zip(opened).collect();
-                self.postman.offered((from, id), &to, letters, now, &mut self.fx);
+                let delivered = postman::Delivered { from, name: &to, turn, settled, letters };
+                self.postman.offered(id, delivered, now, &mut self.fx);
             }
             Request::Where { id: message, .. } => {
-                let known = self.postman.whereabouts(message, from);
+                let known = self.postman.whereabouts(message);
                 self.fx.reply(id, Response::Known { known, extensions: Vec::new() });
             }
         }

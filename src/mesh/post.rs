@@ -10,7 +10,7 @@ use super::event::{Answer, Checked, HolderId, JobId, RpcFailure, Ticket};
 use super::links::Links;
 use super::postman::store::{Done, StoreError};
 use super::postman::{
-    self, Answered, DurableStatus, Holders, Holding, Offers, PostAnswer, PostCommand, Posting, Terms,
+    self, Answered, Delivered, DurableStatus, Holders, Holding, Offers, Parcel, PostAnswer, PostCommand, Posting, Terms,
 };
 use super::roster::{Known, Roster};
 use super::time::Now;
@@ -97,7 +97,7 @@ impl Mesh {
             }
             Some(_) => self.answer(ticket, Answer::Post(PostAnswer::Known(Vec::new()))),
             None => {
-                let known = self.postman.whereabouts(id, self.me);
+                let known = self.postman.whereabouts(id);
                 self.answer(ticket, Answer::Post(PostAnswer::Known(known)));
             }
         }
@@ -217,14 +217,15 @@ impl Mesh {
             self.durables_changed(now);
             self.announcing.push((self.roster.version(), ticket));
         }
-        for (to, name, letters) in offers.letters {
+        for Parcel { to, name, turn, settled, letters } in offers.letters {
             if to == self.me {
                 let opened = checked::open_letters(&letters);
                 let letters = letters.into_iter().zip(opened).collect();
-                self.postman.offer_here(name, letters, now, &mut self.fx);
+                let delivered = Delivered { from: to, name: &name, turn, settled, letters };
+                self.postman.offer_here(delivered, now, &mut self.fx);
                 continue;
             }
-            let request = Request::Offer { to: name.to_string(), letters, extensions: Vec::new() };
+            let request = Request::Offer { to: name.to_string(), turn, settled, letters, extensions: Vec::new() };
             self.fx.ask(to, request, Asked::Offer { name, to });
         }
         for peer in offers.dials {

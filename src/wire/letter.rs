@@ -147,6 +147,15 @@ pub(crate) enum StandingRow {
     Withdrawn,
 }
 
+/// The last exchange with a sender after which something was forgotten that it had offered.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct FloorRow {
+    pub(crate) run: u64,
+    pub(crate) count: u64,
+    /// When that was.
+    pub(crate) since: u64,
+}
+
 /// The value of a row.
 pub(crate) trait Row: Serialize + DeserializeOwned {}
 
@@ -155,6 +164,7 @@ impl Row for LetterRow {}
 impl Row for NoticeRow {}
 impl Row for DurableRow {}
 impl Row for ReceivedRow {}
+impl Row for FloorRow {}
 
 /// A row's value, as it is stored.
 pub(crate) fn write<T: Row>(row: &T) -> Result<Bytes, CodecError> {

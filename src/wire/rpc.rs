@@ -124,6 +124,15 @@ pub(crate) struct Offered {
     pub(crate) sealed: Bytes,
 }
 
+/// Which of its sender's exchanges an offer belongs to: one that is less than another was begun before it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub(crate) struct Turn {
+    /// The sender's incarnation.
+    pub(crate) run: u64,
+    /// How many it began before, in this run.
+    pub(crate) count: u64,
+}
+
 /// What became of a letter at the node that it was offered to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) enum Fate {
@@ -192,7 +201,14 @@ pub(crate) enum Request {
     /// Send me the records of these nodes. Answered by [`Response::Records`].
     Fetch { nodes: Vec<NodeKey>, extensions: Extensions },
     /// Take these letters for a durable subscription, in this order. Answered by [`Response::Offered`].
-    Offer { to: String, letters: Vec<Offered>, extensions: Extensions },
+    Offer {
+        to: String,
+        turn: Turn,
+        /// Messages that were processed there, which the sender does not offer any more: what is left of them can go.
+        settled: Vec<MessageId>,
+        letters: Vec<Offered>,
+        extensions: Extensions,
+    },
     /// What do you know of this message? Answered by [`Response::Known`].
     Where { id: MessageId, extensions: Extensions },
 }
@@ -275,8 +291,9 @@ impl Request {
             Self::Digest { buckets, .. } => check_buckets(buckets.len()),
             Self::Inject { frames: list, .. } | Self::Push { records: list, .. } => check_list(list),
             Self::Fetch { nodes, .. } => check_list(nodes),
-            Self::Offer { to, letters, .. } => {
+            Self::Offer { to, settled, letters, .. } => {
                 check_text(to)?;
+                check_list(settled)?;
                 check_list(letters)
             }
             Self::Cancel { .. } | Self::Where { .. } => Ok(()),
@@ -294,8 +311,9 @@ impl Request {
             }
             Self::Digest { buckets, .. } => size_of::<u64>() * buckets.len(),
             Self::Fetch { nodes, .. } => size_of::<NodeKey>() * nodes.len(),
-            Self::Offer { letters, .. } => {
-                letters.iter().map(|letter| letter.sealed.len() + size_of::<Offered>()).sum()
+            Self::Offer { settled, letters, .. } => {
+                let letters: usize = letters.iter().map(|letter| letter.sealed.len() + size_of::<Offered>()).sum();
+                letters + size_of_val(settled.as_slice())
             }
         }
     }

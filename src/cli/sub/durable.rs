@@ -5,6 +5,7 @@ use std::pin::pin;
 
 use bytes::Bytes;
 use futures::StreamExt;
+use futures::stream::FuturesUnordered;
 use pombo::{AckError, Delivery, RawPattern};
 use serde::Serialize;
 
@@ -53,11 +54,20 @@ async fn take(output: Output, bus: &Bus, args: &Args, (name, pattern): (&str, Ra
     output.note(format_args!("holding {name}: {}", args.patterns.join(", ")));
     let mut printer = Printer::new(output, args);
     let mut deadline = pin!(after(args.timeout));
+    // Acknowledgements go to the disk together, and keep nothing waiting.
+    let mut acknowledging = FuturesUnordered::new();
     while printer.left != Some(0) {
+        let under_way = u64::try_from(acknowledging.len()).unwrap_or(u64::MAX);
+        let has_all = printer.left.is_some_and(|left| left <= under_way);
         let delivery = tokio::select! {
             biased;
-            () = &mut deadline => return printer.ran_out(args.timeout),
-            delivery = messages.next() => delivery.ok_or_else(|| bus.ended())?,
+            () = &mut deadline => break,
+            Some(acknowledged) = acknowledging.next() => {
+                acknowledged?;
+                printer.count();
+                continue;
+            }
+            delivery = messages.next(), if !has_all => delivery.ok_or_else(|| bus.ended())?,
         };
         let Ok(delivery) = delivery else { continue };
         let handled = match &args.exec {
@@ -68,11 +78,14 @@ async fn take(output: Output, bus: &Bus, args: &Args, (name, pattern): (&str, Ra
             }
         };
         if handled {
-            acknowledge(output, bus, delivery).await?;
-            printer.count();
+            acknowledging.push(acknowledge(output, bus, delivery));
         }
     }
-    Ok(())
+    while let Some(acknowledged) = acknowledging.next().await {
+        acknowledged?;
+        printer.count();
+    }
+    if printer.left == Some(0) { Ok(()) } else { printer.ran_out(args.timeout) }
 }
 
 /// Says that it was handled. Where that is too late, or not written, it says so, and the message may come again.

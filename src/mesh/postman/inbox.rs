@@ -9,10 +9,13 @@ use std::sync::Arc;
 use bytes::Bytes;
 use libp2p_identity::PeerId;
 
+use super::numbers::Due;
 use super::outbox::SKEW;
+use super::settled::Floor;
+use super::shared::Shared;
 use super::store::{Change, Done, Job, Key, StoreError, Table};
 use super::subscription::Subscription;
-use super::{Jobs, Opened, PostAnswer, Purpose, ReplyTo, answer};
+use super::{Delivered, Jobs, PostAnswer, Purpose, ReplyTo, answer};
 use crate::MessageId;
 use crate::mesh::effects::Effects;
 use crate::mesh::event::{HolderId, Output, Ticket};
@@ -65,7 +68,7 @@ impl Standing {
 #[derive(Debug)]
 pub(super) struct Received {
     pub(super) name: Arc<str>,
-    from: PeerId,
+    from: Arc<PeerId>,
     id: MessageId,
     mark: u64,
     expires: Wall,
@@ -91,10 +94,12 @@ pub(super) enum Verdict {
 #[derive(Debug, Default)]
 pub(super) struct Inbox {
     pub(super) subscriptions: BTreeMap<Arc<str>, Subscription>,
-    pub(super) received: BTreeMap<u64, Received>,
-    known: BTreeMap<(MessageId, Arc<str>, PeerId), u64>,
+    pub(super) received: BTreeMap<u64, Box<Received>>,
+    known: BTreeSet<(MessageId, u64)>,
+    senders: Shared<PeerId>,
+    pub(super) floors: BTreeMap<(Arc<str>, PeerId), Floor>,
     /// When each is forgotten.
-    due: BTreeSet<(Wall, u64)>,
+    due: Due,
     pub(super) bytes: u64,
     next: u64,
     /// How many there may be, and how many bytes of those that are not processed.
@@ -125,7 +130,7 @@ impl Inbox {
             number,
             Received {
                 name,
-                from,
+                from: Arc::new(from),
                 id: row.id,
                 mark: row.mark,
                 expires,
@@ -139,8 +144,10 @@ impl Inbox {
     }
 
     fn insert(&mut self, number: u64, received: Received) {
-        self.known.insert((received.id, Arc::clone(&received.name), received.from), number);
-        self.due.insert((received.expires + REMEMBERED, number));
+        let mut received = Box::new(received);
+        received.from = self.senders.of(received.from);
+        self.known.insert((received.id, number));
+        self.due.insert(received.expires + REMEMBERED, number);
         if received.standing.is_open() {
             self.bytes += received.bytes;
         }
@@ -148,10 +155,10 @@ impl Inbox {
         self.next = self.next.max(number + 1);
     }
 
-    fn remove(&mut self, number: u64) -> Option<Received> {
+    pub(super) fn remove(&mut self, number: u64) -> Option<Box<Received>> {
         let received = self.received.remove(&number)?;
-        self.known.remove(&(received.id, Arc::clone(&received.name), received.from));
-        self.due.remove(&(received.expires + REMEMBERED, number));
+        self.known.remove(&(received.id, number));
+        self.due.remove(received.expires + REMEMBERED, number);
         if received.standing.is_open() {
             self.bytes -= received.bytes;
         }
@@ -161,11 +168,16 @@ impl Inbox {
         Some(received)
     }
 
-    /// What is known here of the letters of that id. `anybody` is any node.
-    pub(super) fn of(&self, id: MessageId, anybody: PeerId) -> impl Iterator<Item = &Received> {
-        // No name is empty.
-        let from = self.known.range((id, Arc::from(""), anybody)..);
-        from.take_while(move |((of, ..), _)| *of == id).filter_map(|(_, number)| self.received.get(number))
+    /// What is known here of the letters of that id.
+    pub(super) fn of(&self, id: MessageId) -> impl Iterator<Item = (u64, &Received)> {
+        let of_it = self.known.range((id, 0)..=(id, u64::MAX));
+        of_it.filter_map(|(_, number)| Some((*number, &**self.received.get(number)?)))
+    }
+
+    /// The number of a letter that came for that subscription from that node.
+    pub(super) fn known(&self, id: MessageId, name: &str, from: &PeerId) -> Option<u64> {
+        let is_it = |(_, one): &(u64, &Received)| &*one.name == name && *one.from == *from;
+        self.of(id).find(is_it).map(|(number, _)| number)
     }
 
     pub(super) fn len(&self) -> usize {
@@ -175,8 +187,8 @@ impl Inbox {
     /// Somebody offers letters. The answer goes out when those that are taken are on disk.
     pub(super) fn offered(
         &mut self,
-        (from, reply): (PeerId, ReplyTo),
-        (name, letters): (&str, Vec<Opened>),
+        reply: ReplyTo,
+        Delivered { from, name, turn, settled, letters }: Delivered<'_>,
         now: Now,
         jobs: &mut Jobs,
         fx: &mut Effects,
@@ -185,10 +197,14 @@ impl Inbox {
         let most_bytes = u64::try_from(most_bytes).unwrap_or(u64::MAX);
         let name = self.subscriptions.get_key_value(name).map(|(name, _)| Arc::clone(name));
         let (mut changes, mut verdicts) = (Vec::new(), Vec::new());
+        let is_late = name.as_ref().is_some_and(|name| self.is_late(name, from, turn));
+        if let Some(name) = name.as_ref().filter(|_| !is_late) {
+            self.settle((name, from), turn, &settled, now.wall, &mut changes);
+        }
         for (offered, expires) in letters {
             let verdict = match &name {
                 None => Verdict::Said(Fate::Nobody),
-                Some(name) => match self.known.get(&(offered.id, Arc::clone(name), from)).copied() {
+                Some(name) => match self.known(offered.id, name, &from) {
                     Some(number) if offered.take_back => self.give_up(number, now.wall, &mut changes),
                     Some(number) if self.is_given_again(number, &offered) => {
                         changes.extend(deletion(number));
@@ -199,6 +215,7 @@ impl Inbox {
                         }
                     }
                     Some(number) => self.look(number, &offered.sealed),
+                    None if is_late => Verdict::Said(Fate::Missing),
                     None if self.received.len() >= most || self.bytes >= most_bytes => Verdict::Said(Fate::NoRoom),
                     None => match expires {
                         Some(expires) if expires > now.wall => {
@@ -236,7 +253,7 @@ impl Inbox {
         let number = self.next;
         let received = Received {
             name: Arc::clone(name),
-            from,
+            from: Arc::new(from),
             id: *id,
             mark: letter::mark_of(sealed),
             expires,
@@ -336,7 +353,7 @@ impl Inbox {
                 continue;
             };
             if subscription.is_with(number, holder) {
-                let handed = Handed { number, from: received.from, sealed, attempt: subscription.attempts(number) };
+                let handed = Handed { number, from: *received.from, sealed, attempt: subscription.attempts(number) };
                 fx.push(Output::HandOut { holder, handed });
             }
         }
@@ -412,11 +429,7 @@ impl Inbox {
 
     /// Forgets what nobody offers any more.
     pub(super) fn expire(&mut self, now: Wall, jobs: &mut Jobs, fx: &mut Effects) {
-        let mut over = Vec::new();
-        while let Some((at, number)) = self.due.first().copied().filter(|(at, _)| *at <= now) {
-            self.due.remove(&(at, number));
-            over.push(number);
-        }
+        let over = self.due.take(now);
         self.drop_all(over, jobs, fx);
     }
 
@@ -430,7 +443,7 @@ impl Inbox {
     }
 
     pub(super) fn next_due(&self) -> Option<Wall> {
-        self.due.first().map(|(at, _)| *at)
+        self.due.next()
     }
 
     pub(super) fn next_hand_out(&self) -> Option<Mono> {
@@ -438,7 +451,7 @@ impl Inbox {
     }
 }
 
-fn deletion(number: u64) -> [Change; 2] {
+pub(super) fn deletion(number: u64) -> [Change; 2] {
     [Change::Delete(Key::number(Table::Received, number)), Change::Delete(Key::number(Table::Inbox, number))]
 }
 

@@ -20,7 +20,7 @@ impl Owed {
     pub(super) fn restored(row: OwedRow) -> Self {
         let (by, since) = row.stored.unzip();
         Self {
-            by: by.and_then(|key| key.peer()),
+            by: by.and_then(|key| key.peer()).map(Arc::new),
             since: Wall(since.unwrap_or_default()),
             attempts: row.attempts,
             lease: row.lease,
@@ -30,7 +30,7 @@ impl Owed {
 
     /// Who has it on disk, and since when.
     pub(super) fn stored(&self) -> Option<(NodeKey, u64)> {
-        Some((NodeKey::of(&self.by?)?, self.since.0))
+        Some((NodeKey::of(self.by.as_deref()?)?, self.since.0))
     }
 }
 

@@ -13,7 +13,12 @@ impl Inbox {
     pub(super) fn is_given_again(&self, number: u64, offered: &Offered) -> bool {
         let withdrawn = |one: &&Received| matches!(one.standing, Standing::Withdrawn(_));
         !offered.sealed.is_empty()
-            && self.received.get(&number).filter(withdrawn).is_some_and(|one| one.lease < offered.lease)
+            && self
+                .received
+                .get(&number)
+                .map(AsRef::as_ref)
+                .filter(withdrawn)
+                .is_some_and(|one| one.lease < offered.lease)
     }
 
     /// Its sender wants a letter back. It gets it unless somebody has it.

@@ -13,11 +13,11 @@ use self::notices::{Notice, Notices};
 use self::outbox::{Entry, Outbox};
 use self::store::{Change, Done, Job, StoreError};
 use self::subscription::Subscription;
-use crate::Limits;
 use crate::mesh::effects::Effects;
 use crate::mesh::event::{Answer, HolderId, InboundId, JobId, Output, Ticket};
 use crate::mesh::time::{Mono, Now, Span, Wall};
-use crate::wire::rpc::{Fate, Offered, Response};
+use crate::wire::rpc::{Fate, Offered, Response, Turn};
+use crate::{Limits, MessageId};
 
 mod command;
 mod held;
@@ -25,9 +25,12 @@ pub(crate) mod inbox;
 mod kept;
 mod leaving;
 pub(crate) mod notices;
+mod numbers;
 pub(crate) mod outbox;
 mod recipient;
 pub(crate) mod restore;
+mod settled;
+mod shared;
 pub(crate) mod store;
 mod subscription;
 mod whereabouts;
@@ -138,7 +141,17 @@ enum Purpose {
     /// Nothing hangs on it but the room of what it deletes: what is not written down is found out again.
     Noted {
         deletes: Vec<Change>,
+        /// What a recipient need not remember when it is.
+        processed: Option<Processed>,
     },
+}
+
+/// Messages that a node has processed for a recipient.
+#[derive(Debug)]
+struct Processed {
+    name: Arc<str>,
+    at: PeerId,
+    ids: Vec<MessageId>,
 }
 
 /// Where the answer to an offer goes.
@@ -171,8 +184,15 @@ impl Jobs {
 
     /// Writes something down on which nothing hangs, a moment later. Rows that are deleted do not come back, so that may be done later, too.
     fn note(&mut self, changes: Vec<Change>, fx: &mut Effects) {
-        let deletes = changes.iter().filter(|change| matches!(change, Change::Delete(_))).cloned().collect();
-        self.begin(Job { changes, reads: Vec::new() }, Purpose::Noted { deletes }, fx);
+        self.note_processed(changes, None, fx);
+    }
+
+    /// Writes down that messages were processed, if any were.
+    fn note_processed(&mut self, changes: Vec<Change>, processed: Option<Processed>, fx: &mut Effects) {
+        if !changes.is_empty() {
+            let deletes = changes.iter().filter(|change| matches!(change, Change::Delete(_))).cloned().collect();
+            self.begin(Job { changes, reads: Vec::new() }, Purpose::Noted { deletes, processed }, fx);
+        }
     }
 
     /// Deletes what could not be deleted, some time after that.
@@ -201,7 +221,25 @@ pub(crate) enum Answered<'a> {
 }
 
 /// Letters for a recipient, and the node that they are to be offered to.
-type Parcel = (PeerId, Arc<str>, Vec<Offered>);
+#[derive(Debug)]
+pub(crate) struct Parcel {
+    pub(crate) to: PeerId,
+    pub(crate) name: Arc<str>,
+    pub(crate) turn: Turn,
+    /// What the node need not remember.
+    pub(crate) settled: Vec<MessageId>,
+    pub(crate) letters: Vec<Offered>,
+}
+
+/// What a node is offered for a durable subscription that it has.
+#[derive(Debug)]
+pub(crate) struct Delivered<'a> {
+    pub(crate) from: PeerId,
+    pub(crate) name: &'a str,
+    pub(crate) turn: Turn,
+    pub(crate) settled: Vec<MessageId>,
+    pub(crate) letters: Vec<Opened>,
+}
 
 /// A letter that is offered, and when its time is over if it is as it was sealed.
 type Opened = (Offered, Option<Wall>);
@@ -237,13 +275,14 @@ pub(crate) struct Postman {
 }
 
 impl Postman {
-    pub(crate) fn new(me: PeerId, limits: &Limits) -> Self {
+    /// `run` is the node's incarnation.
+    pub(crate) fn new(me: PeerId, run: u64, limits: &Limits) -> Self {
         Self {
             me,
             none: Some("it was started without one".to_owned()),
             limits: (limits.outbox_messages, limits.outbox),
             jobs: Jobs::default(),
-            outbox: Outbox::default(),
+            outbox: Outbox::new(run),
             inbox: Inbox::new((limits.outbox_messages, limits.outbox)),
             notices: Notices::default(),
             damaged: 0,
@@ -315,21 +354,13 @@ impl Postman {
     // What others ask of it, and answer.
 
     /// Somebody offers letters for a durable subscription of this node.
-    pub(crate) fn offered(
-        &mut self,
-        (from, id): (PeerId, InboundId),
-        name: &str,
-        letters: Vec<Opened>,
-        now: Now,
-        fx: &mut Effects,
-    ) {
-        self.inbox.offered((from, ReplyTo::Peer(id)), (name, letters), now, &mut self.jobs, fx);
+    pub(crate) fn offered(&mut self, id: InboundId, delivered: Delivered<'_>, now: Now, fx: &mut Effects) {
+        self.inbox.offered(ReplyTo::Peer(id), delivered, now, &mut self.jobs, fx);
     }
 
     /// This node offers letters to itself.
-    pub(crate) fn offer_here(&mut self, name: Arc<str>, letters: Vec<Opened>, now: Now, fx: &mut Effects) {
-        let reply = (self.me, ReplyTo::Own(Arc::clone(&name)));
-        self.inbox.offered(reply, (&name, letters), now, &mut self.jobs, fx);
+    pub(crate) fn offer_here(&mut self, delivered: Delivered<'_>, now: Now, fx: &mut Effects) {
+        self.inbox.offered(ReplyTo::Own(delivered.name.into()), delivered, now, &mut self.jobs, fx);
     }
 
     /// What became of letters that were offered to a node for a recipient.
@@ -352,7 +383,7 @@ impl Postman {
         match purpose {
             Purpose::Accept { ticket, number, entry, instead } => {
                 let gone = instead.filter(|_| result.is_ok());
-                outbox.accepted((ticket, number, *entry), result, fx);
+                outbox.accepted((ticket, number, entry), result, fx);
                 gone.into_iter().for_each(|serial| self.notice_taken(serial, fx));
             }
             Purpose::Load { name, to } => offers.letters.extend(outbox.loaded((&name, to), result, now, jobs, fx)),
@@ -389,11 +420,11 @@ impl Postman {
                 offers.held = Some(ticket);
             }
             Purpose::Answer { ticket } => answer(fx, ticket, told(result)),
-            Purpose::Noted { deletes } => {
-                if matches!(result, Err(StoreError::Full(_))) {
-                    jobs.undone.extend(deletes);
-                }
-            }
+            Purpose::Noted { deletes, processed } => match result {
+                Ok(_) => processed.into_iter().for_each(|list| outbox.settled.add(list.name, list.at, list.ids)),
+                Err(StoreError::Full(_)) => jobs.undone.extend(deletes),
+                Err(StoreError::Failed(_)) => {}
+            },
         }
         offers
     }
@@ -402,6 +433,12 @@ impl Postman {
     pub(crate) fn directory_changed(&mut self, directory: &impl Directory, now: Mono) {
         self.outbox.directory_changed(directory, now);
         self.stale = true;
+    }
+
+    /// So many processed messages each recipient of this node remembers of the latest.
+    #[cfg(test)]
+    pub(crate) fn keep_settled(&mut self, latest: usize) {
+        self.outbox.settled.kept = latest;
     }
 
     /// Whether there is something to do.

@@ -3,22 +3,25 @@
 //! With each node that holds a recipient one exchange is under way at a time. It carries the oldest letters that are owed, in their order, so that
 //! this order holds whatever is lost and repeated, and asks what became of those that were stored there before.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use bytes::Bytes;
 use libp2p_identity::PeerId;
 
 use super::notices::{Notice, Reason};
+use super::numbers::Due;
 use super::recipient::{Ending, Exchange, Recipient};
+use super::settled::Settled;
+use super::shared::Shared;
 use super::store::{Change, Done, Job, Key, StoreError, Table};
-use super::{Answered, Directory, Jobs, Offers, Parcel, PostAnswer, Posting, Purpose, answer};
+use super::{Answered, Directory, Jobs, Offers, Parcel, PostAnswer, Posting, Processed, Purpose, answer};
 use crate::MessageId;
 use crate::mesh::effects::Effects;
 use crate::mesh::event::Ticket;
 use crate::mesh::time::{Mono, Now, Span, Wall};
 use crate::wire::letter::{self, AcceptedRow, LetterRow, OwedRow};
-use crate::wire::rpc::{Fate, Offered};
+use crate::wire::rpc::{Fate, Offered, Turn};
 
 /// What there may be too much of.
 pub(crate) const MESSAGES: &str = "messages";
@@ -41,10 +44,10 @@ pub(super) struct Entry {
     /// When it was accepted.
     pub(super) time: Wall,
     pub(super) expires: Wall,
-    bytes: u64,
-    pub(super) owed: Vec<Owed>,
+    bytes: u32,
     /// How many notices tell of it.
     pub(super) told: u32,
+    pub(super) owed: Box<[Owed]>,
 }
 
 /// A recipient that a message is owed to.
@@ -52,7 +55,7 @@ pub(super) struct Entry {
 pub(super) struct Owed {
     pub(super) to: Arc<str>,
     /// Who has it on disk for that recipient, and since when.
-    pub(super) by: Option<PeerId>,
+    pub(super) by: Option<Arc<PeerId>>,
     pub(super) since: Wall,
     /// How often it was offered, in this run.
     pub(super) offers: u32,
@@ -60,22 +63,32 @@ pub(super) struct Owed {
     pub(super) attempts: u32,
     pub(super) lease: u32,
     /// It is not delivered, for that reason, which is being written down.
-    pub(super) ending: Option<(Reason, Wall)>,
+    pub(super) ending: Option<Box<(Reason, Wall)>>,
 }
 
+/// Of messages that wait there may be millions: each takes some 220 bytes.
 #[derive(Debug, Default)]
 pub(super) struct Outbox {
-    pub(super) entries: BTreeMap<u64, Entry>,
+    pub(super) entries: BTreeMap<u64, Box<Entry>>,
     pub(super) bytes: u64,
     /// Messages that are being written down.
     arriving: usize,
     next: u64,
     /// When each is given up.
-    due: BTreeSet<(Wall, u64)>,
+    due: Due,
     recipients: BTreeMap<Arc<str>, Recipient>,
+    /// The exchange that is begun next.
+    turn: Turn,
+    pub(super) settled: Settled,
+    names: Shared<str>,
+    nodes: Shared<PeerId>,
 }
 
 impl Outbox {
+    pub(super) fn new(run: u64) -> Self {
+        Self { turn: Turn { run, count: 0 }, ..Self::default() }
+    }
+
     /// Takes up what an earlier run accepted.
     pub(super) fn restore(&mut self, number: u64, row: AcceptedRow) {
         self.next = self.next.max(number + 1);
@@ -86,8 +99,8 @@ impl Outbox {
         }
         let owed = row.owed.into_iter().map(Owed::restored);
         let (time, expires, topic) = (Wall(row.time), Wall(row.expires), row.topic.into());
-        let (id, bytes, owed) = (row.id, row.bytes, owed.collect());
-        self.insert(number, Entry { id, topic, time, expires, bytes, owed, told: 0 });
+        let (id, bytes, owed) = (row.id, u32::try_from(row.bytes).unwrap_or(u32::MAX), owed.collect());
+        self.insert(number, Box::new(Entry { id, topic, time, expires, bytes, owed, told: 0 }));
     }
 
     /// Numbers of earlier runs are not used again: recipients go by their order.
@@ -95,12 +108,15 @@ impl Outbox {
         self.next = self.next.max(number);
     }
 
-    fn insert(&mut self, number: u64, entry: Entry) {
-        self.due.insert((entry.expires + SKEW, number));
-        for owed in &entry.owed {
+    fn insert(&mut self, number: u64, mut entry: Box<Entry>) {
+        self.due.insert(entry.expires + SKEW, number);
+        entry.topic = self.names.of(Arc::clone(&entry.topic));
+        for owed in &mut entry.owed {
+            owed.to = self.names.of(Arc::clone(&owed.to));
+            owed.by = owed.by.take().map(|by| self.nodes.of(by));
             let recipient = self.recipients.entry(Arc::clone(&owed.to)).or_default();
-            match owed.by {
-                Some(by) => recipient.keep(by, number),
+            match owed.by.as_deref() {
+                Some(by) => recipient.keep(*by, number),
                 None => recipient.owe(number),
             }
         }
@@ -116,11 +132,12 @@ impl Outbox {
         jobs: &mut Jobs,
         fx: &mut Effects,
     ) {
-        let bytes = u64::try_from(posting.sealed.len()).unwrap_or(u64::MAX);
+        // No letter is that long.
+        let bytes = u32::try_from(posting.sealed.len()).unwrap_or(u32::MAX);
         if self.entries.len() + self.arriving >= most {
             return answer(fx, ticket, PostAnswer::Full { what: MESSAGES, limit: most });
         }
-        if self.bytes.saturating_add(bytes) > u64::try_from(most_bytes).unwrap_or(u64::MAX) {
+        if self.bytes.saturating_add(bytes.into()) > u64::try_from(most_bytes).unwrap_or(u64::MAX) {
             return answer(fx, ticket, PostAnswer::Full { what: BYTES, limit: most_bytes });
         }
         let number = self.next;
@@ -132,7 +149,7 @@ impl Outbox {
             return answer(fx, ticket, PostAnswer::Failed("it cannot be encoded".to_owned()));
         };
         self.next += 1;
-        self.bytes += bytes;
+        self.bytes += u64::from(bytes);
         self.arriving += 1;
         let letter = Change::Put(Key::number(Table::Letters, number), row);
         let accepted = Change::Put(Key::number(Table::Accepted, number), accepted);
@@ -146,7 +163,7 @@ impl Outbox {
     /// A message is on disk, or could not be written.
     pub(super) fn accepted(
         &mut self,
-        (ticket, number, entry): (Ticket, u64, Entry),
+        (ticket, number, entry): (Ticket, u64, Box<Entry>),
         result: Result<Done, StoreError>,
         fx: &mut Effects,
     ) {
@@ -158,7 +175,7 @@ impl Outbox {
                 answer(fx, ticket, PostAnswer::Accepted { recipients });
             }
             Err(error) => {
-                self.bytes -= entry.bytes;
+                self.bytes -= u64::from(entry.bytes);
                 answer(fx, ticket, PostAnswer::Failed(error.to_string()));
             }
         }
@@ -185,7 +202,7 @@ impl Outbox {
             let entries = &self.entries;
             let fits = |number: u64, used: &mut u64| {
                 let first = *used == 0;
-                *used += entries.get(&number).map_or(0, |entry| entry.bytes);
+                *used += entries.get(&number).map_or(0, |entry| u64::from(entry.bytes));
                 first || *used <= BATCH_BYTES
             };
             let plan = recipient.plan(now, fits, fx);
@@ -211,9 +228,7 @@ impl Outbox {
                 self.write(number, &mut changes);
             }
         }
-        if !changes.is_empty() {
-            jobs.note(changes, fx);
-        }
+        jobs.note(changes, fx);
     }
 
     /// The letters of an exchange were read. Those that are lost are told of.
@@ -231,6 +246,8 @@ impl Outbox {
             return None;
         };
         let exchange = recipient.nodes.get_mut(&to)?.exchange.as_mut()?;
+        let turn = self.turn;
+        self.turn.count += 1;
         let sealed = |row: Option<Bytes>| letter::read::<LetterRow>(&row?).ok().map(|row| row.sealed);
         let read: Vec<_> = exchange.fresh.iter().copied().zip(done.rows.into_iter().map(sealed)).collect();
         let lost: Vec<u64> = read.iter().filter(|(_, sealed)| sealed.is_none()).map(|(number, _)| *number).collect();
@@ -254,7 +271,11 @@ impl Outbox {
         }
         // One that was given up meanwhile is not sent, nor answered.
         exchange.fresh.retain(|number| entries.get_mut(number).is_some_and(|entry| entry.owed_to(name).is_some()));
-        let parcel = (!letters.is_empty()).then(|| (to, Arc::clone(name), letters));
+        let parcel = (!letters.is_empty()).then(|| {
+            let settled = self.settled.take(name, to);
+            exchange.settled.clone_from(&settled);
+            Parcel { to, name: Arc::clone(name), turn, settled, letters }
+        });
         if parcel.is_none() {
             recipient.ended(to, Ending::NotSent, now.mono, fx);
         }
@@ -273,29 +294,38 @@ impl Outbox {
         fx: &mut Effects,
     ) {
         let Some(recipient) = self.recipients.get_mut(name) else { return };
-        let fates = match answer {
-            Answered::Fates(fates) => fates,
-            Answered::NotSent => return recipient.ended(to, Ending::NotSent, now.mono, fx),
-            Answered::Unknown => return recipient.ended(to, Ending::Unknown, now.mono, fx),
-        };
         let Some(exchange) = recipient.nodes.get_mut(&to).map(|node| &mut node.exchange) else { return };
-        let Some(Exchange { asked, wanted, fresh }) = exchange.take_if(|one| one.len() == fates.len()) else {
-            return recipient.ended(to, Ending::Unknown, now.mono, fx);
+        let settled = exchange.as_mut().map(|exchange| std::mem::take(&mut exchange.settled)).unwrap_or_default();
+        let answered = match answer {
+            Answered::Fates(fates) => {
+                let answered = exchange.take_if(|one| one.len() == fates.len());
+                answered.map(|exchange| (exchange, fates)).ok_or(Ending::Unknown)
+            }
+            Answered::NotSent => Err(Ending::NotSent),
+            Answered::Unknown => Err(Ending::Unknown),
+        };
+        let (Exchange { asked, wanted, fresh, .. }, fates) = match answered {
+            Ok(answered) => answered,
+            Err(ending) => {
+                self.settled.give_back(name, to, settled);
+                return recipient.ended(to, ending, now.mono, fx);
+            }
         };
         let (has_asked, has_offered) = (!(asked.is_empty() && wanted.is_empty()), !fresh.is_empty());
-        let (mut changed, mut over, mut news) = (Vec::new(), Vec::new(), false);
+        let (mut changed, mut over, mut processed, mut news) = (Vec::new(), Vec::new(), Vec::new(), false);
         for (number, fate) in asked.into_iter().chain(wanted).chain(fresh).zip(fates) {
             let Some(entry) = self.entries.get_mut(&number) else { continue };
             let Some(owed) = entry.owed_to(name) else { continue };
             match fate {
                 Fate::Processed => {
-                    entry.owed.retain(|owed| owed.to != *name);
+                    processed.push(entry.id);
+                    entry.release(name);
                     recipient.forget(number);
                     news = true;
                 }
-                Fate::Stored if owed.by == Some(to) => continue,
+                Fate::Stored if owed.by.as_deref() == Some(&to) => continue,
                 Fate::Stored => {
-                    (owed.by, owed.since) = (Some(to), now.wall);
+                    (owed.by, owed.since) = (Some(self.nodes.of(Arc::new(to))), now.wall);
                     recipient.keep(to, number);
                     news = true;
                 }
@@ -320,7 +350,7 @@ impl Outbox {
                     continue;
                 }
                 Fate::Missing | Fate::Nobody | Fate::NoRoom => {
-                    let was_there = owed.by.take_if(|by| *by == to).is_some();
+                    let was_there = owed.by.take_if(|by| **by == to).is_some();
                     if owed.by.is_none() {
                         recipient.forget(number);
                         recipient.owe(number);
@@ -335,20 +365,18 @@ impl Outbox {
         recipient.went(to, (has_asked, has_offered, news), now.mono, fx);
         let mut changes = Vec::new();
         changed.into_iter().for_each(|number| self.write(number, &mut changes));
-        if !changes.is_empty() {
-            jobs.note(changes, fx);
-        }
+        let processed = (!processed.is_empty()).then(|| Processed { name: Arc::clone(name), at: to, ids: processed });
+        jobs.note_processed(changes, processed, fx);
         self.conclude(over, now, jobs, fx);
     }
 
     /// Gives up the messages whose time is over.
     pub(super) fn expire(&mut self, now: Now, jobs: &mut Jobs, fx: &mut Effects) {
         let mut over = Vec::new();
-        while let Some((at, number)) = self.due.first().copied().filter(|(at, _)| *at <= now.wall) {
-            self.due.remove(&(at, number));
+        for number in self.due.take(now.wall) {
             let Some(entry) = self.entries.get(&number) else { continue };
             if entry.expires + SKEW > now.wall {
-                self.due.insert((entry.expires + SKEW, number));
+                self.due.insert(entry.expires + SKEW, number);
                 continue;
             }
             over.extend(entry.owed.iter().filter(|owed| owed.ending.is_none()).map(|owed| {
@@ -361,7 +389,7 @@ impl Outbox {
 
     /// When the next message's time is over.
     pub(super) fn next_due(&self) -> Option<Wall> {
-        self.due.first().map(|(at, _)| *at)
+        self.due.next()
     }
 
     /// When the next exchange begins.
@@ -372,6 +400,7 @@ impl Outbox {
     /// Who holds what may have changed: those are turned to at once for whom it has.
     pub(super) fn directory_changed(&mut self, directory: &impl Directory, now: Mono) {
         self.recipients.iter_mut().for_each(|(name, recipient)| recipient.look(name, directory, now));
+        self.settled.directory_changed(directory);
     }
 
     /// Writes down that messages are not delivered. Whoever is to know of it learns it when that is on disk.
@@ -380,7 +409,7 @@ impl Outbox {
             let (mut changes, mut ended) = (Vec::new(), Vec::new());
             for (number, name, reason) in list {
                 let Some(owed) = self.entries.get_mut(number).and_then(|entry| entry.owed_to(name)) else { continue };
-                owed.ending = Some((*reason, now.wall));
+                owed.ending = Some(Box::new((*reason, now.wall)));
                 if let Some(recipient) = self.recipients.get_mut(name) {
                     recipient.forget(*number);
                 }
@@ -399,20 +428,20 @@ impl Outbox {
         for (number, name) in ended {
             let Some(entry) = self.entries.get_mut(&number) else { continue };
             let Some(owed) = entry.owed.iter_mut().find(|owed| owed.to == name) else { continue };
-            let Some((reason, at)) = owed.ending.take() else { continue };
+            let Some((reason, at)) = owed.ending.take().map(|ending| *ending) else { continue };
             if written {
                 notices.extend(entry.notice(number, &name, reason, at));
                 entry.told += 1;
-                entry.owed.retain(|owed| owed.to != name);
+                entry.release(&name);
                 self.remove_if_done(number);
                 continue;
             }
             let recipient = self.recipients.entry(name).or_default();
-            match owed.by {
-                Some(by) => recipient.keep(by, number),
+            match owed.by.as_deref() {
+                Some(by) => recipient.keep(*by, number),
                 None => recipient.owe(number),
             }
-            self.due.insert((now.wall + WRITE_AGAIN, number));
+            self.due.insert(now.wall + WRITE_AGAIN, number);
         }
         notices
     }
@@ -421,7 +450,7 @@ impl Outbox {
     fn write(&mut self, number: u64, changes: &mut Vec<Change>) {
         let Some(entry) = self.entries.get(&number) else { return };
         for owed in &entry.owed {
-            let Some((reason, at)) = owed.ending else { continue };
+            let Some((reason, at)) = owed.ending.as_deref().copied() else { continue };
             changes.extend(entry.notice(number, &owed.to, reason, at).and_then(|notice| notice.put()));
         }
         let key = Key::number(Table::Accepted, number);
@@ -438,14 +467,19 @@ impl Outbox {
             && let Some(entry) = self.entries.remove(&number)
         {
             if entry.told == 0 {
-                self.bytes -= entry.bytes;
+                self.bytes -= u64::from(entry.bytes);
             }
-            self.due.remove(&(entry.expires + SKEW, number));
+            self.due.remove(entry.expires + SKEW, number);
         }
     }
 }
 
 impl Entry {
+    /// That recipient is owed it no more.
+    fn release(&mut self, name: &str) {
+        self.owed = std::mem::take(&mut self.owed).into_iter().filter(|owed| *owed.to != *name).collect();
+    }
+
     fn owed_to(&mut self, name: &str) -> Option<&mut Owed> {
         self.owed.iter_mut().find(|owed| &*owed.to == name && owed.ending.is_none())
     }
@@ -463,7 +497,7 @@ impl Entry {
             topic: self.topic.to_string(),
             time: self.time.0,
             expires: self.expires.0,
-            bytes: self.bytes,
+            bytes: self.bytes.into(),
             owed: owed.collect(),
         }
     }
@@ -478,7 +512,7 @@ impl Entry {
             reason,
             at,
             expires: self.expires,
-            bytes: self.bytes,
+            bytes: self.bytes.into(),
             offers: owed.offers,
             stored: owed.stored(),
         })

@@ -8,7 +8,9 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use libp2p_identity::PeerId;
 
+use super::numbers::Numbers;
 use super::{Directory, Holders, Holding};
+use crate::MessageId;
 use crate::mesh::effects::Effects;
 use crate::mesh::time::{Mono, Span};
 
@@ -22,7 +24,7 @@ const HUNGRY: Span = Span::millis(10);
 pub(super) const LEASE: Span = Span::secs(30);
 /// Letters of one exchange. What is stored there is asked about, this many at a time.
 pub(super) const BATCH: usize = 64;
-const ASKED: usize = 1_000;
+pub(super) const ASKED: usize = 1_000;
 
 /// An exchange under way with a node.
 #[derive(Debug, Default)]
@@ -33,6 +35,8 @@ pub(super) struct Exchange {
     pub(super) wanted: Vec<u64>,
     /// What is offered.
     pub(super) fresh: Vec<u64>,
+    /// What the node is told to forget.
+    pub(super) settled: Vec<MessageId>,
 }
 
 /// A node that holds it, or has something stored for it.
@@ -40,9 +44,9 @@ pub(super) struct Exchange {
 pub(super) struct Node {
     pub(super) exchange: Option<Exchange>,
     /// What it has stored, and was not heard to have processed.
-    pub(super) stored: BTreeSet<u64>,
+    pub(super) stored: Numbers,
     /// What it may have stored: there was no answer.
-    pub(super) unsure: BTreeSet<u64>,
+    pub(super) unsure: Numbers,
     holding: Option<Holding>,
     tries: u32,
     next_at: Mono,
@@ -64,10 +68,10 @@ pub(super) enum Ending {
 #[derive(Debug, Default)]
 pub(super) struct Recipient {
     /// What no node has.
-    pub(super) pending: BTreeSet<u64>,
+    pub(super) pending: Numbers,
     pub(super) nodes: BTreeMap<PeerId, Node>,
     /// What came too late by the clock of a node: it is offered again a while later, so that it does not stand before the others.
-    late: BTreeSet<u64>,
+    late: Numbers,
     late_until: Mono,
     /// Whether several nodes are known that have it, now or at other times.
     is_queue: bool,
@@ -134,7 +138,7 @@ impl Recipient {
 
     pub(super) fn keep(&mut self, peer: PeerId, number: u64) {
         self.is_stale = true;
-        self.pending.remove(&number);
+        self.pending.remove(number);
         self.nodes.entry(peer).or_default().stored.insert(number);
     }
 
@@ -149,11 +153,11 @@ impl Recipient {
 
     pub(super) fn forget(&mut self, number: u64) {
         self.is_stale = true;
-        self.pending.remove(&number);
-        self.late.remove(&number);
+        self.pending.remove(number);
+        self.late.remove(number);
         for node in self.nodes.values_mut() {
-            node.stored.remove(&number);
-            node.unsure.remove(&number);
+            node.stored.remove(number);
+            node.unsure.remove(number);
         }
     }
 
@@ -203,7 +207,7 @@ impl Recipient {
     pub(super) fn plan(&mut self, now: Mono, fits: impl Fn(u64, &mut u64) -> bool, fx: &mut Effects) -> Plan {
         self.is_stale = false;
         if self.late_until <= now {
-            self.pending.append(&mut self.late);
+            self.pending.extend(std::mem::take(&mut self.late).iter());
         }
         let mut plan = Plan { lapsed: self.end_leases(now), ..Plan::default() };
         let targets = self.targets();
@@ -275,12 +279,12 @@ impl Recipient {
             let heard = *node.heard.get_or_insert(now);
             let can_lapse = active.iter().any(|other| other != peer) && node.exchange.is_none();
             if can_lapse && heard + LEASE <= now {
-                lapsed.extend(std::mem::take(&mut node.stored));
-                lapsed.extend(std::mem::take(&mut node.unsure));
+                lapsed.extend(std::mem::take(&mut node.stored).iter());
+                lapsed.extend(std::mem::take(&mut node.unsure).iter());
                 node.heard = Some(now);
             }
         }
-        self.pending.extend(&lapsed);
+        self.pending.extend(lapsed.iter().copied());
         lapsed
     }
 
@@ -299,7 +303,7 @@ impl Recipient {
                 Ending::NotSent => self.pending.extend(exchange.fresh),
                 Ending::Unknown => node.unsure.extend(exchange.fresh),
             }
-            node.unsure.extend(exchange.wanted.into_iter().filter(|number| !node.stored.contains(number)));
+            node.unsure.extend(exchange.wanted.into_iter().filter(|number| !node.stored.contains(*number)));
         }
         node.back_off(now, fx);
         self.is_stale = true;
@@ -334,7 +338,7 @@ impl Node {
     /// Begins an exchange: offers what there is room for, and asks about what is stored, of which so much is wanted back.
     fn begin(
         &mut self,
-        pending: &mut BTreeSet<u64>,
+        pending: &mut Numbers,
         (offers, room): (bool, usize),
         (asks, wanted): (bool, usize),
         is_target: bool,
@@ -343,24 +347,26 @@ impl Node {
         let mut exchange = Exchange::default();
         if asks {
             // The newest are those that no subscriber has yet.
-            exchange.wanted = self.stored.iter().rev().copied().take(wanted).collect();
+            exchange.wanted = self.stored.iter().rev().take(wanted).collect();
             let is_asked = |number: &u64| !exchange.wanted.contains(number);
-            exchange.asked = self.stored.iter().copied().filter(is_asked).take(ASKED).collect();
+            exchange.asked = self.stored.iter().filter(is_asked).take(ASKED).collect();
             if !is_target {
                 // Nobody is there who would take it, so that it is not offered again.
-                let unsure: Vec<u64> = self.unsure.iter().copied().take(ASKED).collect();
-                self.unsure.retain(|number| !unsure.contains(number));
+                let unsure: Vec<u64> = self.unsure.iter().take(ASKED).collect();
+                for number in &unsure {
+                    self.unsure.remove(*number);
+                }
                 exchange.wanted.extend(unsure);
             }
         }
         if offers {
             let mut bytes = 0;
-            let unsure = self.unsure.iter().copied().take(BATCH);
-            let new = pending.iter().copied().take(room.min(BATCH));
+            let unsure = self.unsure.iter().take(BATCH);
+            let new = pending.iter().take(room.min(BATCH));
             exchange.fresh = unsure.chain(new).take(BATCH).take_while(|number| fits(*number, &mut bytes)).collect();
             for number in &exchange.fresh {
-                self.unsure.remove(number);
-                pending.remove(number);
+                self.unsure.remove(*number);
+                pending.remove(*number);
             }
         }
         self.exchange = Some(exchange);

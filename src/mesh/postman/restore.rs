@@ -1,7 +1,11 @@
 //! What an earlier run left in the store, read when a node starts, and checked.
 
 use std::collections::BTreeSet;
+use std::sync::Arc;
 
+use libp2p_identity::PeerId;
+
+use super::settled::Floor;
 use super::store::{Change, Key, Store, StoreError, Table};
 use super::{FORGOTTEN, Notice, Postman, Subscription};
 use crate::mesh::effects::Effects;
@@ -16,6 +20,7 @@ pub(crate) struct Snapshot {
     notices: Vec<Notice>,
     durables: Vec<(String, DurableRow)>,
     received: Vec<(u64, ReceivedRow)>,
+    floors: Vec<((Arc<str>, PeerId), Floor)>,
     /// The first place in the outbox that was never used.
     next: u64,
     damaged: u64,
@@ -47,6 +52,12 @@ impl Snapshot {
         }
         for key in store.keys(Table::Received)? {
             snapshot.received.extend(row(store, &key)?);
+        }
+        for key in store.keys(Table::Floors)? {
+            match store.read(&key)?.and_then(|row| Floor::read(&key, &row, now)) {
+                Some(floor) => snapshot.floors.push(floor),
+                None => store.write(&Change::Delete(key))?,
+            }
         }
         store.sync()?;
         let used = letters.iter().filter_map(Key::to_number).chain(snapshot.notices.iter().map(|one| one.number));
@@ -146,6 +157,7 @@ impl Postman {
         for (number, row) in snapshot.received {
             self.inbox.restore(number, row);
         }
+        self.inbox.floors.extend(snapshot.floors);
     }
 }
 

@@ -20,6 +20,8 @@ pub(crate) enum Table {
     Received = 5,
     /// The letters of what came and was not acknowledged.
     Inbox = 6,
+    /// Exchanges after which something was forgotten of what came, by sender and durable subscription.
+    Floors = 7,
 }
 
 impl Table {
@@ -27,7 +29,7 @@ impl Table {
     pub(crate) fn is_numbered(self) -> bool {
         match self {
             Self::Accepted | Self::Letters | Self::Received | Self::Inbox => true,
-            Self::Notices | Self::Durables => false,
+            Self::Notices | Self::Durables | Self::Floors => false,
         }
     }
 }

@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
+use super::numbers::Numbers;
 use super::store::{Change, Key, Table};
 use crate::mesh::event::HolderId;
 use crate::mesh::time::{Mono, Span, Wall};
@@ -40,14 +41,14 @@ struct Holder {
 pub(super) struct Subscription {
     pub(super) pattern: Arc<str>,
     holders: BTreeMap<HolderId, Holder>,
-    waiting: BTreeSet<u64>,
+    waiting: Numbers,
     /// What waits for its time, in the order of these, and by number.
     later: BTreeSet<(Mono, u64)>,
     later_at: BTreeMap<u64, Mono>,
     /// Who has what was handed out, or is being read for it.
     out: BTreeMap<u64, HolderId>,
     /// What was acknowledged, which is being written down.
-    settling: BTreeSet<u64>,
+    settling: Numbers,
     /// How often those were handed out that are not acknowledged, here and before, if ever.
     attempts: BTreeMap<u64, u32>,
 }
@@ -72,11 +73,11 @@ impl Subscription {
         Self {
             pattern,
             holders: BTreeMap::new(),
-            waiting: BTreeSet::new(),
+            waiting: Numbers::default(),
             later: BTreeSet::new(),
             later_at: BTreeMap::new(),
             out: BTreeMap::new(),
-            settling: BTreeSet::new(),
+            settling: Numbers::default(),
             attempts: BTreeMap::new(),
         }
     }
@@ -125,13 +126,13 @@ impl Subscription {
 
     /// Whether somebody has it, or is about to.
     pub(super) fn is_out(&self, number: u64) -> bool {
-        self.out.contains_key(&number) || self.settling.contains(&number)
+        self.out.contains_key(&number) || self.settling.contains(number)
     }
 
     /// A letter was acknowledged: when that is on disk it is forgotten.
     pub(super) fn settle(&mut self, number: u64) {
         self.comes_back(number);
-        self.waiting.remove(&number);
+        self.waiting.remove(number);
         if let Some(at) = self.later_at.remove(&number) {
             self.later.remove(&(at, number));
         }
@@ -140,7 +141,7 @@ impl Subscription {
 
     /// That could not be written down: it is handed out again.
     pub(super) fn unsettle(&mut self, number: u64, now: Mono) {
-        if self.settling.remove(&number) {
+        if self.settling.remove(number) {
             let at = now + UNWRITTEN;
             self.later.insert((at, number));
             self.later_at.insert(number, at);
@@ -148,12 +149,12 @@ impl Subscription {
     }
 
     pub(super) fn forget(&mut self, number: u64) {
-        self.waiting.remove(&number);
+        self.waiting.remove(number);
         if let Some(at) = self.later_at.remove(&number) {
             self.later.remove(&(at, number));
         }
         self.comes_back(number);
-        self.settling.remove(&number);
+        self.settling.remove(number);
         self.attempts.remove(&number);
     }
 
@@ -175,15 +176,15 @@ impl Subscription {
             self.waiting.insert(number);
         }
         let mut taken = Taken::default();
-        while let Some(number) = self.waiting.first().copied() {
+        while let Some(number) = self.waiting.first() {
             let bytes = bytes(&number);
             if !in_time(&number) {
-                self.waiting.remove(&number);
+                self.waiting.remove(number);
                 continue;
             }
             let with_room = self.holders.iter_mut().filter(|(_, holder)| holder.has_room(bytes));
             let Some((id, holder)) = with_room.min_by_key(|(_, holder)| holder.out.len()) else { break };
-            self.waiting.remove(&number);
+            self.waiting.remove(number);
             let attempts = self.attempts.entry(number).or_default();
             if holder.terms.attempts.is_some_and(|most| *attempts >= most) {
                 taken.poison.push(number);

@@ -1,7 +1,5 @@
 //! What this node knows of a message: as its sender, as a node that has it for a subscriber, and as one that could not deliver it.
 
-use libp2p_identity::PeerId;
-
 use super::Postman;
 use super::inbox::Inbox;
 use super::outbox::{Entry, Owed};
@@ -13,8 +11,8 @@ use crate::wire::rpc::{Known, StageRow};
 const LOOKED_THROUGH: usize = 10_000;
 
 impl Postman {
-    /// For each recipient how far it has come, as far as is known here. `anybody` is any node.
-    pub(crate) fn whereabouts(&self, id: MessageId, anybody: PeerId) -> Vec<Known> {
+    /// For each recipient how far it has come, as far as is known here.
+    pub(crate) fn whereabouts(&self, id: MessageId) -> Vec<Known> {
         let entries = self.outbox.entries.values().take(LOOKED_THROUGH).filter(|entry| entry.id == id);
         let owed = entries.flat_map(|entry| entry.owed.iter().map(move |owed| known_of(entry, owed)));
         let notices = self.notices.all(LOOKED_THROUGH).into_iter().filter(|notice| notice.id == id);
@@ -23,19 +21,19 @@ impl Postman {
             stage: StageRow::Undelivered(notice.reason.into()),
             time: notice.at.0,
         });
-        owed.chain(undelivered).chain(self.inbox.whereabouts(id, anybody)).collect()
+        owed.chain(undelivered).chain(self.inbox.whereabouts(id)).collect()
     }
 }
 
 fn known_of(entry: &Entry, owed: &Owed) -> Known {
-    let given = owed.by.as_ref().and_then(NodeKey::of);
+    let given = owed.by.as_deref().and_then(NodeKey::of);
     let (stage, time) = given.map_or((StageRow::Accepted, entry.time), |node| (StageRow::Given(node), owed.since));
     Known { recipient: owed.to.to_string(), stage, time: time.0 }
 }
 
 impl Inbox {
-    fn whereabouts(&self, id: MessageId, anybody: PeerId) -> Vec<Known> {
-        let of_it = self.of(id, anybody).filter_map(|received| {
+    fn whereabouts(&self, id: MessageId) -> Vec<Known> {
+        let of_it = self.of(id).filter_map(|(_, received)| {
             let stage = received.stage()?;
             Some(Known { recipient: received.name.to_string(), stage, time: received.since.0 })
         });

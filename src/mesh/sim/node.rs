@@ -154,7 +154,7 @@ impl SimNode {
             key,
             peer,
             incarnation,
-            mesh: Mesh::new(settings),
+            mesh: Self::mesh(settings),
             dispatch: Dispatch::new(Outgoing::new(peer, incarnation, seed.to_be_bytes(), limits.outgoing)),
             lanes: SimLanes::default(),
             up: true,
@@ -178,6 +178,13 @@ impl SimNode {
             jobs: Vec::new(),
             handed: Vec::new(),
         }
+    }
+
+    /// One that lets others forget soon what they have processed.
+    fn mesh(settings: Settings) -> Mesh {
+        let mut mesh = Mesh::new(settings);
+        mesh.postman.keep_settled(2);
+        mesh
     }
 
     /// Unpacks a frame for a subscriber, as the api does in the reader's task.

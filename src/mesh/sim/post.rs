@@ -467,3 +467,23 @@ fn each_message_of_a_queue_is_with_one_member_at_a_time() {
 fn a_queue_loses_nothing_whatever_becomes_of_its_members() {
     for_seeds("a_queue_loses_nothing_whatever_becomes_of_its_members", 10, |seed| drop(queue(seed, true)));
 }
+
+#[test]
+fn what_is_processed_is_forgotten_where_it_was_and_does_not_come_again() {
+    for_seeds("what_is_processed_is_forgotten_where_it_was_and_does_not_come_again", 10, |seed| {
+        let mut post = Post::new(seed, 2);
+        post.hold(0, "billing", "orders.>", TERMS);
+        post.run(2 * SECOND, true);
+        for _ in 0..40 {
+            post.publish(1, "orders.new", TTL, &[]);
+            post.run(SECOND, true);
+        }
+        // Offers that come again for 20 s are late.
+        post.run(20 * SECOND, true);
+        assert_eq!(post.acked.len(), 40);
+        let disk = &mut post.world.nodes[0].disk;
+        let mut rows = |table| disk.keys(table).expect("in memory").len();
+        assert!(rows(Table::Received) < 10, "{} are remembered", rows(Table::Received));
+        assert_eq!((rows(Table::Inbox), rows(Table::Floors)), (0, 1));
+    });
+}

@@ -185,6 +185,11 @@ pub(super) fn request(name: &str) -> Parts {
             let sealed = letter().concat();
             parts(9, "Offer")
                 .text("to", "billing")
+                .number("turn: run", INCARNATION)
+                .number("turn: count", 12)
+                .list("settled", 1)
+                .raw("settled[0]: start", &START, "first half of the message id")
+                .number("settled[0]: counter", 43)
                 .list("letters", 2)
                 .raw("letters[0]: id: start", &START, "first half of the message id")
                 .number("letters[0]: id: counter", 44)

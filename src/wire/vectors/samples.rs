@@ -15,7 +15,7 @@ use crate::wire::local::{
 use crate::wire::node_key::NodeKey;
 use crate::wire::roster::{Durable, Interest, RosterRecord, SignedRecord, Stamp};
 use crate::wire::rpc::{
-    Call, Fate, Known, Offered, Position, Reply, ReplyStatus, Request, Response, StageRow, StreamRef, Summary,
+    Call, Fate, Known, Offered, Position, Reply, ReplyStatus, Request, Response, StageRow, StreamRef, Summary, Turn,
 };
 use crate::wire::{MeshId, MessageId};
 
@@ -198,7 +198,16 @@ pub(in crate::wire) fn requests() -> Vec<(&'static str, Request)> {
         ("push", Request::Push { records: vec![tombstone().bytes], extensions: extensions() }),
         ("digest", Request::Digest { buckets, extensions: extensions() }),
         ("fetch", Request::Fetch { nodes: vec![node_key(2)], extensions: extensions() }),
-        ("offer", Request::Offer { to: "billing".into(), letters: offered(), extensions: extensions() }),
+        (
+            "offer",
+            Request::Offer {
+                to: "billing".into(),
+                turn: Turn { run: INCARNATION, count: 12 },
+                settled: vec![MessageId { start: START, counter: 43 }],
+                letters: offered(),
+                extensions: extensions(),
+            },
+        ),
         ("where", Request::Where { id: MessageId { start: START, counter: 45 }, extensions: extensions() }),
     ]
 }

@@ -56,20 +56,22 @@ impl Client {
         let mut out = Out { open: BTreeMap::new(), acknowledging: FuturesUnordered::new() };
         // Given up before what is out is, all of that is for the next holder in its order.
         let mut durable = durable;
+        let Self { reader, writer, .. } = self;
         loop {
             tokio::select! {
                 biased;
-                Some((number, result)) = out.acknowledging.next() => self.writer.put(&acknowledged(number, result))?,
-                record = self.reader.next() => match record? {
+                Some((number, result)) = out.acknowledging.next() => writer.put(&acknowledged(number, result))?,
+                record = reader.next() => match record? {
                     Some(record) => out.hear(record)?,
                     None => return Ok(()),
                 },
                 delivery = durable.next() => match delivery {
-                    Some(delivery) => self.writer.put(&out.take(delivery.map_err(io::Error::other)?)?)?,
-                    None => return self.writer.flush().await,
+                    Some(delivery) => writer.put(&out.take(delivery.map_err(io::Error::other)?)?)?,
+                    None => return writer.flush().await,
                 },
+                // What is there at once goes out together.
+                written = writer.flush(), if writer.waiting() > 0 => written?,
             }
-            self.writer.flush().await?;
         }
     }
 
