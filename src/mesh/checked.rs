@@ -62,7 +62,8 @@ pub(crate) fn request_with(
         | Request::Heads { .. }
         | Request::Digest { .. }
         | Request::Fetch { .. }
-        | Request::Where { .. } => {}
+        | Request::Where { .. }
+        | Request::Progress { .. } => {}
     }
     Ok(Checked { body, frames, records, forged, letters })
 }

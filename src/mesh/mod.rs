@@ -407,6 +407,10 @@ impl Mesh {
                 let delivered = postman::Delivered { from, name: &to, turn, settled, letters };
                 self.postman.offered(id, delivered, now, &mut self.fx);
             }
+            Request::Progress { of, .. } => {
+                self.postman.progress(&of, from, now.mono);
+                self.fx.reply(id, Response::done());
+            }
             Request::Where { id: message, .. } => {
                 let known = self.postman.whereabouts(message);
                 self.fx.reply(id, Response::Known { known, extensions: Vec::new() });

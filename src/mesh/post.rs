@@ -28,15 +28,20 @@ struct Place<'a> {
 
 impl postman::Directory for Place<'_> {
     fn holders(&self, name: &str) -> Holders {
-        let own =
-            self.own.get(name).map(|window| Holding { peer: self.me, linked: true, window: *window, has_it: true });
+        let own = self.own.get(name).map(|window| Holding {
+            peer: self.me,
+            linked: true,
+            window: *window,
+            has_it: true,
+            is_own: true,
+        });
         let (mut all, mut there) = (usize::from(own.is_some()), Vec::from_iter(own));
         for known in self.roster.nodes() {
             let Some(durable) = known.durables().iter().find(|durable| durable.name == name) else { continue };
             all += 1;
             if known.is_live() {
                 let (peer, window) = (known.peer(), usize::try_from(durable.window).unwrap_or(usize::MAX));
-                there.push(Holding { peer, linked: self.links.is_linked(&peer), window, has_it: true });
+                there.push(Holding { peer, linked: self.links.is_linked(&peer), window, has_it: true, is_own: false });
             }
         }
         Holders { there, are_several: all > 1 }
@@ -227,6 +232,11 @@ impl Mesh {
             }
             let request = Request::Offer { to: name.to_string(), turn, settled, letters, extensions: Vec::new() };
             self.fx.ask(to, request, Asked::Offer { name, to });
+        }
+        for (to, of) in offers.progress {
+            if self.links.is_linked(&to) {
+                self.fx.ask(to, Request::Progress { of: of.to_string(), extensions: Vec::new() }, Asked::Told);
+            }
         }
         for peer in offers.dials {
             let known = self.roster.get(&peer).filter(|known| known.is_live());

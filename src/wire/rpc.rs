@@ -211,6 +211,8 @@ pub(crate) enum Request {
     },
     /// What do you know of this message? Answered by [`Response::Known`].
     Where { id: MessageId, extensions: Extensions },
+    /// Letters of yours are processed that I had stored for this durable subscription: ask which, by an [`Request::Offer`].
+    Progress { of: String, extensions: Extensions },
 }
 
 /// The answer to a [`Request`].
@@ -296,6 +298,7 @@ impl Request {
                 check_list(settled)?;
                 check_list(letters)
             }
+            Self::Progress { of, .. } => check_text(of),
             Self::Cancel { .. } | Self::Where { .. } => Ok(()),
         }
     }
@@ -304,7 +307,7 @@ impl Request {
     pub(crate) fn bulk(&self) -> usize {
         match self {
             Self::Call(call) => call.body.len() + described(&call.content_type, &call.headers),
-            Self::Cancel { .. } | Self::Repair { .. } | Self::Where { .. } => 0,
+            Self::Cancel { .. } | Self::Repair { .. } | Self::Where { .. } | Self::Progress { .. } => 0,
             Self::Inject { frames: list, .. } | Self::Push { records: list, .. } => bulk(list),
             Self::Acknowledge { positions, .. } | Self::Heads { positions, .. } => {
                 size_of::<Position>() * positions.len()
@@ -330,7 +333,8 @@ impl Request {
             | Self::Digest { extensions, .. }
             | Self::Fetch { extensions, .. }
             | Self::Offer { extensions, .. }
-            | Self::Where { extensions, .. } => extensions,
+            | Self::Where { extensions, .. }
+            | Self::Progress { extensions, .. } => extensions,
         }
     }
 }

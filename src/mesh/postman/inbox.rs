@@ -98,6 +98,8 @@ pub(super) struct Inbox {
     known: BTreeSet<(MessageId, u64)>,
     senders: Shared<PeerId>,
     pub(super) floors: BTreeMap<(Arc<str>, PeerId), Floor>,
+    /// Senders who were told that letters of theirs are here, and not since then that one is processed.
+    awaiting: BTreeSet<(Arc<str>, Arc<PeerId>)>,
     /// When each is forgotten.
     due: Due,
     pub(super) bytes: u64,
@@ -150,6 +152,7 @@ impl Inbox {
         self.due.insert(received.expires + REMEMBERED, number);
         if received.standing.is_open() {
             self.bytes += received.bytes;
+            self.awaiting.insert((Arc::clone(&received.name), Arc::clone(&received.from)));
         }
         self.received.insert(number, received);
         self.next = self.next.max(number + 1);
@@ -284,6 +287,7 @@ impl Inbox {
 
     fn fate(&mut self, number: u64, written: bool) -> Fate {
         let Some(received) = self.received.get_mut(&number) else { return Fate::Missing };
+        self.awaiting.insert((Arc::clone(&received.name), Arc::clone(&received.from)));
         match received.standing {
             Standing::Processed => Fate::Processed,
             Standing::Poison => Fate::Poison,
@@ -388,9 +392,10 @@ impl Inbox {
         jobs.begin(Job { changes, reads: Vec::new() }, Purpose::Acknowledge { ticket, number }, fx);
     }
 
-    /// An acknowledgement is on disk, or could not be written: then the letter is handed out again.
-    pub(super) fn acknowledged(&mut self, number: u64, written: bool, now: Now) {
-        let Some(received) = self.received.get_mut(&number) else { return };
+    /// An acknowledgement is on disk, or could not be written: then the letter is handed out again. Returns the sender, if it is to
+    /// be told, and the subscription.
+    pub(super) fn acknowledged(&mut self, number: u64, written: bool, now: Now) -> Option<(PeerId, Arc<str>)> {
+        let received = self.received.get_mut(&number)?;
         let subscription = self.subscriptions.get_mut(&received.name);
         if !written {
             subscription.into_iter().for_each(|subscription| subscription.unsettle(number, now.mono));
@@ -398,7 +403,10 @@ impl Inbox {
             (received.standing, received.since) = (Standing::Processed, now.wall);
             self.bytes -= received.bytes;
             subscription.into_iter().for_each(|subscription| subscription.forget(number));
+            let of = (Arc::clone(&received.name), Arc::clone(&received.from));
+            return self.awaiting.take(&of).map(|(name, from)| (*from, name));
         }
+        None
     }
 
     /// A handler gives a letter back: it is handed out again after that time, or when this node thinks fit.

@@ -61,11 +61,13 @@ pub(crate) struct Holding {
     pub(crate) window: usize,
     /// False: it does not have it any more.
     pub(crate) has_it: bool,
+    /// It is this node.
+    pub(crate) is_own: bool,
 }
 
 impl Holding {
     fn none(peer: PeerId, linked: bool) -> Self {
-        Self { peer, linked, window: 0, has_it: false }
+        Self { peer, linked, window: 0, has_it: false, is_own: false }
     }
 }
 
@@ -253,6 +255,8 @@ pub(crate) struct Offers {
     pub(crate) dials: Vec<PeerId>,
     /// Letters to be offered.
     pub(crate) letters: Vec<Parcel>,
+    /// Senders who are to be told that letters of theirs are processed, for these durable subscriptions.
+    pub(crate) progress: Vec<(PeerId, Arc<str>)>,
 }
 
 #[derive(Debug)]
@@ -369,6 +373,12 @@ impl Postman {
         self.outbox.answered(of, answer, now, &mut self.jobs, fx);
     }
 
+    /// A node says that it has processed letters for a recipient: it is asked which.
+    pub(crate) fn progress(&mut self, name: &str, at: PeerId, now: Mono) {
+        self.stale = true;
+        self.outbox.progress(name, at, now);
+    }
+
     /// A job was done, or not. Returns the letters that can be offered now.
     pub(crate) fn stored(&mut self, id: JobId, result: Result<Done, StoreError>, now: Now, fx: &mut Effects) -> Offers {
         self.stale = true;
@@ -407,8 +417,13 @@ impl Postman {
                 inbox.handed_out((&name, holder, numbers), result, now.mono, jobs, fx);
             }
             Purpose::Acknowledge { ticket, number } => {
-                inbox.acknowledged(number, result.is_ok(), now);
+                let progress = inbox.acknowledged(number, result.is_ok(), now);
                 answer(fx, ticket, told(result));
+                match progress {
+                    Some((from, name)) if from == *me => outbox.progress(&name, from, now.mono),
+                    Some(progress) => offers.progress.push(progress),
+                    None => {}
+                }
             }
             Purpose::Hold { ticket, holder, name, pattern, terms } => {
                 if result.is_err() {

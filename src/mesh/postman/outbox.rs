@@ -370,6 +370,13 @@ impl Outbox {
         self.conclude(over, now, jobs, fx);
     }
 
+    /// A node has processed something for that recipient.
+    pub(super) fn progress(&mut self, name: &str, at: PeerId, now: Mono) {
+        if let Some(recipient) = self.recipients.get_mut(name) {
+            recipient.progress(at, now);
+        }
+    }
+
     /// Gives up the messages whose time is over.
     pub(super) fn expire(&mut self, now: Now, jobs: &mut Jobs, fx: &mut Effects) {
         let mut over = Vec::new();

@@ -25,6 +25,10 @@ pub(super) const LEASE: Span = Span::secs(30);
 /// Letters of one exchange. What is stored there is asked about, this many at a time.
 pub(super) const BATCH: usize = 64;
 pub(super) const ASKED: usize = 1_000;
+/// A node that has more than this is not asked again at once when it has processed something.
+const MANY: usize = 256;
+/// This node takes as many letters for its own subscribers: they are on its disk already.
+const AHEAD: usize = 256;
 
 /// An exchange under way with a node.
 #[derive(Debug, Default)]
@@ -52,6 +56,9 @@ pub(super) struct Node {
     next_at: Mono,
     asks: u32,
     ask_at: Mono,
+    asked_at: Mono,
+    /// It says that it has processed something since it was asked.
+    has_news: bool,
     /// When it was linked last, as far as was looked.
     heard: Option<Mono>,
 }
@@ -121,6 +128,14 @@ impl Node {
 
     fn is_idle(&self) -> bool {
         self.exchange.is_none() && self.stored.is_empty() && self.unsure.is_empty()
+    }
+
+    /// If it says that it has processed something it is asked soon.
+    fn hurry(&mut self, now: Mono) {
+        if self.has_news {
+            let at = if self.stored.len() > MANY { self.asked_at + HUNGRY } else { now };
+            self.ask_at = self.ask_at.min(at);
+        }
     }
 
     /// That led nowhere.
@@ -223,6 +238,7 @@ impl Recipient {
             let is_target = targets.contains(&peer);
             let room = match (is_target, is_shared) {
                 (false, _) => 0,
+                (true, false) if holding.is_own => AHEAD.saturating_sub(node.load()),
                 (true, false) => BATCH,
                 (true, true) => share.min(node.window()).saturating_sub(node.load()),
             };
@@ -236,6 +252,9 @@ impl Recipient {
             } else if offers || asks {
                 let excess = if is_shared { node.stored.len().saturating_sub(node.window()) } else { 0 };
                 let wanted = excess.min(spare.saturating_sub(pending.len())).min(BATCH);
+                if asks {
+                    (node.has_news, node.asked_at) = (false, now);
+                }
                 node.begin(pending, (offers, room), (asks, wanted), is_target, &fits);
                 plan.exchanges.push(peer);
                 continue;
@@ -331,6 +350,16 @@ impl Recipient {
         } else if news {
             node.ask_at = node.ask_at.min(now + later(pace, &mut node.asks, fx));
         }
+        node.hurry(now);
+    }
+
+    /// A node says that it has processed something.
+    pub(super) fn progress(&mut self, peer: PeerId, now: Mono) {
+        if let Some(node) = self.nodes.get_mut(&peer) {
+            node.has_news = true;
+            node.hurry(now);
+            self.is_stale = true;
+        }
     }
 }
 
@@ -393,6 +422,7 @@ mod tests {
                 linked: *linked,
                 window: *window,
                 has_it: true,
+                is_own: false,
             };
             Holders { there: self.0.iter().map(holding).collect(), are_several: self.0.len() > 1 }
         }

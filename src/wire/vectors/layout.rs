@@ -207,6 +207,7 @@ pub(super) fn request(name: &str) -> Parts {
         "where" => {
             parts(10, "Where").raw("id: start", &START, "first half of the message id").number("id: counter", 45)
         }
+        "progress" => parts(11, "Progress").text("of", "billing"),
         other => panic!("no layout for request {other}"),
     };
     parts.no_extensions()

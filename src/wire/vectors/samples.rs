@@ -209,6 +209,7 @@ pub(in crate::wire) fn requests() -> Vec<(&'static str, Request)> {
             },
         ),
         ("where", Request::Where { id: MessageId { start: START, counter: 45 }, extensions: extensions() }),
+        ("progress", Request::Progress { of: "billing".into(), extensions: extensions() }),
     ]
 }
 
