@@ -13,6 +13,8 @@
 
 mod architecture;
 #[cfg(feature = "cli")]
+mod backlog;
+#[cfg(feature = "cli")]
 mod bad_input;
 #[cfg(feature = "cli")]
 mod bench;
