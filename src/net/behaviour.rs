@@ -9,12 +9,13 @@ use std::time::Duration;
 use libp2p::gossipsub::{self, MessageId, ValidationMode};
 use libp2p::swarm::NetworkBehaviour;
 use libp2p::swarm::behaviour::toggle::Toggle;
-use libp2p::{PeerId, connection_limits, ping};
+use libp2p::{PeerId, connection_limits};
 
 use crate::MeshId;
 use crate::net::gossip::Gossip;
 use crate::net::lanes::Lanes;
 use crate::net::mdns::Mdns;
+use crate::net::pulse::Pulse;
 use crate::net::rpc;
 use crate::wire::frame;
 
@@ -22,22 +23,15 @@ use crate::wire::frame;
 /// exceed the largest frame (60 KiB) by 16 KiB, or frames near the limit vanish.
 const MAX_TRANSMIT: usize = 80 * 1024;
 
-const PING_INTERVAL: Duration = Duration::from_secs(2);
-const PING_TIMEOUT: Duration = Duration::from_millis(2500);
-
 /// The most connections.
 pub(crate) const CONNECTIONS: u32 = 256;
 /// The most that are being made by this node. Those that come in wait at the [`doorstep`](super::doorstep).
 pub(crate) const PENDING: u32 = 32;
 
-/// A connection on which no ping has succeeded for this long may lead nowhere: the next ping after the last one that did has
-/// had a third of a second.
+/// A connection that was not heard for this long may lead nowhere: the beat after the last one has had a third of a second.
 pub(crate) const DOUBT: Duration = Duration::from_millis(2300);
 
-/// A connection on which no ping has succeeded for this long leads nowhere: close it.
-///
-/// Do not wait for `ping::Event`'s failure: libp2p keeps the first one to itself, and the second comes only when a new
-/// stream has failed to negotiate: measured, 16.5 s after the host has vanished.
+/// A connection that was not heard for this long leads nowhere: close it.
 pub(crate) const SILENCE: Duration = Duration::from_millis(4500);
 
 /// All protocols that run on every connection.
@@ -50,7 +44,7 @@ pub(crate) struct Behaviour {
     pub(crate) limits: connection_limits::Behaviour,
     pub(crate) mdns4: Toggle<Mdns>,
     pub(crate) mdns6: Toggle<Mdns>,
-    pub(crate) ping: ping::Behaviour,
+    pub(crate) pulse: Pulse,
     pub(crate) lanes: Lanes,
     pub(crate) gossip: Gossip,
     pub(crate) rpc: rpc::Behaviour,
@@ -104,7 +98,7 @@ impl Behaviour {
             limits: connection_limits::Behaviour::new(limits()),
             mdns4: family(false),
             mdns6: family(true),
-            ping: ping::Behaviour::new(ping::Config::new().with_interval(PING_INTERVAL).with_timeout(PING_TIMEOUT)),
+            pulse: Pulse::new(),
             lanes,
             gossip: gossip(mesh)?,
             rpc: rpc::behaviour(mesh),

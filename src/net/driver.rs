@@ -295,7 +295,7 @@ impl Driver {
         }
     }
 
-    /// What has come and was only not looked at yet counts: a node that is busy is behind with the answers to its pings, and
+    /// What has come and was only not looked at yet counts: a node that is busy is behind with what it hears, and
     /// must not take for dead whom it keeps busy.
     fn close_silent(&mut self) {
         for _ in 0..EVENTS_BEFORE_VERDICT {

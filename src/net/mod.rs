@@ -26,6 +26,7 @@ pub(crate) mod local;
 pub(crate) mod mailbox;
 mod mdns;
 pub(crate) mod press;
+pub(crate) mod pulse;
 pub(crate) mod registry;
 mod remembered;
 mod resolver;

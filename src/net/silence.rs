@@ -1,7 +1,7 @@
 //! Connections that answer nothing any more.
 //!
-//! Libp2p's ping keeps its first failure to itself and takes some 16 s to report a vanished host; calls must fail within
-//! 5 s. So what counts here is when a connection was last heard.
+//! Calls must fail within 5 s when a host has vanished. So what counts here is when a connection was last heard: its
+//! [`pulse`](super::pulse) is every two seconds.
 
 use std::collections::HashMap;
 use std::time::Duration;
@@ -32,7 +32,7 @@ impl Silence {
         Self { heard: HashMap::new(), doubt, patience }
     }
 
-    /// The connection was made, or answered a ping or anything else.
+    /// The connection was made, or beat, or answered anything.
     pub(crate) fn heard(&mut self, connection: ConnectionId, peer: PeerId, now: Instant) {
         self.heard.insert(connection, Heard { peer, at: now, told: false });
     }

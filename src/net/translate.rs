@@ -7,7 +7,7 @@ use libp2p::core::ConnectedPoint;
 use libp2p::gossipsub::{self, MessageAcceptance};
 use libp2p::multiaddr::Protocol;
 use libp2p::swarm::{ConnectionId, DialError, ListenError, SwarmEvent};
-use libp2p::{Multiaddr, PeerId, ping, request_response};
+use libp2p::{Multiaddr, PeerId, request_response};
 use tracing::{debug, info, warn};
 
 use crate::mesh::event::{DialFailure, FoundBy, GossipId, InboundId, Input, RpcFailure};
@@ -21,6 +21,7 @@ use crate::net::hub::AnswerTo;
 use crate::net::inner;
 use crate::net::lanes;
 use crate::net::mdns;
+use crate::net::pulse::Beat;
 use crate::net::rpc;
 
 impl Driver {
@@ -113,12 +114,11 @@ impl Driver {
     fn behaviour_event(&mut self, event: BehaviourEvent) {
         match event {
             BehaviourEvent::Mdns4(event) | BehaviourEvent::Mdns6(event) => self.mdns_event(event),
-            BehaviourEvent::Ping(ping::Event { peer, connection, result: Ok(time) }) => {
+            BehaviourEvent::Pulse(Beat { peer, connection, time }) => {
                 self.heard(connection, peer);
-                self.tell(Input::RoundTrip { peer, time: Span::from(time) });
-            }
-            BehaviourEvent::Ping(ping::Event { peer, result: Err(failure), .. }) => {
-                debug!(%peer, %failure, "ping failed");
+                if let Some(time) = time {
+                    self.tell(Input::RoundTrip { peer, time: Span::from(time) });
+                }
             }
             BehaviourEvent::Gossip(event) => self.gossip_event(event),
             BehaviourEvent::Rpc(event) => self.rpc_event(event),
@@ -202,7 +202,7 @@ impl Driver {
                     self.files.inbound.extend(id.map(|id| (request_id, id)));
                 }
                 request_response::Message::Response { request_id, response } => {
-                    // As good as the answer to a ping.
+                    // As good as a beat.
                     self.heard(connection_id, peer);
                     self.answered(request_id, Ok(response));
                 }

@@ -1,4 +1,4 @@
-//! A neighbour that answers pings and does not read what it is sent.
+//! A neighbour that beats and does not read what it is sent.
 
 use std::io;
 use std::pin::Pin;
@@ -26,7 +26,7 @@ use crate::wire::rpc::Request;
 use crate::{Bytes, MeshChoice, Node, RawTopic};
 
 const SOON: Duration = Duration::from_secs(60);
-/// More than any ping or small exchange takes, less than one full frame.
+/// More than beats or any small exchange takes, less than one full frame.
 const TASTE: usize = 16 * 1024;
 
 /// A connection on which every stream is read only so far.
@@ -101,7 +101,7 @@ impl AsyncWrite for Unread {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_neighbour_that_answers_pings_and_reads_nothing_is_let_go() {
+async fn a_neighbour_that_beats_and_reads_nothing_is_let_go() {
     for listen in ["/ip4/127.0.0.1/tcp/0", "/ip4/127.0.0.1/udp/0/quic-v1"] {
         if cfg!(feature = "quic") || listen.contains("tcp") {
             let_go(listen).await;
@@ -154,7 +154,7 @@ async fn let_go(listen: &str) {
             }
         }
     };
-    let mut pings = 0;
+    let mut beats = 0;
     let mut began = None;
     let ending = async {
         loop {
@@ -165,7 +165,7 @@ async fn let_go(listen: &str) {
                     began = Some(Instant::now());
                 }
                 // What it asks of us stays without an answer: nobody is at home.
-                SwarmEvent::Behaviour(BehaviourEvent::Ping(event)) => pings += u32::from(event.result.is_ok()),
+                SwarmEvent::Behaviour(BehaviourEvent::Pulse(_)) => beats += 1,
                 SwarmEvent::ConnectionClosed { .. } => return,
                 _ => {}
             }
@@ -177,7 +177,7 @@ async fn let_go(listen: &str) {
     }
     let took = began.unwrap().elapsed();
     assert!(unread.load(Ordering::Relaxed) > 0, "there was something that it did not read");
-    assert!(pings > 0 && took > Duration::from_secs(4), "it is not for silence: {pings} pings in {took:?}");
+    assert!(beats > 0 && took > Duration::from_secs(4), "it is not for silence: {beats} beats in {took:?}");
     let unlinked = async { while node.status().await.unwrap().tables.links > 0 {} };
     timeout(SOON, unlinked).await.unwrap_or_else(|_| panic!("over {listen} the link stays"));
 }

@@ -10,10 +10,11 @@ use libp2p::identity::Keypair;
 use libp2p::request_response::{self, Message as Exchange, OutboundRequestId, ProtocolSupport};
 use libp2p::swarm::dial_opts::{DialOpts, PeerCondition};
 use libp2p::swarm::{NetworkBehaviour, SwarmEvent};
-use libp2p::{Multiaddr, PeerId, StreamProtocol, Swarm, ping};
+use libp2p::{Multiaddr, PeerId, StreamProtocol, Swarm};
 use tokio::time::timeout;
 
 use crate::net::access::MeshAccess;
+use crate::net::pulse::Pulse;
 use crate::net::rpc;
 use crate::net::transport::{swarm_config, transport};
 use crate::wire::MeshId;
@@ -112,7 +113,7 @@ impl request_response::Codec for Raw11 {
 
 #[derive(NetworkBehaviour)]
 struct Protocols {
-    ping: ping::Behaviour,
+    pulse: Pulse,
     gossip: request_response::Behaviour<Raw11>,
     rpc: rpc::Behaviour,
 }
@@ -137,7 +138,7 @@ impl Hostile {
         let gossip = [(StreamProtocol::new("/meshsub/1.1.0"), ProtocolSupport::Full)];
         let patient = request_response::Config::default().with_request_timeout(PATIENCE * 10);
         let behaviour = Protocols {
-            ping: ping::Behaviour::default(),
+            pulse: Pulse::new(),
             gossip: request_response::Behaviour::with_codec(Raw11, gossip, patient),
             rpc: rpc::behaviour(mesh.id),
         };
