@@ -402,9 +402,9 @@ impl Mesh {
                 let response = self.roster.on_fetch(&nodes);
                 self.fx.reply(id, response);
             }
-            Request::Offer { to, turn, settled, letters, .. } => {
+            Request::Offer { to, turn, tell, settled, letters, .. } => {
                 let letters = letters.into_iter().zip(opened).collect();
-                let delivered = postman::Delivered { from, name: &to, turn, settled, letters };
+                let delivered = postman::Delivered { from, name: &to, turn, tell, settled, letters };
                 self.postman.offered(id, delivered, now, &mut self.fx);
             }
             Request::Progress { of, .. } => {

@@ -222,15 +222,15 @@ impl Mesh {
             self.durables_changed(now);
             self.announcing.push((self.roster.version(), ticket));
         }
-        for Parcel { to, name, turn, settled, letters } in offers.letters {
+        for Parcel { to, name, turn, tell, settled, letters } in offers.letters {
             if to == self.me {
                 let opened = checked::open_letters(&letters);
                 let letters = letters.into_iter().zip(opened).collect();
-                let delivered = Delivered { from: to, name: &name, turn, settled, letters };
+                let delivered = Delivered { from: to, name: &name, turn, tell, settled, letters };
                 self.postman.offer_here(delivered, now, &mut self.fx);
                 continue;
             }
-            let request = Request::Offer { to: name.to_string(), turn, settled, letters, extensions: Vec::new() };
+            let request = Request::Offer { to: name.to_string(), turn, tell, settled, letters, extensions: Vec::new() };
             self.fx.ask(to, request, Asked::Offer { name, to });
         }
         for (to, of) in offers.progress {

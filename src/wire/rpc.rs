@@ -204,6 +204,8 @@ pub(crate) enum Request {
     Offer {
         to: String,
         turn: Turn,
+        /// Say so when you have processed one of mine, by [`Request::Progress`]: I hold others back for that.
+        tell: bool,
         /// Messages that were processed there, which the sender does not offer any more: what is left of them can go.
         settled: Vec<MessageId>,
         letters: Vec<Offered>,

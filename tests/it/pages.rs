@@ -191,7 +191,7 @@ const FIXED: [(&str, &str, &str, &str); 54] = [
         "mesh/postman/subscription.rs",
         "WINDOW: usize = 64;",
     ),
-    ("Offered to one node at a time", "64, and 256 KiB", "mesh/postman/recipient.rs", "BATCH: usize = 64;"),
+    ("Offered to one node at a time", "64, and 256 KiB", "mesh/postman/node.rs", "BATCH: usize = 64;"),
     ("Subscribers of a node that hold one", "256", "mesh/postman/subscription.rs", "HOLDERS: usize = 256;"),
     (
         "Until a node that is gone loses what it has of a queue",
@@ -200,7 +200,7 @@ const FIXED: [(&str, &str, &str, &str); 54] = [
         "LEASE: Span = Span::secs(30);",
     ),
     ("Waiting to be written to disk", "16,384", "net/start.rs", "JOBS: usize = 16_384;"),
-    ("Between two attempts", "60 s", "mesh/postman/recipient.rs", "RETRY_AT_MOST: Span = Span::secs(60);"),
+    ("Between two attempts", "60 s", "mesh/postman/node.rs", "RETRY_AT_MOST: Span = Span::secs(60);"),
     ("Events that a listener may be behind", "256", "net/start.rs", "EVENTS: usize = 256;"),
     ("What a command wrote to stderr, as told to the asker", "2 KiB", "cli/exec.rs", "LAST_WORDS: usize = 2 * 1024;"),
 ];

@@ -11,6 +11,7 @@ use libp2p_identity::PeerId;
 
 use super::numbers::Due;
 use super::outbox::SKEW;
+use super::received::{Received, Standing};
 use super::settled::Floor;
 use super::shared::Shared;
 use super::store::{Change, Done, Job, Key, StoreError, Table};
@@ -22,7 +23,7 @@ use crate::mesh::event::{HolderId, Output, Ticket};
 use crate::mesh::time::{Mono, Now, Span, Wall};
 use crate::wire::letter::{self, ReceivedRow, StandingRow};
 use crate::wire::node_key::NodeKey;
-use crate::wire::rpc::{Fate, Offered, StageRow};
+use crate::wire::rpc::{Fate, Offered};
 
 /// After a message's time it is remembered for so long that it came: whoever offers it again by then has a clock that is
 /// further off than clocks may be.
@@ -37,49 +38,6 @@ pub(crate) struct Handed {
     pub(crate) sealed: Bytes,
     /// How often it was handed out, this time included.
     pub(crate) attempt: u32,
-}
-
-/// How a letter stands that came.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Standing {
-    /// It is being written down.
-    Arriving,
-    Stored,
-    Processed,
-    /// It was handed out as often as it may be.
-    Poison,
-    /// Its sender wants it back: that is being written down.
-    Leaving,
-    /// It has it back, after it was handed out so often.
-    Withdrawn(u32),
-}
-
-impl Standing {
-    /// Whether its letter is kept.
-    pub(super) fn is_open(self) -> bool {
-        match self {
-            Self::Arriving | Self::Stored | Self::Leaving => true,
-            Self::Processed | Self::Poison | Self::Withdrawn(_) => false,
-        }
-    }
-}
-
-/// What is known of a letter that came.
-#[derive(Debug)]
-pub(super) struct Received {
-    pub(super) name: Arc<str>,
-    from: Arc<PeerId>,
-    id: MessageId,
-    mark: u64,
-    expires: Wall,
-    pub(super) bytes: u64,
-    /// How often it was handed out before it came here.
-    before: u32,
-    /// Which time its sender gave it to a node.
-    pub(super) lease: u32,
-    pub(super) standing: Standing,
-    /// When that began.
-    pub(super) since: Wall,
 }
 
 /// What is said of a letter, or where to look when it is on disk.
@@ -98,8 +56,8 @@ pub(super) struct Inbox {
     known: BTreeSet<(MessageId, u64)>,
     senders: Shared<PeerId>,
     pub(super) floors: BTreeMap<(Arc<str>, PeerId), Floor>,
-    /// Senders who were told that letters of theirs are here, and not since then that one is processed.
-    awaiting: BTreeSet<(Arc<str>, Arc<PeerId>)>,
+    /// Senders who are to be told when the next letter of theirs is processed.
+    awaiting: BTreeSet<(Arc<str>, PeerId)>,
     /// When each is forgotten.
     due: Due,
     pub(super) bytes: u64,
@@ -152,7 +110,6 @@ impl Inbox {
         self.due.insert(received.expires + REMEMBERED, number);
         if received.standing.is_open() {
             self.bytes += received.bytes;
-            self.awaiting.insert((Arc::clone(&received.name), Arc::clone(&received.from)));
         }
         self.received.insert(number, received);
         self.next = self.next.max(number + 1);
@@ -191,7 +148,7 @@ impl Inbox {
     pub(super) fn offered(
         &mut self,
         reply: ReplyTo,
-        Delivered { from, name, turn, settled, letters }: Delivered<'_>,
+        Delivered { from, name, turn, tell, settled, letters }: Delivered<'_>,
         now: Now,
         jobs: &mut Jobs,
         fx: &mut Effects,
@@ -232,7 +189,8 @@ impl Inbox {
             verdicts.push(verdict);
         }
         // Behind whatever is being written: what is said to be on disk is.
-        jobs.begin(Job { changes, reads: Vec::new() }, Purpose::Receive { reply, verdicts }, fx);
+        let by = name.filter(|_| !is_late).map(|name| (name, from, tell));
+        jobs.begin(Job { changes, reads: Vec::new() }, Purpose::Receive { reply, verdicts, by }, fx);
     }
 
     fn look(&self, number: u64, sealed: &[u8]) -> Verdict {
@@ -276,7 +234,19 @@ impl Inbox {
     }
 
     /// What was offered is on disk, or could not be written. Returns what to say of it.
-    pub(super) fn arrived(&mut self, verdicts: Vec<Verdict>, written: bool) -> Vec<Fate> {
+    pub(super) fn arrived(
+        &mut self,
+        verdicts: Vec<Verdict>,
+        by: Option<(Arc<str>, PeerId, bool)>,
+        written: bool,
+    ) -> Vec<Fate> {
+        if let Some((name, from, tell)) = by {
+            if tell {
+                self.awaiting.insert((name, from));
+            } else {
+                self.awaiting.remove(&(name, from));
+            }
+        }
         let fate = |verdict| match verdict {
             Verdict::Said(fate) => fate,
             Verdict::OnDisk(number) => self.fate(number, written),
@@ -287,7 +257,6 @@ impl Inbox {
 
     fn fate(&mut self, number: u64, written: bool) -> Fate {
         let Some(received) = self.received.get_mut(&number) else { return Fate::Missing };
-        self.awaiting.insert((Arc::clone(&received.name), Arc::clone(&received.from)));
         match received.standing {
             Standing::Processed => Fate::Processed,
             Standing::Poison => Fate::Poison,
@@ -403,8 +372,8 @@ impl Inbox {
             (received.standing, received.since) = (Standing::Processed, now.wall);
             self.bytes -= received.bytes;
             subscription.into_iter().for_each(|subscription| subscription.forget(number));
-            let of = (Arc::clone(&received.name), Arc::clone(&received.from));
-            return self.awaiting.take(&of).map(|(name, from)| (*from, name));
+            let of = (Arc::clone(&received.name), *received.from);
+            return self.awaiting.take(&of).map(|(name, from)| (from, name));
         }
         None
     }
@@ -461,37 +430,4 @@ impl Inbox {
 
 pub(super) fn deletion(number: u64) -> [Change; 2] {
     [Change::Delete(Key::number(Table::Received, number)), Change::Delete(Key::number(Table::Inbox, number))]
-}
-
-impl Received {
-    /// Writes down how it stands.
-    pub(super) fn put(&self, number: u64, attempts: u32, standing: StandingRow, since: Wall) -> Option<Change> {
-        let row = letter::write(&self.row(NodeKey::of(&self.from)?, attempts, standing, since)).ok()?;
-        Some(Change::Put(Key::number(Table::Received, number), row))
-    }
-
-    /// How far it has come here, if it is here.
-    pub(super) fn stage(&self) -> Option<StageRow> {
-        match self.standing {
-            Standing::Stored | Standing::Leaving => Some(StageRow::Stored),
-            Standing::Processed => Some(StageRow::Processed),
-            Standing::Poison => Some(StageRow::Poison),
-            Standing::Arriving | Standing::Withdrawn(_) => None,
-        }
-    }
-
-    fn row(&self, sender: NodeKey, attempts: u32, standing: StandingRow, since: Wall) -> ReceivedRow {
-        ReceivedRow {
-            name: self.name.to_string(),
-            sender,
-            id: self.id,
-            mark: self.mark,
-            expires: self.expires.0,
-            bytes: self.bytes,
-            attempts,
-            lease: self.lease,
-            standing,
-            since: since.0,
-        }
-    }
 }

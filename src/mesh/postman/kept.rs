@@ -1,38 +1,12 @@
 //! What is kept of messages of which notices tell: their letters, to be looked at and sent anew.
 
-use std::sync::Arc;
-
 use super::notices::Notice;
-use super::outbox::{Outbox, Owed};
+use super::outbox::Outbox;
 use super::store::{Change, Done, Job, Key, StoreError, Table};
 use super::{Jobs, PostAnswer, Posting, Postman, Purpose, answer};
 use crate::mesh::effects::Effects;
 use crate::mesh::event::Ticket;
-use crate::mesh::time::Wall;
-use crate::wire::letter::{self, LetterRow, OwedRow};
-use crate::wire::node_key::NodeKey;
-
-impl Owed {
-    pub(super) fn new(to: Arc<str>) -> Self {
-        Self { to, by: None, since: Wall(0), offers: 0, attempts: 0, lease: 0, ending: None }
-    }
-
-    pub(super) fn restored(row: OwedRow) -> Self {
-        let (by, since) = row.stored.unzip();
-        Self {
-            by: by.and_then(|key| key.peer()).map(Arc::new),
-            since: Wall(since.unwrap_or_default()),
-            attempts: row.attempts,
-            lease: row.lease,
-            ..Self::new(row.name.into())
-        }
-    }
-
-    /// Who has it on disk, and since when.
-    pub(super) fn stored(&self) -> Option<(NodeKey, u64)> {
-        Some((NodeKey::of(self.by.as_deref()?)?, self.since.0))
-    }
-}
+use crate::wire::letter::{self, LetterRow};
 
 impl Outbox {
     /// Notices of an earlier run tell of these.

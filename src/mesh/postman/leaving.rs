@@ -1,7 +1,8 @@
 //! Letters that leave this node without an acknowledgement: their senders want them back, or nobody could handle them.
 
 use super::Jobs;
-use super::inbox::{Inbox, Received, Standing, Verdict};
+use super::inbox::{Inbox, Verdict};
+use super::received::{Received, Standing};
 use super::store::{Change, Key, Table};
 use crate::mesh::effects::Effects;
 use crate::mesh::time::Wall;

@@ -8,9 +8,10 @@ use std::sync::Arc;
 
 use libp2p_identity::PeerId;
 
+use self::entry::Entry;
 use self::inbox::{Inbox, Verdict};
 use self::notices::{Notice, Notices};
-use self::outbox::{Entry, Outbox};
+use self::outbox::Outbox;
 use self::store::{Change, Done, Job, StoreError};
 use self::subscription::Subscription;
 use crate::mesh::effects::Effects;
@@ -20,13 +21,17 @@ use crate::wire::rpc::{Fate, Offered, Response, Turn};
 use crate::{Limits, MessageId};
 
 mod command;
+mod directory;
+mod entry;
 mod held;
 pub(crate) mod inbox;
 mod kept;
 mod leaving;
+mod node;
 pub(crate) mod notices;
 mod numbers;
 pub(crate) mod outbox;
+mod received;
 mod recipient;
 pub(crate) mod restore;
 mod settled;
@@ -37,6 +42,7 @@ mod whereabouts;
 
 pub use self::command::{DurableHere, DurableStatus};
 pub(crate) use self::command::{PostAnswer, PostCommand, Posting, Waiting};
+pub(crate) use self::directory::{Directory, Holders, Holding};
 pub(crate) use self::restore::Snapshot;
 pub(crate) use self::subscription::{Terms, WINDOW};
 
@@ -50,44 +56,6 @@ const DELETED_AGAIN: Span = Span::secs(1);
 const LOOK_AGAIN: Span = Span::secs(60);
 /// Messages in the outbox, and notices, that are shown.
 const SHOWN: usize = 1_000;
-
-/// A node that is there and has a durable subscription.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Holding {
-    pub(crate) peer: PeerId,
-    /// Whether it can be offered something now.
-    pub(crate) linked: bool,
-    /// How many letters its subscribers take at once: 0 if it has none.
-    pub(crate) window: usize,
-    /// False: it does not have it any more.
-    pub(crate) has_it: bool,
-    /// It is this node.
-    pub(crate) is_own: bool,
-}
-
-impl Holding {
-    fn none(peer: PeerId, linked: bool) -> Self {
-        Self { peer, linked, window: 0, has_it: false, is_own: false }
-    }
-}
-
-/// The nodes that have a durable subscription.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(crate) struct Holders {
-    pub(crate) there: Vec<Holding>,
-    /// Whether several have it, those that are not there included.
-    pub(crate) are_several: bool,
-}
-
-/// What the postman wants to know of the others.
-pub(crate) trait Directory {
-    /// Who has a durable subscription, this node included.
-    fn holders(&self, name: &str) -> Holders;
-    /// Whether that node is there, this one included.
-    fn is_live(&self, peer: PeerId) -> bool;
-    /// Whether that node can be offered something now, this one included.
-    fn is_linked(&self, peer: PeerId) -> bool;
-}
 
 fn answer(fx: &mut Effects, ticket: Ticket, answer: PostAnswer) {
     fx.push(Output::Answer { ticket, answer: Answer::Post(answer) });
@@ -120,6 +88,9 @@ enum Purpose {
     Receive {
         reply: ReplyTo,
         verdicts: Vec<Verdict>,
+        /// For which durable subscription, who offered them, and whether that one is to be told when something is processed. None: it
+        /// was late on its way.
+        by: Option<(Arc<str>, PeerId, bool)>,
     },
     HandOut {
         name: Arc<str>,
@@ -228,6 +199,8 @@ pub(crate) struct Parcel {
     pub(crate) to: PeerId,
     pub(crate) name: Arc<str>,
     pub(crate) turn: Turn,
+    /// The node is to say so when it has processed something.
+    pub(crate) tell: bool,
     /// What the node need not remember.
     pub(crate) settled: Vec<MessageId>,
     pub(crate) letters: Vec<Offered>,
@@ -239,6 +212,7 @@ pub(crate) struct Delivered<'a> {
     pub(crate) from: PeerId,
     pub(crate) name: &'a str,
     pub(crate) turn: Turn,
+    pub(crate) tell: bool,
     pub(crate) settled: Vec<MessageId>,
     pub(crate) letters: Vec<Opened>,
 }
@@ -406,8 +380,8 @@ impl Postman {
                 }
             }
             Purpose::Show { ticket } => answer(fx, ticket, kept::shown(result)),
-            Purpose::Receive { reply, verdicts } => {
-                let fates = inbox.arrived(verdicts, result.is_ok());
+            Purpose::Receive { reply, verdicts, by } => {
+                let fates = inbox.arrived(verdicts, by, result.is_ok());
                 match reply {
                     ReplyTo::Peer(id) => fx.reply(id, Response::Offered { fates, extensions: Vec::new() }),
                     ReplyTo::Own(name) => outbox.answered((&name, *me), Answered::Fates(&fates), now, jobs, fx),

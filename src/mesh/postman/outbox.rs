@@ -9,18 +9,19 @@ use std::sync::Arc;
 use bytes::Bytes;
 use libp2p_identity::PeerId;
 
+use super::entry::{Entry, Owed};
+use super::node::Exchange;
 use super::notices::{Notice, Reason};
 use super::numbers::Due;
-use super::recipient::{Ending, Exchange, Recipient};
+use super::recipient::{Ending, Recipient};
 use super::settled::Settled;
 use super::shared::Shared;
 use super::store::{Change, Done, Job, Key, StoreError, Table};
 use super::{Answered, Directory, Jobs, Offers, Parcel, PostAnswer, Posting, Processed, Purpose, answer};
-use crate::MessageId;
 use crate::mesh::effects::Effects;
 use crate::mesh::event::Ticket;
 use crate::mesh::time::{Mono, Now, Span, Wall};
-use crate::wire::letter::{self, AcceptedRow, LetterRow, OwedRow};
+use crate::wire::letter::{self, AcceptedRow, LetterRow};
 use crate::wire::rpc::{Fate, Offered, Turn};
 
 /// What there may be too much of.
@@ -35,36 +36,6 @@ const BATCH_BYTES: u64 = 256 * 1024;
 const NOTICES: usize = 256;
 /// When a notice is tried again that could not be written.
 const WRITE_AGAIN: Span = Span::secs(1);
-
-/// A message that was accepted.
-#[derive(Debug)]
-pub(super) struct Entry {
-    pub(super) id: MessageId,
-    pub(super) topic: Arc<str>,
-    /// When it was accepted.
-    pub(super) time: Wall,
-    pub(super) expires: Wall,
-    bytes: u32,
-    /// How many notices tell of it.
-    pub(super) told: u32,
-    pub(super) owed: Box<[Owed]>,
-}
-
-/// A recipient that a message is owed to.
-#[derive(Debug)]
-pub(super) struct Owed {
-    pub(super) to: Arc<str>,
-    /// Who has it on disk for that recipient, and since when.
-    pub(super) by: Option<Arc<PeerId>>,
-    pub(super) since: Wall,
-    /// How often it was offered, in this run.
-    pub(super) offers: u32,
-    /// How often it was handed out by nodes that do not have it any more, and how many nodes those were.
-    pub(super) attempts: u32,
-    pub(super) lease: u32,
-    /// It is not delivered, for that reason, which is being written down.
-    pub(super) ending: Option<Box<(Reason, Wall)>>,
-}
 
 /// Of messages that wait there may be millions: each takes some 220 bytes.
 #[derive(Debug, Default)]
@@ -245,7 +216,9 @@ impl Outbox {
             recipient.ended(to, Ending::NotSent, now.mono, fx);
             return None;
         };
-        let exchange = recipient.nodes.get_mut(&to)?.exchange.as_mut()?;
+        let node = recipient.nodes.get_mut(&to)?;
+        let tell = node.tells;
+        let exchange = node.exchange.as_mut()?;
         let turn = self.turn;
         self.turn.count += 1;
         let sealed = |row: Option<Bytes>| letter::read::<LetterRow>(&row?).ok().map(|row| row.sealed);
@@ -274,7 +247,7 @@ impl Outbox {
         let parcel = (!letters.is_empty()).then(|| {
             let settled = self.settled.take(name, to);
             exchange.settled.clone_from(&settled);
-            Parcel { to, name: Arc::clone(name), turn, settled, letters }
+            Parcel { to, name: Arc::clone(name), turn, tell, settled, letters }
         });
         if parcel.is_none() {
             recipient.ended(to, Ending::NotSent, now.mono, fx);
@@ -478,50 +451,5 @@ impl Outbox {
             }
             self.due.remove(entry.expires + SKEW, number);
         }
-    }
-}
-
-impl Entry {
-    /// That recipient is owed it no more.
-    fn release(&mut self, name: &str) {
-        self.owed = std::mem::take(&mut self.owed).into_iter().filter(|owed| *owed.to != *name).collect();
-    }
-
-    fn owed_to(&mut self, name: &str) -> Option<&mut Owed> {
-        self.owed.iter_mut().find(|owed| &*owed.to == name && owed.ending.is_none())
-    }
-
-    fn row(&self) -> AcceptedRow {
-        let owed = self.owed.iter().filter(|owed| owed.ending.is_none());
-        let owed = owed.map(|owed| OwedRow {
-            name: owed.to.to_string(),
-            stored: owed.stored(),
-            attempts: owed.attempts,
-            lease: owed.lease,
-        });
-        AcceptedRow {
-            id: self.id,
-            topic: self.topic.to_string(),
-            time: self.time.0,
-            expires: self.expires.0,
-            bytes: self.bytes.into(),
-            owed: owed.collect(),
-        }
-    }
-
-    fn notice(&self, number: u64, name: &Arc<str>, reason: Reason, at: Wall) -> Option<Notice> {
-        let owed = self.owed.iter().find(|owed| owed.to == *name)?;
-        Some(Notice {
-            number,
-            id: self.id,
-            topic: Arc::clone(&self.topic),
-            recipient: Arc::clone(name),
-            reason,
-            at,
-            expires: self.expires,
-            bytes: self.bytes.into(),
-            offers: owed.offers,
-            stored: owed.stored(),
-        })
     }
 }

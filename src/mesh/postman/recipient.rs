@@ -8,60 +8,18 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use libp2p_identity::PeerId;
 
+use super::node::{BATCH, Node, RETRY, RETRY_AT_MOST, later};
 use super::numbers::Numbers;
 use super::{Directory, Holders, Holding};
-use crate::MessageId;
 use crate::mesh::effects::Effects;
 use crate::mesh::time::{Mono, Span};
 
-/// After an exchange that led nowhere the next one begins so much later, twice as much each time ...
-const RETRY: Span = Span::millis(100);
-/// ... up to this.
-const RETRY_AT_MOST: Span = Span::secs(60);
-/// The same, for asking a node that has as much of a queue as it may.
+/// After asking a node of a queue it is asked again so much later, twice as much each time.
 const HUNGRY: Span = Span::millis(10);
 /// A node of a queue that was not linked for so long loses what it has to the others, if there are any.
 pub(super) const LEASE: Span = Span::secs(30);
-/// Letters of one exchange. What is stored there is asked about, this many at a time.
-pub(super) const BATCH: usize = 64;
-pub(super) const ASKED: usize = 1_000;
-/// A node that has more than this is not asked again at once when it has processed something.
-const MANY: usize = 256;
 /// This node takes as many letters for its own subscribers: they are on its disk already.
 const AHEAD: usize = 256;
-
-/// An exchange under way with a node.
-#[derive(Debug, Default)]
-pub(super) struct Exchange {
-    /// What is stored there, and asked about.
-    pub(super) asked: Vec<u64>,
-    /// What is, or may be, stored there, and wanted back.
-    pub(super) wanted: Vec<u64>,
-    /// What is offered.
-    pub(super) fresh: Vec<u64>,
-    /// What the node is told to forget.
-    pub(super) settled: Vec<MessageId>,
-}
-
-/// A node that holds it, or has something stored for it.
-#[derive(Debug, Default)]
-pub(super) struct Node {
-    pub(super) exchange: Option<Exchange>,
-    /// What it has stored, and was not heard to have processed.
-    pub(super) stored: Numbers,
-    /// What it may have stored: there was no answer.
-    pub(super) unsure: Numbers,
-    holding: Option<Holding>,
-    tries: u32,
-    next_at: Mono,
-    asks: u32,
-    ask_at: Mono,
-    asked_at: Mono,
-    /// It says that it has processed something since it was asked.
-    has_news: bool,
-    /// When it was linked last, as far as was looked.
-    heard: Option<Mono>,
-}
 
 /// How an exchange ended without an answer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -97,52 +55,6 @@ pub(super) struct Plan {
     pub(super) dials: Vec<PeerId>,
     /// Leases that are over, of these letters.
     pub(super) lapsed: Vec<u64>,
-}
-
-impl Exchange {
-    /// How many letters it is about.
-    pub(super) fn len(&self) -> usize {
-        self.asked.len() + self.wanted.len() + self.fresh.len()
-    }
-}
-
-impl Node {
-    /// How much of it is there, or on its way.
-    fn load(&self) -> usize {
-        let fresh = self.exchange.as_ref().map_or(0, |exchange| exchange.fresh.len());
-        self.stored.len() + self.unsure.len() + fresh
-    }
-
-    /// Whether there are subscribers there.
-    fn is_active(&self) -> bool {
-        self.window() > 0
-    }
-
-    fn window(&self) -> usize {
-        self.holding.map_or(0, |holding| holding.window)
-    }
-
-    fn is_linked(&self) -> bool {
-        self.holding.is_some_and(|holding| holding.linked)
-    }
-
-    fn is_idle(&self) -> bool {
-        self.exchange.is_none() && self.stored.is_empty() && self.unsure.is_empty()
-    }
-
-    /// If it says that it has processed something it is asked soon.
-    fn hurry(&mut self, now: Mono) {
-        if self.has_news {
-            let at = if self.stored.len() > MANY { self.asked_at + HUNGRY } else { now };
-            self.ask_at = self.ask_at.min(at);
-        }
-    }
-
-    /// That led nowhere.
-    fn back_off(&mut self, now: Mono, fx: &mut Effects) {
-        self.next_at = now + later(RETRY, &mut self.tries, fx);
-        self.ask_at = now + later(RETRY, &mut self.asks, fx);
-    }
 }
 
 impl Recipient {
@@ -207,7 +119,7 @@ impl Recipient {
                 }
                 node.holding = holding;
                 (node.tries, node.next_at) = (0, now);
-                (node.asks, node.ask_at) = (0, now);
+                (node.asks, node.ask_at, node.tells) = (0, now, false);
             }
         }
         self.nodes.retain(|_, node| node.holding.is_some_and(|one| one.has_it) || !node.is_idle());
@@ -245,17 +157,19 @@ impl Recipient {
             let has_fresh = is_target && (!node.unsure.is_empty() || room > 0 && !pending.is_empty());
             let offers = has_fresh && node.next_at <= now;
             let has_asks = !node.stored.is_empty() || !is_target && !node.unsure.is_empty();
-            let asks = has_asks && node.ask_at <= now;
+            // Where one may have only so much the others wait for a word of it.
+            let is_limited = is_target && (is_shared || holding.is_own);
+            let wants_word = is_limited && room == 0 && !pending.is_empty() && !node.tells && holding.linked;
+            let asks = has_asks && (node.ask_at <= now || wants_word);
             if (offers || asks) && !holding.linked {
                 plan.dials.push(peer);
                 node.back_off(now, fx);
             } else if offers || asks {
                 let excess = if is_shared { node.stored.len().saturating_sub(node.window()) } else { 0 };
                 let wanted = excess.min(spare.saturating_sub(pending.len())).min(BATCH);
-                if asks {
-                    (node.has_news, node.asked_at) = (false, now);
-                }
+                node.has_news &= !asks;
                 node.begin(pending, (offers, room), (asks, wanted), is_target, &fits);
+                node.tells = is_limited && !pending.is_empty();
                 plan.exchanges.push(peer);
                 continue;
             }
@@ -350,67 +264,24 @@ impl Recipient {
         } else if news {
             node.ask_at = node.ask_at.min(now + later(pace, &mut node.asks, fx));
         }
-        node.hurry(now);
+        if node.has_news {
+            node.ask_at = now;
+        }
     }
 
     /// A node says that it has processed something.
     pub(super) fn progress(&mut self, peer: PeerId, now: Mono) {
         if let Some(node) = self.nodes.get_mut(&peer) {
-            node.has_news = true;
-            node.hurry(now);
+            (node.has_news, node.tells, node.ask_at) = (true, false, now);
             self.is_stale = true;
         }
     }
 }
 
-impl Node {
-    /// Begins an exchange: offers what there is room for, and asks about what is stored, of which so much is wanted back.
-    fn begin(
-        &mut self,
-        pending: &mut Numbers,
-        (offers, room): (bool, usize),
-        (asks, wanted): (bool, usize),
-        is_target: bool,
-        fits: &impl Fn(u64, &mut u64) -> bool,
-    ) {
-        let mut exchange = Exchange::default();
-        if asks {
-            // The newest are those that no subscriber has yet.
-            exchange.wanted = self.stored.iter().rev().take(wanted).collect();
-            let is_asked = |number: &u64| !exchange.wanted.contains(number);
-            exchange.asked = self.stored.iter().filter(is_asked).take(ASKED).collect();
-            if !is_target {
-                // Nobody is there who would take it, so that it is not offered again.
-                let unsure: Vec<u64> = self.unsure.iter().take(ASKED).collect();
-                for number in &unsure {
-                    self.unsure.remove(*number);
-                }
-                exchange.wanted.extend(unsure);
-            }
-        }
-        if offers {
-            let mut bytes = 0;
-            let unsure = self.unsure.iter().take(BATCH);
-            let new = pending.iter().take(room.min(BATCH));
-            exchange.fresh = unsure.chain(new).take(BATCH).take_while(|number| fits(*number, &mut bytes)).collect();
-            for number in &exchange.fresh {
-                self.unsure.remove(*number);
-                pending.remove(*number);
-            }
-        }
-        self.exchange = Some(exchange);
-    }
-}
-
-fn later(first: Span, tries: &mut u32, fx: &mut Effects) -> Span {
-    let pause = Span(first.0 << (*tries).min(14)).min(RETRY_AT_MOST);
-    *tries = tries.saturating_add(1);
-    fx.jitter(pause)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::mesh::postman::node::Exchange;
 
     /// Who holds it: each with whether it is linked, and its window.
     struct Mesh(Vec<(PeerId, bool, usize)>);

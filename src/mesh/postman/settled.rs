@@ -12,7 +12,7 @@ use libp2p_identity::PeerId;
 
 use super::Directory;
 use super::inbox::{Inbox, deletion};
-use super::recipient::ASKED;
+use super::node::ASKED;
 use super::store::{Change, Key, Table};
 use crate::MessageId;
 use crate::mesh::time::{Span, Wall};

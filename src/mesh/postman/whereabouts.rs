@@ -1,8 +1,8 @@
 //! What this node knows of a message: as its sender, as a node that has it for a subscriber, and as one that could not deliver it.
 
 use super::Postman;
+use super::entry::{Entry, Owed};
 use super::inbox::Inbox;
-use super::outbox::{Entry, Owed};
 use crate::MessageId;
 use crate::wire::node_key::NodeKey;
 use crate::wire::rpc::{Known, StageRow};

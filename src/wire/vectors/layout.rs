@@ -187,6 +187,7 @@ pub(super) fn request(name: &str) -> Parts {
                 .text("to", "billing")
                 .number("turn: run", INCARNATION)
                 .number("turn: count", 12)
+                .flag("tell", true)
                 .list("settled", 1)
                 .raw("settled[0]: start", &START, "first half of the message id")
                 .number("settled[0]: counter", 43)

@@ -203,6 +203,7 @@ pub(in crate::wire) fn requests() -> Vec<(&'static str, Request)> {
             Request::Offer {
                 to: "billing".into(),
                 turn: Turn { run: INCARNATION, count: 12 },
+                tell: true,
                 settled: vec![MessageId { start: START, counter: 43 }],
                 letters: offered(),
                 extensions: extensions(),
