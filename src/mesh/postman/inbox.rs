@@ -428,6 +428,6 @@ impl Inbox {
     }
 }
 
-pub(super) fn deletion(number: u64) -> [Change; 2] {
+fn deletion(number: u64) -> [Change; 2] {
     [Change::Delete(Key::number(Table::Received, number)), Change::Delete(Key::number(Table::Inbox, number))]
 }

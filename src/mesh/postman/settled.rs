@@ -11,7 +11,7 @@ use std::sync::Arc;
 use libp2p_identity::PeerId;
 
 use super::Directory;
-use super::inbox::{Inbox, deletion};
+use super::inbox::Inbox;
 use super::node::ASKED;
 use super::store::{Change, Key, Table};
 use crate::MessageId;
@@ -112,7 +112,8 @@ impl Inbox {
         }
         for number in over {
             self.remove(number);
-            changes.extend(deletion(number));
+            // Its letter went when it was processed.
+            changes.push(Change::Delete(Key::number(Table::Received, number)));
         }
         let floor = Floor { turn, since: now };
         changes.extend(floor.put(name, from));

@@ -106,11 +106,14 @@ fn stamp(payload: &[u8]) -> Option<(u64, u64)> {
     (rest == filler(number, rest.len())).then_some((began, number))
 }
 
+/// So many of a topic are remembered: more than publish at a time.
+const PUBLISHERS: usize = 32;
+
 /// What a subscriber got, as its stamps tell.
 #[derive(Debug, Default)]
 pub(crate) struct Ledger {
-    /// The number that comes next, of each publisher and topic.
-    next: BTreeMap<(u64, String), u64>,
+    /// The number that comes next on each topic, of each publisher by when it began: of the last ones, since they come and go.
+    next: BTreeMap<String, BTreeMap<u64, u64>>,
     pub(crate) received: u64,
     /// That were told to be missing.
     pub(crate) missed: u64,
@@ -127,9 +130,11 @@ impl Ledger {
             self.wrong += 1;
             return;
         };
-        match self.next.insert((began, topic.to_owned()), number + 1) {
+        let publishers = self.next.entry(topic.to_owned()).or_default();
+        match publishers.insert(began, number + 1) {
             Some(next) if number < next => self.wrong += 1,
             Some(next) => self.absent += number - next,
+            None if publishers.len() > PUBLISHERS => drop(publishers.pop_first()),
             None => {}
         }
     }
