@@ -40,6 +40,8 @@ pub(super) struct Node {
     pub(super) next_at: Mono,
     pub(super) asks: u32,
     pub(super) ask_at: Mono,
+    /// When something was wanted back from it last.
+    pub(super) wanted_at: Mono,
     /// It says that it has processed something since it was asked.
     pub(super) has_news: bool,
     /// It was told to say so at once.

@@ -160,14 +160,19 @@ impl Recipient {
             // Where one may have only so much the others wait for a word of it.
             let is_limited = is_target && (is_shared || holding.is_own);
             let wants_word = is_limited && room == 0 && !pending.is_empty() && !node.tells && holding.linked;
-            let asks = has_asks && (node.ask_at <= now || wants_word);
+            let excess = if is_shared { node.stored.len().saturating_sub(node.window()) } else { 0 };
+            let wanted = excess.min(spare.saturating_sub(pending.len())).min(BATCH);
+            // Others have room for what it has too much of. Unless its subscribers are at it still it gives that back.
+            let want_at = (wanted > 0 && holding.linked).then_some(node.wanted_at + RETRY);
+            let asks = has_asks && (node.ask_at <= now || wants_word || want_at.is_some_and(|at| at <= now));
             if (offers || asks) && !holding.linked {
                 plan.dials.push(peer);
                 node.back_off(now, fx);
             } else if offers || asks {
-                let excess = if is_shared { node.stored.len().saturating_sub(node.window()) } else { 0 };
-                let wanted = excess.min(spare.saturating_sub(pending.len())).min(BATCH);
                 node.has_news &= !asks;
+                if asks && wanted > 0 {
+                    node.wanted_at = now;
+                }
                 node.begin(pending, (offers, room), (asks, wanted), is_target, &fits);
                 node.tells = is_limited && !pending.is_empty();
                 plan.exchanges.push(peer);
@@ -175,7 +180,7 @@ impl Recipient {
             }
             let offer_at = has_fresh.then_some(node.next_at);
             let ask_at = has_asks.then_some(node.ask_at);
-            wake = [wake, offer_at, ask_at].into_iter().flatten().min();
+            wake = [wake, offer_at, ask_at, want_at].into_iter().flatten().min();
         }
         let late = (!self.late.is_empty()).then_some(self.late_until);
         self.wake = [wake, late, self.next_lapse()].into_iter().flatten().min();
@@ -351,6 +356,25 @@ mod tests {
         let (_, begun) = plan(&mut recipient, START);
         let (peer, exchange) = &begun[0];
         assert_eq!((*peer, &exchange.wanted[..], exchange.asked.len()), (one, &[9, 8, 7][..], 7));
+    }
+
+    #[test]
+    fn what_nobody_takes_at_a_node_is_wanted_as_soon_as_others_have_room() {
+        let [one, two] = [(); 2].map(|()| PeerId::random());
+        let mut recipient = owing(0..0, &Mesh(vec![(one, true, 0), (two, true, 1)]));
+        recipient.keep(two, 0);
+        recipient.keep(one, 1);
+        let (_, begun) = plan(&mut recipient, START);
+        assert!(begun.iter().all(|(_, exchange)| exchange.wanted.is_empty()), "{begun:?}");
+        for (peer, _) in begun {
+            recipient.went(peer, (true, false, false), START, &mut Effects::new(7));
+        }
+        recipient.forget(0);
+        let (_, begun) = plan(&mut recipient, START);
+        assert_eq!((begun.len(), begun[0].0, &begun[0].1.wanted[..]), (1, one, &[1][..]));
+        // It is not asked on and on.
+        recipient.went(one, (true, false, false), START, &mut Effects::new(7));
+        assert!(plan(&mut recipient, START).1.is_empty());
     }
 
     #[test]
