@@ -79,7 +79,7 @@ pub(crate) enum Input {
     DialFailed { peer: Option<PeerId>, addresses: Vec<Multiaddr>, why: DialFailure },
     /// A connection to this peer has answered nothing for a while. Told once, before it is closed for it.
     Silent { peer: PeerId },
-    /// A ping came back.
+    /// A beat came back, or the other side says how long one took.
     RoundTrip { peer: PeerId, time: Span },
     /// A frame that passed [`Frame::open`], or one of our own that was just signed.
     Frame { frame: Arc<Frame>, via: Via },

@@ -1,8 +1,8 @@
 //! The pulse of each connection: whether the other side is there, and how far away it is.
 //!
 //! Whoever dialled sends a beat every two seconds, on a stream that stays, and the other side sends it back: both have heard
-//! each other. Libp2p's ping does that from both sides, with timers of its own for each connection, and an idle node did little
-//! else. All connections of a process beat at the same time, so that it is woken once.
+//! each other. Libp2p's ping does that from both sides, with timers of its own for each connection, which was half of what an idle
+//! node did. All connections of a process beat at the same time, so that it is woken once.
 
 use std::collections::VecDeque;
 use std::task::{Context, Poll};

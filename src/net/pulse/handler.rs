@@ -21,6 +21,8 @@ const PROTOCOL: StreamProtocol = StreamProtocol::new("/pombo/pulse/1");
 
 /// A beat is how many microseconds the last one took there and back, or 0 if that is not known.
 const LENGTH: usize = 8;
+/// Who claims that one took longer than this is not believed: the connection would have been closed for silence.
+const LONGEST: Duration = Duration::from_secs(5);
 /// Whoever beats faster is answered, and heard this often.
 const HEARD: Duration = Duration::from_secs(1);
 
@@ -121,8 +123,7 @@ impl Handler {
                     return Ok(None);
                 }
                 *heard = Some(now);
-                let took = u64::from_be_bytes(beat);
-                Ok(Some((took > 0).then(|| Duration::from_micros(took))))
+                Ok(Some(claimed(beat)))
             }
         }
     }
@@ -143,6 +144,12 @@ impl Handler {
             }
         }
     }
+}
+
+/// How long the other side says that its last beat took, if that can be so.
+pub(super) fn claimed(beat: [u8; LENGTH]) -> Option<Duration> {
+    let took = Duration::from_micros(u64::from_be_bytes(beat));
+    (!took.is_zero() && took <= LONGEST).then_some(took)
 }
 
 impl Beating {

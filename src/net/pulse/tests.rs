@@ -51,6 +51,14 @@ fn all_connections_beat_at_the_same_time() {
     }
 }
 
+#[test]
+fn what_cannot_be_is_not_believed() {
+    for (micros, believed) in [(0, false), (1, true), (5_000_000, true), (5_000_001, false), (u64::MAX, false)] {
+        let claimed = handler::claimed(micros.to_be_bytes());
+        assert_eq!(claimed, believed.then(|| Duration::from_micros(micros)), "{micros}");
+    }
+}
+
 #[tokio::test]
 async fn both_sides_hear_each_other_and_learn_how_long_a_beat_takes() {
     for listen in ["/ip4/127.0.0.1/tcp/0", "/ip4/127.0.0.1/udp/0/quic-v1"] {
