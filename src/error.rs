@@ -3,6 +3,7 @@
 use libp2p_identity::PeerId;
 
 pub use self::request::RequestError;
+use crate::MessageId;
 use crate::payload::PayloadError;
 use crate::topic::NameError;
 
@@ -286,6 +287,30 @@ pub enum PublishError {
         /// The limit.
         limit: usize,
     },
+    /// Fewer other nodes have a copy of a guaranteed message on disk than were wanted. It is on this node's disk, and will be delivered or
+    /// told of. The copies that there are cannot be recalled.
+    #[error(
+        "{copies} of {wanted} copies: {id} is on this node's disk and will be delivered, but no more other nodes took a copy in \
+         time; start more nodes that keep copies, or want fewer"
+    )]
+    TooFewCopies {
+        /// The message.
+        id: MessageId,
+        /// Whom it goes to.
+        recipients: Vec<String>,
+        /// How many other nodes have a copy for certain.
+        copies: usize,
+        /// How many were wanted.
+        wanted: usize,
+    },
+    /// More copies were wanted than a message can have.
+    #[error("{copies} copies are more than there can be: {limit}")]
+    TooManyCopies {
+        /// How many were wanted.
+        copies: usize,
+        /// The limit.
+        limit: usize,
+    },
     /// A guaranteed message could not be written to disk. It will not be delivered.
     #[error("the message could not be stored: {reason}")]
     NotStored {
@@ -316,8 +341,10 @@ impl PublishError {
             | Self::Name(_)
             | Self::Ttl { .. }
             | Self::TooManyRecipients { .. }
+            | Self::TooManyCopies { .. }
             | Self::OutboxFull { .. }
             | Self::Draining => Outcome::Rejected,
+            Self::TooFewCopies { .. } => Outcome::Partial,
             Self::Nobody { .. } | Self::NoRecipient { .. } => Outcome::Nobody,
             Self::Unconfirmed => Outcome::Unknown,
             Self::NoStore { .. } | Self::NotStored { .. } | Self::Closed(_) => Outcome::Failed,

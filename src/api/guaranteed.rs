@@ -20,7 +20,7 @@ use crate::payload::PayloadError;
 use crate::topic::{Name, check_name};
 use crate::wire::MessageId;
 use crate::wire::letter::Letter;
-use crate::wire::local::{Guarantee, MAX_NAMED, Post};
+use crate::wire::local::{Guarantee, MAX_COPIES, MAX_NAMED, Post};
 
 /// How long a message is delivered for, unless a time is given.
 const TTL: Duration = Duration::from_secs(24 * 60 * 60);
@@ -50,6 +50,7 @@ pub struct Guaranteed<'n> {
     draft: Unsealed<'n>,
     ttl: Duration,
     to: Vec<String>,
+    copies: usize,
 }
 
 /// What is known of a message before it is.
@@ -72,11 +73,13 @@ pub struct Accepted {
     /// Whom it goes to, for good: the durable subscriptions that matched, as far as this node knew them, and those that were
     /// named. Sorted.
     pub recipients: Vec<String>,
+    /// How many other nodes have a copy of it on disk for certain.
+    pub copies: usize,
 }
 
 impl<'n> Guaranteed<'n> {
     pub(super) fn new(draft: Unsealed<'n>) -> Self {
-        Self { draft, ttl: TTL, to: Vec::new() }
+        Self { draft, ttl: TTL, to: Vec::new(), copies: 0 }
     }
 
     /// How long it may take to be delivered, up to 30 days; a day without this. What is not by then is told of
@@ -92,9 +95,22 @@ impl<'n> Guaranteed<'n> {
         self
     }
 
+    /// Returns only when so many other nodes, 16 at most, have a copy on disk as well; none without this. If fewer do after 5 s the error is
+    /// [`TooFewCopies`](PublishError::TooFewCopies), and the message is delivered all the same.
+    ///
+    /// While its sender is not seen, the first of those that have a copy delivers it after 30 s, the next after 60 s, and so on. A sender that
+    /// returns asks them what became of it. `docs/delivery.md` says what that promises.
+    pub fn copies(mut self, copies: usize) -> Self {
+        self.copies = copies;
+        self
+    }
+
     async fn send(self) -> Result<Accepted, PublishError> {
-        let Self { draft, ttl, to } = self;
+        let Self { draft, ttl, to, copies } = self;
         check_ttl(ttl)?;
+        if copies > MAX_COPIES {
+            return Err(PublishError::TooManyCopies { copies, limit: MAX_COPIES });
+        }
         if to.len() > MAX_NAMED {
             return Err(PublishError::TooManyRecipients { count: to.len(), limit: MAX_NAMED });
         }
@@ -110,7 +126,11 @@ impl<'n> Guaranteed<'n> {
                     headers,
                     min_peers: 0,
                     timeout: 0,
-                    guarantee: Some(Guarantee { ttl: millis(ttl), to }),
+                    guarantee: Some(Guarantee {
+                        ttl: millis(ttl),
+                        to,
+                        copies: u32::try_from(copies).unwrap_or(u32::MAX),
+                    }),
                     payload,
                     extensions: Vec::new(),
                 };
@@ -122,7 +142,8 @@ impl<'n> Guaranteed<'n> {
         let topic = topic.as_str().to_owned();
         let content_type = content_type.to_string();
         let letter = |id, time, expires| Letter { id, topic, content_type, headers, time, expires, payload };
-        let (posting, topic) = posting(&node.handle, ttl, to, letter)?;
+        let (mut posting, topic) = posting(&node.handle, ttl, to, letter)?;
+        posting.copies = copies;
         let id = posting.id;
         accepted(id, &topic, node.handle.post(PostCommand::Accept(posting)).await?)
     }
@@ -140,15 +161,20 @@ pub(super) fn posting(
     let letter = letter(id, time.0, expires.0);
     let sealed = letter.seal().map_err(|error| PublishError::Encode(PayloadError::new(error)))?;
     let to = to.into_iter().map(Into::into).collect();
-    let posting = Posting { id, topic: letter.topic.as_str().into(), time, expires, sealed, to };
+    let (topic, custodians) = (letter.topic.as_str().into(), Vec::new());
+    let posting = Posting { id, topic, time, expires, sealed, to, copies: 0, custodians };
     Ok((posting, letter.topic))
 }
 
 /// What is answered to whoever wants a message accepted.
 pub(super) fn accepted(id: MessageId, topic: &str, answer: Option<PostAnswer>) -> Result<Accepted, PublishError> {
     match answer {
-        Some(PostAnswer::Accepted { recipients }) => {
-            Ok(Accepted { id, recipients: recipients.iter().map(|name| name.to_string()).collect() })
+        Some(PostAnswer::Accepted { recipients, copies, wanted }) => {
+            let recipients = recipients.iter().map(|name| name.to_string()).collect();
+            if copies < wanted {
+                return Err(PublishError::TooFewCopies { id, recipients, copies, wanted });
+            }
+            Ok(Accepted { id, recipients, copies })
         }
         Some(PostAnswer::Nobody) => Err(PublishError::NoRecipient { topic: topic.to_owned() }),
         Some(PostAnswer::NoStore(reason)) => Err(PublishError::NoStore { reason }),

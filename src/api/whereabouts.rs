@@ -40,7 +40,7 @@ pub struct Whereabouts {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 #[non_exhaustive]
 pub enum Stage {
-    /// It is on its sender's disk, and no other node has it.
+    /// It is on its sender's disk, and no recipient's node has it.
     Accepted,
     /// Its sender has given it to that node, which has it on disk.
     Given(PeerId),
@@ -52,6 +52,8 @@ pub enum Stage {
     Poison,
     /// Its sender has given it up.
     Undelivered(Reason),
+    /// A copy is on disk there, for that node, which sent it.
+    Kept(PeerId),
 }
 
 impl std::fmt::Display for Stage {
@@ -63,6 +65,7 @@ impl std::fmt::Display for Stage {
             Self::Processed => f.pad("processed"),
             Self::Poison => f.pad("handed out as often as it may be"),
             Self::Undelivered(reason) => write!(f, "undelivered: {reason}"),
+            Self::Kept(node) => write!(f, "a copy for {node}"),
         }
     }
 }
@@ -77,6 +80,7 @@ impl Whereabouts {
             StageRow::Processed => Stage::Processed,
             StageRow::Poison => Stage::Poison,
             StageRow::Undelivered(reason) => Stage::Undelivered(reason.into()),
+            StageRow::Kept(key) => Stage::Kept(key.peer()?),
         };
         let time = UNIX_EPOCH + Duration::from_micros(known.time);
         Some(Self { node, node_name: node_name.to_owned(), recipient: known.recipient, stage, time })

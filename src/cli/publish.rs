@@ -78,6 +78,10 @@ pub(super) struct Args {
     /// Deliver it to this durable subscription too, known or not; may be repeated
     #[arg(long, value_name = "NAME", requires = "guaranteed")]
     to: Vec<String>,
+    /// Wait until so many other nodes have a copy on disk, and deliver it if this node does not return; up to 16
+    #[arg(long, value_name = "N", requires = "guaranteed", default_value_t = 0, hide_default_value = true,
+          value_parser = clap::builder::RangedU64ValueParser::<usize>::new().range(..=16))]
+    copies: usize,
 }
 
 pub(super) async fn run(context: &Context, args: Args) -> Result<(), Failure> {

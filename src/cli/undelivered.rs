@@ -254,6 +254,7 @@ pub(super) fn word(reason: Reason) -> &'static str {
         Reason::Refused => "refused",
         Reason::Damaged => "damaged",
         Reason::Poison => "poison",
+        Reason::InCustody => "in-custody",
         _ => "other",
     }
 }

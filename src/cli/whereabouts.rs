@@ -47,8 +47,11 @@ pub(super) async fn run(context: &Context, args: Args) -> Result<(), Failure> {
     let mut table = Table::new(["SINCE", "NODE", "RECIPIENT", "STAGE"]);
     for one in &known {
         let node = |peer| known.iter().find(|other| other.node == peer).map(|other| other.node_name.clone());
+        let called = |peer| node(peer).unwrap_or_else(|| text::short(peer));
         let stage = if let Stage::Given(peer) = one.stage {
-            format!("given to {}", node(peer).unwrap_or_else(|| text::short(peer)))
+            format!("given to {}", called(peer))
+        } else if let Stage::Kept(peer) = one.stage {
+            format!("a copy for {}", called(peer))
         } else {
             one.stage.to_string()
         };
@@ -70,6 +73,7 @@ impl<'a> From<&'a Whereabouts> for Item<'a> {
             Stage::Stored => ("stored", None, None),
             Stage::Processed => ("processed", None, None),
             Stage::Poison => ("poison", None, None),
+            Stage::Kept(peer) => ("kept", Some(peer.to_string()), None),
             Stage::Undelivered(reason) => ("undelivered", None, Some(undelivered::word(reason))),
             _ => ("other", None, None),
         };

@@ -10,8 +10,10 @@ use super::event::Checked;
 use super::time::Wall;
 use crate::wire::MeshId;
 use crate::wire::codec::CodecError;
+use crate::wire::custody::{Brought, CopyStage};
 use crate::wire::frame::{Frame, FrameError};
 use crate::wire::letter::Letter;
+use crate::wire::node_key::NodeKey;
 use crate::wire::roster::{RecordError, SignedRecord};
 use crate::wire::rpc::{Offered, Request, Response};
 
@@ -49,8 +51,16 @@ pub(crate) fn request_with(
 ) -> Result<Checked<Request>, CodecError> {
     let mut body = Request::decode(bytes)?;
     let (mut frames, mut records, mut forged, mut letters) = (Vec::new(), Vec::new(), 0, Vec::new());
+    let mut entrusted = Vec::new();
     match &mut body {
         Request::Offer { letters: inside, .. } => letters = open_letters(inside),
+        Request::Bring { to, sender, letters: inside, .. } => {
+            letters = open_brought(mesh, (to, *sender), inside, &mut forged);
+        }
+        Request::Keep { letters: inside, .. } => {
+            let bare = |letter| Letter { payload: Bytes::new(), ..letter };
+            entrusted = inside.iter().map(|one| one.open().map(bare)).collect();
+        }
         Request::Inject { frames: inside, .. } => frames = open_frames(mesh, std::mem::take(inside), &mut forged),
         Request::Push { records: inside, .. } => {
             records = open_records(verified, mesh, std::mem::take(inside), &mut forged);
@@ -65,7 +75,7 @@ pub(crate) fn request_with(
         | Request::Where { .. }
         | Request::Progress { .. } => {}
     }
-    Ok(Checked { body, frames, records, forged, letters })
+    Ok(Checked { body, frames, records, forged, letters, entrusted })
 }
 
 /// Opens the answer to a request, but for signatures that were verified before.
@@ -81,20 +91,48 @@ pub(crate) fn response_with(
         Response::Records { records: inside, .. } => {
             records = open_records(verified, mesh, std::mem::take(inside), &mut forged);
         }
+        Response::Kept { sender, known, .. } => {
+            // Of one that is not signed by whom it says nothing is known.
+            known.iter_mut().filter(|copied| !copied.holds(*sender, mesh)).for_each(|copied| {
+                copied.stage = CopyStage::Waiting;
+                forged += 1;
+            });
+        }
         Response::Done { .. }
+        | Response::Brought { .. }
         | Response::Reply(_)
         | Response::Injected { .. }
         | Response::Differ { .. }
         | Response::Offered { .. }
         | Response::Known { .. } => {}
     }
-    Ok(Checked { body, frames, records, forged, letters: Vec::new() })
+    Ok(Checked { body, frames, records, forged, letters: Vec::new(), entrusted: Vec::new() })
 }
 
 /// When the time of each is over. None for one that is not as it was sealed, or is another than it is said to be.
 pub(crate) fn open_letters(inside: &[Offered]) -> Vec<Option<Wall>> {
-    let open = |offered: &Offered| Letter::open(&offered.sealed).ok().filter(|letter| letter.id == offered.id);
-    inside.iter().map(|offered| open(offered).map(|letter| Wall(letter.expires))).collect()
+    inside.iter().map(open_letter).collect()
+}
+
+pub(crate) fn open_letter(offered: &Offered) -> Option<Wall> {
+    let letter = Letter::open(&offered.sealed).ok().filter(|letter| letter.id == offered.id);
+    letter.map(|letter| Wall(letter.expires))
+}
+
+/// As [`open_letters`], of letters that another offers than their sender: without its signature they are none.
+pub(crate) fn open_brought(
+    mesh: MeshId,
+    (to, sender): (&str, NodeKey),
+    inside: &[Brought],
+    forged: &mut u32,
+) -> Vec<Option<Wall>> {
+    let open = |brought: &Brought| {
+        let expires = open_letter(&brought.offered)?;
+        let is_from = brought.is_from(sender, mesh, to);
+        *forged += u32::from(!is_from);
+        is_from.then_some(expires)
+    };
+    inside.iter().map(open).collect()
 }
 
 /// Those that are frames of this mesh. What only a later version could read is nobody's fault.

@@ -1,11 +1,11 @@
 //! What the parts of the mesh write their wishes into, and the randomness that they share.
 
 use std::collections::{BTreeMap, VecDeque};
-use std::sync::Arc;
 
 use libp2p_identity::PeerId;
 
 use super::event::{InboundId, Output, RpcId, Ticket};
+use super::postman::Address;
 use super::time::Span;
 use crate::wire::frame::Stream;
 use crate::wire::rpc::{Request, Response};
@@ -26,7 +26,9 @@ pub(crate) enum Asked {
     /// Frames handed over for good by a short-lived node.
     Inject { batch: u64 },
     /// Letters that were offered for that recipient.
-    Offer { name: Arc<str>, to: PeerId },
+    Offer { of: Address, to: PeerId },
+    /// Copies that were given to that node.
+    Keep { at: PeerId },
     /// What that one knows of a message.
     Where { ticket: Ticket },
     /// Where our streams stand, told before we leave.

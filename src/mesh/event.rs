@@ -11,15 +11,16 @@ use multiaddr::Multiaddr;
 pub use super::news::{Event, FoundBy};
 use super::postman::inbox::Handed;
 use super::postman::store::{Done, Job, StoreError};
-use super::postman::{PostAnswer, PostCommand};
+use super::postman::{PostAnswer, PostCommand, ReplyTo};
 use super::routes::Routes;
 use super::status::Status;
 use super::time::{Span, Wall};
 use crate::Headers;
 use crate::wire::frame::{Frame, Place};
 use crate::wire::lane::Mark;
+use crate::wire::letter::Letter;
 use crate::wire::roster::{RosterRecord, SignedRecord};
-use crate::wire::rpc::{Reply, Request, Response};
+use crate::wire::rpc::{Fate, Reply, Request, Response};
 
 macro_rules! numbers {
     ($($(#[$doc:meta])* $name:ident),+ $(,)?) => { $(
@@ -140,12 +141,14 @@ pub(crate) struct Checked<T> {
     pub(crate) forged: u32,
     /// Of each letter in it when its time is over, if it is as it was sealed.
     pub(crate) letters: Vec<Option<Wall>>,
+    /// Each letter that is to be kept, without its payload, if it is as it was sealed.
+    pub(crate) entrusted: Vec<Option<Letter>>,
 }
 
 impl<T> From<T> for Checked<T> {
     /// Of what goes out nothing has to be checked.
     fn from(body: T) -> Self {
-        Self { body, frames: Vec::new(), records: Vec::new(), forged: 0, letters: Vec::new() }
+        Self { body, frames: Vec::new(), records: Vec::new(), forged: 0, letters: Vec::new(), entrusted: Vec::new() }
     }
 }
 
@@ -385,6 +388,17 @@ pub(crate) enum Unsigned {
         frame: Arc<Frame>,
         attempt: u8,
     },
+    /// A letter of this node, for those who keep copies of it.
+    Letter {
+        number: u64,
+        text: Vec<u8>,
+    },
+    /// What became of letters that another offered: each that is for good.
+    Receipts {
+        reply: ReplyTo,
+        fates: Vec<Fate>,
+        texts: Vec<Vec<u8>>,
+    },
 }
 
 /// What was signed.
@@ -393,6 +407,8 @@ pub(crate) enum Signed {
     Head(Arc<Frame>),
     Record(Box<SignedRecord>),
     Again(Arc<Frame>),
+    Letter { number: u64, signature: Bytes },
+    Receipts { reply: ReplyTo, fates: Vec<Fate>, receipts: Vec<Bytes> },
 }
 
 /// The answer to a command.

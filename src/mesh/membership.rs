@@ -233,6 +233,7 @@ impl Mesh {
             | Asked::Push { .. }
             | Asked::Inject { .. }
             | Asked::Offer { .. }
+            | Asked::Keep { .. }
             | Asked::Where { .. }
             | Asked::LastHeads
             | Asked::Told => false,

@@ -194,7 +194,7 @@ impl Mesh {
     /// Takes what an earlier start had in its store, or why there is none.
     pub(crate) fn open_store(&mut self, store: Result<Snapshot, String>, now: Now) {
         match store {
-            Ok(snapshot) => self.postman.restore(snapshot, &mut self.fx),
+            Ok(snapshot) => self.postman.restore(snapshot, now, &mut self.fx),
             Err(why) => self.postman.without_store(why),
         }
         self.durables_changed(now);
@@ -373,11 +373,15 @@ impl Mesh {
         match signed {
             Signed::Head(frame) | Signed::Again(frame) => self.fx.push(Output::Gossip { frame }),
             Signed::Record(record) => self.roster.signed(*record, now, &mut self.fx),
+            Signed::Letter { number, signature } => self.postman.letter_signed(number, signature),
+            Signed::Receipts { reply, fates, receipts } => {
+                self.postman.receipts_signed(reply, (fates, receipts), now, &mut self.fx);
+            }
         }
     }
 
     fn request(&mut self, from: PeerId, id: InboundId, request: Checked<Request>, now: Now) {
-        let Checked { body, frames, records, forged, letters: opened } = request;
+        let Checked { body, frames, records, forged, letters: opened, entrusted } = request;
         self.offended(from, forged, now);
         match body {
             Request::Call(call) => {
@@ -404,8 +408,14 @@ impl Mesh {
             }
             Request::Offer { to, turn, tell, settled, letters, .. } => {
                 let letters = letters.into_iter().zip(opened).collect();
-                let delivered = postman::Delivered { from, name: &to, turn, tell, settled, letters };
+                let delivered = postman::Delivered { from, is_brought: false, name: &to, turn, tell, settled, letters };
                 self.postman.offered(id, delivered, now, &mut self.fx);
+            }
+            Request::Bring { to, sender, letters, .. } => self.brought(id, (&to, sender), letters, opened, now),
+            Request::Keep { turn, letters, asked, released, .. } => {
+                let letters = letters.into_iter().zip(entrusted).collect();
+                let keeping = postman::Keeping { to: id, from, turn, letters, asked, released };
+                self.postman.keep(keeping, now, &mut self.fx);
             }
             Request::Progress { of, .. } => {
                 self.postman.progress(&of, from, now.mono);
@@ -445,7 +455,8 @@ impl Mesh {
                 self.inject.answered(batch, word, &couriers, &mut self.fx);
             }
             Asked::Where { ticket } => self.known_there(ticket, result),
-            Asked::Offer { name, to } => self.offer_answered((&name, to), result, now),
+            Asked::Offer { of, to } => self.offer_answered((&of, to), result, now),
+            Asked::Keep { at } => self.deposit_answered(at, result, now),
             Asked::LastHeads => self.last_heads_answered(),
             Asked::Told => {}
         }

@@ -6,17 +6,20 @@ use std::sync::Arc;
 use libp2p_identity::PeerId;
 
 use super::effects::Asked;
-use super::event::{Answer, Checked, HolderId, JobId, RpcFailure, Ticket};
+use super::event::{Answer, Checked, HolderId, InboundId, JobId, RpcFailure, Ticket};
 use super::links::Links;
 use super::postman::store::{Done, StoreError};
 use super::postman::{
-    self, Answered, Delivered, DurableStatus, Holders, Holding, Offers, Parcel, PostAnswer, PostCommand, Posting, Terms,
+    self, Address, Answered, Delivered, Deposit, Deposited, DurableStatus, Holders, Holding, Offers, Parcel,
+    PostAnswer, PostCommand, Posting, Terms,
 };
 use super::roster::{Known, Roster};
-use super::time::Now;
+use super::time::{Now, Wall};
 use super::{Mesh, checked};
 use crate::MessageId;
-use crate::wire::rpc::{Request, Response};
+use crate::wire::custody::Brought;
+use crate::wire::node_key::NodeKey;
+use crate::wire::rpc::{Offered, Request, Response, Turn};
 
 /// What the postman wants to know of the others.
 struct Place<'a> {
@@ -49,6 +52,10 @@ impl postman::Directory for Place<'_> {
 
     fn is_live(&self, peer: PeerId) -> bool {
         peer == self.me || self.roster.get(&peer).is_some_and(Known::is_live)
+    }
+
+    fn is_seen(&self, peer: PeerId) -> bool {
+        self.links.is_linked(&peer) || self.roster.get(&peer).is_some_and(Known::is_seen)
     }
 
     fn is_linked(&self, peer: PeerId) -> bool {
@@ -149,7 +156,36 @@ impl Mesh {
         let mut names: BTreeSet<Arc<str>> = matching.map(|durable| durable.name.into()).collect();
         names.extend(std::mem::take(&mut posting.to));
         posting.to = names.into_iter().collect();
+        if posting.copies > 0 {
+            posting.custodians = self.custodians();
+        }
         self.postman.accept(ticket, posting, &mut self.fx);
+    }
+
+    /// The nodes that keep copies for others and are there, in the order in which this one turns to them: another one for each node, and
+    /// the same for all of its messages.
+    fn custodians(&self) -> Vec<PeerId> {
+        let keepers = self.roster.nodes().filter(|known| known.is_live() && known.record().is_custodian());
+        let mut keepers: Vec<PeerId> = keepers.map(Known::peer).collect();
+        keepers.sort_by_cached_key(|peer| {
+            let mut hasher = blake3::Hasher::new_derive_key("pombo custodian v1");
+            *hasher.update(&self.me.to_bytes()).update(&peer.to_bytes()).finalize().as_bytes()
+        });
+        keepers
+    }
+
+    /// Letters of another node are offered by one who keeps them.
+    pub(super) fn brought(
+        &mut self,
+        id: InboundId,
+        (to, sender): (&str, NodeKey),
+        letters: Vec<Brought>,
+        opened: Vec<Option<Wall>>,
+        now: Now,
+    ) {
+        let Some(from) = sender.peer() else { return };
+        let letters = letters.into_iter().map(|brought| brought.offered).zip(opened).collect();
+        self.postman.offered(id, bring(from, to, letters), now, &mut self.fx);
     }
 
     /// A name has one pattern in the whole mesh.
@@ -180,13 +216,16 @@ impl Mesh {
     /// What became of letters that were offered to a neighbour.
     pub(super) fn offer_answered(
         &mut self,
-        of: (&Arc<str>, PeerId),
+        of: (&Address, PeerId),
         result: Result<Checked<Response>, RpcFailure>,
         now: Now,
     ) {
         let result = result.map(|checked| checked.body);
         let answer = match &result {
-            Ok(Response::Offered { fates, .. }) => Answered::Fates(fates),
+            Ok(Response::Offered { fates, .. }) if of.0.kept_for.is_none() => Answered::Fates(fates, &[]),
+            Ok(Response::Brought { fates, receipts, .. }) if of.0.kept_for.is_some() => {
+                Answered::Fates(fates, receipts)
+            }
             Err(RpcFailure::NotSent) => Answered::NotSent,
             // No answer to an offer, or none at all: what came of it is asked the next time.
             Ok(_) | Err(RpcFailure::Unknown) => Answered::Unknown,
@@ -194,10 +233,21 @@ impl Mesh {
         self.postman.answered(of, answer, now, &mut self.fx);
     }
 
+    /// What a neighbour says of copies that it was given.
+    pub(super) fn deposit_answered(&mut self, at: PeerId, result: Result<Checked<Response>, RpcFailure>, now: Now) {
+        let me = NodeKey::of(&self.me);
+        let deposited = match result.map(|checked| checked.body) {
+            Ok(Response::Kept { sender, kept, known, .. }) if Some(sender) == me => Deposited::Kept(kept, known),
+            Ok(_) | Err(RpcFailure::NotSent | RpcFailure::Unknown) => Deposited::Silent,
+        };
+        self.postman.deposited(at, deposited, now, &mut self.fx);
+    }
+
     /// Says which durable subscriptions this node has.
     pub(super) fn durables_changed(&mut self, now: Now) {
         // There is always room: patterns and services were counted without them.
-        let _fit = self.roster.set_durables(self.postman.durables(), now, &mut self.fx);
+        let custodian = self.postman.is_custodian();
+        let _fit = self.roster.set_durables(self.postman.durables(), custodian, now, &mut self.fx);
         self.post_directory_changed(now);
     }
 
@@ -222,16 +272,10 @@ impl Mesh {
             self.durables_changed(now);
             self.announcing.push((self.roster.version(), ticket));
         }
-        for Parcel { to, name, turn, tell, settled, letters } in offers.letters {
-            if to == self.me {
-                let opened = checked::open_letters(&letters);
-                let letters = letters.into_iter().zip(opened).collect();
-                let delivered = Delivered { from: to, name: &name, turn, tell, settled, letters };
-                self.postman.offer_here(delivered, now, &mut self.fx);
-                continue;
-            }
-            let request = Request::Offer { to: name.to_string(), turn, tell, settled, letters, extensions: Vec::new() };
-            self.fx.ask(to, request, Asked::Offer { name, to });
+        offers.letters.into_iter().for_each(|parcel| self.send(parcel, now));
+        for Deposit { at, turn, letters, asked, released } in offers.deposits {
+            let request = Request::Keep { turn, letters, asked, released, extensions: Vec::new() };
+            self.fx.ask(at, request, Asked::Keep { at });
         }
         for (to, of) in offers.progress {
             if self.links.is_linked(&to) {
@@ -244,4 +288,43 @@ impl Mesh {
             self.links.want_now(peer, addresses, now, &mut self.fx);
         }
     }
+
+    /// Offers letters to a node, or to this one.
+    fn send(&mut self, Parcel { to, of, turn, tell, settled, letters }: Parcel, now: Now) {
+        let kept_for = of.kept_for.and_then(|(from, _)| Some((from, NodeKey::of(&from)?)));
+        if to == self.me {
+            // What it keeps was found to be its sender's when it came, and has been on this node's disk since.
+            let letters = letters.into_iter().map(|(offered, _)| {
+                let expires = checked::open_letter(&offered);
+                (offered, expires)
+            });
+            let (name, letters) = (Arc::clone(&of.name), letters.collect());
+            let delivered = match kept_for {
+                Some((from, _)) => bring(from, &name, letters),
+                None => Delivered { from: to, is_brought: false, name: &name, turn, tell, settled, letters },
+            };
+            return self.postman.offer_here(of, delivered, now, &mut self.fx);
+        }
+        let (name, extensions) = (of.name.to_string(), Vec::new());
+        let request = match kept_for {
+            Some((_, sender)) => {
+                let letters = letters.into_iter().map(|(offered, seal)| {
+                    let (to, signature) = seal.unwrap_or_default();
+                    Brought { offered, to, signature }
+                });
+                Request::Bring { to: name, sender, letters: letters.collect(), extensions }
+            }
+            None => {
+                let letters = letters.into_iter().map(|(offered, _)| offered).collect();
+                Request::Offer { to: name, turn, tell, settled, letters, extensions }
+            }
+        };
+        self.fx.ask(to, request, Asked::Offer { of, to });
+    }
+}
+
+/// Letters of that node, as another offers them.
+fn bring(from: PeerId, name: &str, letters: Vec<(Offered, Option<Wall>)>) -> Delivered<'_> {
+    let (turn, settled) = (Turn::default(), Vec::new());
+    Delivered { from, is_brought: true, name, turn, tell: false, settled, letters }
 }

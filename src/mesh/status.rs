@@ -100,6 +100,8 @@ pub struct Tables {
     pub exchanges: usize,
     /// Guaranteed messages that are owed to others.
     pub outbox: usize,
+    /// Guaranteed messages of others of which it keeps copies, or knows how they ended.
+    pub kept: usize,
     /// Guaranteed messages that came for durable subscriptions, those that are remembered as processed too.
     pub inbox: usize,
     /// Notices of undelivered messages that nobody has taken note of.
@@ -151,7 +153,7 @@ impl Mesh {
 
     /// What the hub and the driver hold is filled in there.
     fn tables(&self) -> Tables {
-        let [outbox, inbox, notices, damaged] = self.postman.counts();
+        let [outbox, kept, inbox, notices, damaged] = self.postman.counts();
         Tables {
             links: self.links.count(),
             connections: 0,
@@ -168,6 +170,7 @@ impl Mesh {
             calls: self.requests.calls(),
             exchanges: self.fx.open(),
             outbox,
+            kept,
             inbox,
             notices,
             damaged,

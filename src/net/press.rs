@@ -19,8 +19,8 @@ use crate::net::hub::Hub;
 use crate::net::lanes::Table;
 use crate::payload::PayloadError;
 use crate::wire::MeshId;
-use crate::wire::builder;
 use crate::wire::frame::Frame;
+use crate::wire::{builder, custody};
 
 /// How long the last frames of a node that ends are waited for.
 pub(crate) const LAST_FRAMES: Duration = Duration::from_secs(1);
@@ -272,6 +272,13 @@ impl Signer {
             Unsigned::Record(record) => Signed::Record(Box::new(record.sign(self.mesh, &self.key)?)),
             Unsigned::Again { frame, attempt } => {
                 Signed::Again(Arc::new(builder::again(&frame, attempt, self.mesh, &self.key)?))
+            }
+            Unsigned::Letter { number, text } => {
+                Signed::Letter { number, signature: custody::sign_letter(&self.key, self.mesh, &text)? }
+            }
+            Unsigned::Receipts { reply, fates, texts } => {
+                let receipts = custody::sign_receipts(&self.key, self.mesh, &texts)?;
+                Signed::Receipts { reply, fates, receipts }
             }
         })
     }

@@ -6,10 +6,11 @@ use serde::{Deserialize, Serialize};
 
 use super::MessageId;
 use super::codec::{self, CodecError};
+use super::custody::End;
 use super::node_key::NodeKey;
 use crate::Headers;
 
-const DIGEST: usize = 32;
+pub(super) const DIGEST: usize = 32;
 
 /// A guaranteed message.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -108,6 +109,36 @@ pub(crate) enum ReasonRow {
     Refused,
     Damaged,
     Poison,
+    InCustody,
+}
+
+/// The copies of a message at other nodes.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct GivenRow {
+    /// The nodes that may have one.
+    pub(crate) at: Vec<NodeKey>,
+    /// Recipients that are done with it, which not all of those nodes know, and where they were.
+    pub(crate) closing: Vec<(String, Option<NodeKey>)>,
+}
+
+/// A message of another node that is kept here.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct KeptRow {
+    /// As its sender has it. The recipients are those of which it is not known that they are done with it.
+    pub(crate) message: AcceptedRow,
+    pub(crate) from: NodeKey,
+    pub(crate) rank: u8,
+    pub(crate) signature: Bytes,
+    pub(crate) over: Vec<OverRow>,
+}
+
+/// That a node was done with a message for a recipient, and has signed that.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct OverRow {
+    pub(crate) name: String,
+    pub(crate) at: NodeKey,
+    pub(crate) end: End,
+    pub(crate) receipt: Bytes,
 }
 
 /// A durable subscription of this node.
@@ -165,6 +196,8 @@ impl Row for NoticeRow {}
 impl Row for DurableRow {}
 impl Row for ReceivedRow {}
 impl Row for FloorRow {}
+impl Row for GivenRow {}
+impl Row for KeptRow {}
 
 /// A row's value, as it is stored.
 pub(crate) fn write<T: Row>(row: &T) -> Result<Bytes, CodecError> {

@@ -22,7 +22,7 @@ use crate::{Headers, topic};
 
 mod post;
 
-pub(crate) use self::post::{Act, DurableAt, Guarantee, Handed, KnownAt, MAX_NAMED, Notice, Waiting};
+pub(crate) use self::post::{Act, DurableAt, Guarantee, Handed, KnownAt, MAX_COPIES, MAX_NAMED, Notice, Waiting};
 
 /// The most bytes of a record after its length: a message, request or answer of the largest size, and what goes with it.
 pub(crate) const MAX_RECORD: usize = MAX_WHOLE;
@@ -160,6 +160,9 @@ pub(crate) enum FromNode {
     Accepted {
         id: MessageId,
         recipients: Vec<String>,
+        /// How many other nodes have a copy, and how many were wanted: if more were, it is told of as an error.
+        copies: u32,
+        wanted: u32,
         extensions: Extensions,
     },
     Handed(Handed),

@@ -6,6 +6,7 @@ pub(crate) mod builder;
 pub(crate) mod codec;
 #[cfg(test)]
 mod costs;
+pub(crate) mod custody;
 mod entry;
 pub(crate) mod frame;
 mod guard;

@@ -39,6 +39,10 @@ impl NodeKey {
 pub(crate) enum Purpose {
     Frame,
     RosterRecord,
+    /// A letter, and whom it is for: so that others can deliver it for its sender.
+    Letter,
+    /// What became of a letter at a node: so that its sender learns it from others.
+    Receipt,
 }
 
 impl Purpose {
@@ -46,6 +50,8 @@ impl Purpose {
         match self {
             Self::Frame => "pombo frame v1",
             Self::RosterRecord => "pombo roster record v1",
+            Self::Letter => "pombo letter v1",
+            Self::Receipt => "pombo receipt v1",
         }
     }
 }

@@ -32,6 +32,9 @@ pub(crate) const MAX_DURABLES: usize = 64;
 /// The extension with a node's durable subscriptions. Whoever has any knows [`Offer`](super::rpc::Request::Offer).
 const DURABLE: u8 = 131;
 
+/// The extension of a node that keeps copies for others, without a value. It knows [`Keep`](super::rpc::Request::Keep).
+const CUSTODIAN: u8 = 132;
+
 const KIND: u8 = 3;
 
 /// A subscription as others see it.
@@ -52,14 +55,20 @@ pub(crate) struct Durable {
 
 impl Durable {
     /// As they stand in a record, if there are any.
-    pub(crate) fn extension(durables: &[Self]) -> Result<Extensions, CodecError> {
+    fn extension(durables: &[Self]) -> Result<Option<Extension>, CodecError> {
         if durables.is_empty() {
-            return Ok(Vec::new());
+            return Ok(None);
         }
         let mut value = Vec::new();
         codec::encode_into(&durables, &mut value)?;
-        Ok(vec![Extension { tag: DURABLE, value }])
+        Ok(Some(Extension { tag: DURABLE, value }))
     }
+}
+
+/// What a record says of a node's part in guaranteed delivery.
+pub(crate) fn extensions(durables: &[Durable], custodian: bool) -> Result<Extensions, CodecError> {
+    let custodian = custodian.then(|| Extension { tag: CUSTODIAN, value: Vec::new() });
+    Ok(Durable::extension(durables)?.into_iter().chain(custodian).collect())
 }
 
 /// What a node says of itself.
@@ -185,6 +194,11 @@ impl RosterRecord {
             return Err(CodecError::malformed(format!("more than {MAX_DURABLES} durable subscriptions")));
         }
         Ok(durables)
+    }
+
+    /// Whether it keeps copies of guaranteed messages for others.
+    pub(crate) fn is_custodian(&self) -> bool {
+        self.extensions.iter().any(|extension| extension.tag == CUSTODIAN)
     }
 
     fn check(&self) -> Result<(), RecordError> {

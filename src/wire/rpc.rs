@@ -6,6 +6,7 @@ use serde::{Deserialize, Deserializer, Serialize};
 
 use super::MessageId;
 use super::codec::{self, CodecError, Extensions};
+use super::custody::{Brought, Copied, Entrusted, Released, check_signature};
 use super::frame::{Channel, MAX_TEXT, SHARDS, Stream, VERSION};
 use super::guard::at_most;
 use super::letter::ReasonRow;
@@ -168,7 +169,7 @@ pub(crate) struct Known {
 /// How far a message has come.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) enum StageRow {
-    /// It is on its sender's disk, and no other node has it.
+    /// It is on its sender's disk, and no recipient's node has it.
     Accepted,
     /// Its sender knows that this node has it on disk.
     Given(NodeKey),
@@ -177,6 +178,8 @@ pub(crate) enum StageRow {
     Processed,
     Poison,
     Undelivered(ReasonRow),
+    /// It is on disk here, as a copy for the node that sent it.
+    Kept(NodeKey),
 }
 
 /// What one side asks or tells.
@@ -215,6 +218,10 @@ pub(crate) enum Request {
     Where { id: MessageId, extensions: Extensions },
     /// Letters of yours are processed that I had stored for this durable subscription: ask which, by an [`Request::Offer`].
     Progress { of: String, extensions: Extensions },
+    /// Keep copies of these letters of mine, say what you know of those, and forget these. Answered by [`Response::Kept`].
+    Keep { turn: Turn, letters: Vec<Entrusted>, asked: Vec<MessageId>, released: Vec<Released>, extensions: Extensions },
+    /// Take these letters of another node, which I keep for it, as in [`Request::Offer`]. Answered by [`Response::Brought`].
+    Bring { to: String, sender: NodeKey, letters: Vec<Brought>, extensions: Extensions },
 }
 
 /// The answer to a [`Request`].
@@ -256,6 +263,21 @@ pub(crate) enum Response {
     /// What is known of a message here.
     Known {
         known: Vec<Known>,
+        extensions: Extensions,
+    },
+    /// Which of the letters are kept, and what is known of the messages that were asked about: nothing of those of which there is no
+    /// copy.
+    Kept {
+        /// Whoever asked.
+        sender: NodeKey,
+        kept: Vec<bool>,
+        known: Vec<Copied>,
+        extensions: Extensions,
+    },
+    /// What became of each of the letters, and a signature for each of which that is for good, or none.
+    Brought {
+        fates: Vec<Fate>,
+        receipts: Vec<Bytes>,
         extensions: Extensions,
     },
 }
@@ -301,6 +323,18 @@ impl Request {
                 check_list(letters)
             }
             Self::Progress { of, .. } => check_text(of),
+            Self::Keep { letters, asked, released, .. } => {
+                check_list(letters)?;
+                check_list(asked)?;
+                check_list(released)?;
+                released.iter().try_for_each(|one| check_text(&one.to))?;
+                letters.iter().try_for_each(Entrusted::check)
+            }
+            Self::Bring { to, letters, .. } => {
+                check_text(to)?;
+                check_list(letters)?;
+                letters.iter().try_for_each(Brought::check)
+            }
             Self::Cancel { .. } | Self::Where { .. } => Ok(()),
         }
     }
@@ -320,6 +354,12 @@ impl Request {
                 let letters: usize = letters.iter().map(|letter| letter.sealed.len() + size_of::<Offered>()).sum();
                 letters + size_of_val(settled.as_slice())
             }
+            Self::Keep { letters, asked, released, .. } => {
+                let letters: usize = letters.iter().map(Entrusted::bulk).sum();
+                let released: usize = released.iter().map(|one| size_of::<MessageId>() + one.to.len()).sum();
+                letters + released + size_of_val(asked.as_slice())
+            }
+            Self::Bring { letters, .. } => letters.iter().map(Brought::bulk).sum(),
         }
     }
 
@@ -336,7 +376,9 @@ impl Request {
             | Self::Fetch { extensions, .. }
             | Self::Offer { extensions, .. }
             | Self::Where { extensions, .. }
-            | Self::Progress { extensions, .. } => extensions,
+            | Self::Progress { extensions, .. }
+            | Self::Keep { extensions, .. }
+            | Self::Bring { extensions, .. } => extensions,
         }
     }
 }
@@ -382,6 +424,16 @@ impl Response {
                     check_text(&one.recipient)
                 })
             }
+            Self::Kept { kept, known, .. } => {
+                check_list(kept)?;
+                check_list(known)?;
+                known.iter().try_for_each(Copied::check)
+            }
+            Self::Brought { fates, receipts, .. } => {
+                check_list(fates)?;
+                check_list(receipts)?;
+                receipts.iter().try_for_each(|receipt| check_signature(receipt))
+            }
             Self::Done { .. } | Self::Injected { .. } => Ok(()),
         }
     }
@@ -397,6 +449,10 @@ impl Response {
             Self::Known { known, .. } => {
                 known.iter().map(|one| one.recipient.len() + size_of::<StageRow>() + size_of::<u64>()).sum()
             }
+            Self::Kept { kept, known, .. } => kept.len() + known.iter().map(Copied::bulk).sum::<usize>(),
+            Self::Brought { fates, receipts, .. } => {
+                size_of::<Fate>() * fates.len() + receipts.iter().map(|receipt| receipt.len() + 1).sum::<usize>()
+            }
         }
     }
 
@@ -409,7 +465,9 @@ impl Response {
             | Self::Differ { extensions, .. }
             | Self::Records { extensions, .. }
             | Self::Offered { extensions, .. }
-            | Self::Known { extensions, .. } => extensions,
+            | Self::Known { extensions, .. }
+            | Self::Kept { extensions, .. }
+            | Self::Brought { extensions, .. } => extensions,
         }
     }
 }

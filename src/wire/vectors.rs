@@ -13,6 +13,7 @@ use self::parts::{Parts, hex, varint};
 use self::samples::{MESH, key, node_key};
 use super::MessageId;
 use super::codec::CodecError;
+use super::custody;
 use super::frame::{self, Frame, FrameError, shard_of};
 use super::lane::{Mark, Record};
 use super::letter::Letter;
@@ -65,6 +66,10 @@ fn vectors() -> Vec<Vector> {
     let (durable, sealed) = (samples::durable_record().bytes, samples::letter().seal().expect("seals"));
     all.push(Vector::new("roster-durable-1", &durable, Some(layout::durable_record(&durable))));
     all.push(Vector::new("letter-1", &sealed, Some(layout::letter())));
+    let recipients = ["audit".to_owned(), "billing".to_owned()];
+    all.push(Vector::new("letter-signed-1", &custody::letter_text(&sealed, &recipients), None));
+    let receipt = custody::receipt_text(node_key(1), samples::letter().id, custody::End::Processed, "billing");
+    all.push(Vector::new("receipt-1", &receipt, None));
     for (name, request) in samples::requests() {
         let bytes = request.encode().expect("encodes");
         all.push(Vector::new(format!("request-{name}-1"), &bytes, Some(layout::request(name))));

@@ -16,7 +16,7 @@ use tokio::time::{Instant, timeout, timeout_at};
 use tracing::debug;
 
 use super::GREETING;
-use super::translate::{accepted, arrived, done, failed, millis, peer, size};
+use super::translate::{arrived, done, failed, kept, millis, peer, size};
 use crate::api::{Incoming, Node, Provider, Subscriber};
 use crate::error::{Closed, RecvError, RequestError};
 use crate::message::Message;
@@ -316,9 +316,8 @@ async fn publish(node: &Node, post: Post) -> FromNode {
     let Post { topic, content_type, headers, min_peers, timeout, payload, guarantee, .. } = post;
     let Ok(topic) = RawTopic::parse(&topic) else { return failed(Failure::Closed) };
     let publish = node.publish(topic, &payload).headers(headers).content_type(&content_type);
-    if let Some(Guarantee { ttl, to }) = guarantee {
-        let kept = publish.guaranteed().ttl(Duration::from_millis(ttl)).to(to).await;
-        return kept.map_or_else(failed, accepted);
+    if let Some(Guarantee { ttl, to, copies }) = guarantee {
+        return kept(publish.guaranteed().ttl(Duration::from_millis(ttl)).to(to).copies(size(copies)).await);
     }
     let published = async {
         let left = settled(node, Duration::from_millis(timeout)).await;

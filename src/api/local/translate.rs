@@ -14,7 +14,7 @@ use crate::wire::roster::Interest;
 mod post;
 
 pub(super) use self::post::{
-    accepted, arrived, durable, durable_status, known_at, message, notice, noticed, owed, unacknowledged, undone,
+    accepted, arrived, durable, durable_status, kept, known_at, message, notice, noticed, owed, unacknowledged, undone,
     waiting,
 };
 
@@ -64,6 +64,8 @@ impl From<PublishError> for Failure {
             | PublishError::Name(_)
             | PublishError::Ttl { .. }
             | PublishError::TooManyRecipients { .. }
+            | PublishError::TooManyCopies { .. }
+            | PublishError::TooFewCopies { .. }
             | PublishError::Closed(_) => Self::Closed,
         }
     }

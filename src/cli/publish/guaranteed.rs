@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use bytes::Bytes;
 use futures::StreamExt;
 use futures::stream::FuturesOrdered;
-use pombo::{Accepted, PublishError, RunningNode};
+use pombo::{Accepted, MessageId, PublishError, RunningNode};
 use serde::Serialize;
 
 use super::{BYTES_IN_FLIGHT, Bodies, IN_FLIGHT, Post};
@@ -24,6 +24,9 @@ pub(super) struct Ledger {
     bytes: usize,
     recipients: BTreeSet<String>,
     last: Option<String>,
+    /// How many have fewer copies than were wanted, and what was said of the last of them.
+    short: usize,
+    shortage: Option<PublishError>,
 }
 
 /// A message that was accepted, as JSON.
@@ -34,24 +37,49 @@ struct Receipt<'a> {
     bytes: usize,
     /// The durable subscriptions that it will be delivered to, or told of.
     recipients: Vec<String>,
+    /// How many other nodes have a copy.
+    copies: usize,
+}
+
+/// A message that is on the node's disk, whether or not it has the copies that were wanted.
+struct Kept {
+    bytes: usize,
+    id: MessageId,
+    recipients: Vec<String>,
+    copies: usize,
+    shortage: Option<PublishError>,
 }
 
 impl Ledger {
     pub(super) fn new(output: Output, topic: &str, each: bool) -> Self {
         let (topic, meter) = (topic.to_owned(), Meter::new(output));
-        Self { output, topic, each, meter, messages: 0, bytes: 0, recipients: BTreeSet::new(), last: None }
+        Self {
+            output,
+            topic,
+            each,
+            meter,
+            messages: 0,
+            bytes: 0,
+            recipients: BTreeSet::new(),
+            last: None,
+            short: 0,
+            shortage: None,
+        }
     }
 
-    fn enter(&mut self, bytes: usize, accepted: Accepted) -> Result<(), Failure> {
-        let Accepted { id, recipients, .. } = accepted;
+    fn enter(&mut self, kept: Kept) -> Result<(), Failure> {
+        let Kept { bytes, id, recipients, copies, shortage } = kept;
         self.messages += 1;
         self.bytes += bytes;
+        self.short += usize::from(shortage.is_some());
+        self.shortage = shortage.or(self.shortage.take());
         if self.output.is_json() {
-            return self.output.object(&Receipt { topic: &self.topic, id: id.to_string(), bytes, recipients });
+            return self.output.object(&Receipt { topic: &self.topic, id: id.to_string(), bytes, recipients, copies });
         }
         if self.each {
-            let what = text::size(bytes);
-            self.output.note(format_args!("kept {what} on {} for {}, id {id}", self.topic, recipients.join(", ")));
+            let (what, copies) = (text::size(bytes), with_copies(copies));
+            let recipients = recipients.join(", ");
+            self.output.note(format_args!("kept {what} on {} for {recipients}{copies}, id {id}", self.topic));
         } else {
             self.meter.show(|| format!("kept {} on {}", text::count(self.messages, "message"), self.topic));
         }
@@ -60,7 +88,19 @@ impl Ledger {
         Ok(())
     }
 
-    fn finish(&self) {
+    fn finish(&mut self) -> Result<(), Failure> {
+        self.sum_up();
+        match self.shortage.take() {
+            Some(error) if self.short == 1 => Err(error.into()),
+            Some(error) => {
+                let messages = text::count(self.short, "message");
+                Err(Failure::from(error).hint(format!("{messages} have too few copies; this is the last of them")))
+            }
+            None => Ok(()),
+        }
+    }
+
+    fn sum_up(&self) {
         let Some(last) = self.last.as_ref().filter(|_| !self.each) else { return };
         let recipients: Vec<_> = self.recipients.iter().map(String::as_str).collect();
         let (size, topic, recipients) = (text::size(self.bytes), &self.topic, recipients.join(", "));
@@ -71,6 +111,14 @@ impl Ledger {
                 self.output.note(format_args!("kept {messages} ({size}) on {topic} for {recipients}"));
             }
         }
+    }
+}
+
+fn with_copies(copies: usize) -> String {
+    match copies {
+        0 => String::new(),
+        1 => ", with a copy".to_owned(),
+        many => format!(", with {many} copies"),
     }
 }
 
@@ -89,10 +137,10 @@ impl Post<'_> {
             let in_flight = if ledger.messages == 0 { 1 } else { in_flight };
             let room = more && under_way.len() < in_flight && held < BYTES_IN_FLIGHT;
             tokio::select! {
-                Some(accepted) = under_way.next() => {
-                    let (bytes, accepted): (usize, Accepted) = accepted?;
-                    held -= bytes;
-                    ledger.enter(bytes, accepted)?;
+                Some(kept) = under_way.next() => {
+                    let kept: Kept = kept?;
+                    held -= kept.bytes;
+                    ledger.enter(kept)?;
                 }
                 body = bodies.next(), if room => {
                     // What cannot be read ends it, but in its turn: those before it are still to be confirmed.
@@ -106,21 +154,30 @@ impl Post<'_> {
         if ledger.messages == 0 {
             self.context.output.note("nothing to publish: the input is empty");
         }
-        ledger.finish();
-        Ok(())
+        ledger.finish()
     }
 
-    async fn keep_one(&self, node: &RunningNode, body: Bytes) -> Result<(usize, Accepted), Failure> {
+    async fn keep_one(&self, node: &RunningNode, body: Bytes) -> Result<Kept, Failure> {
         let mut publish = node.publish(self.topic.clone(), &body).headers(self.headers.clone());
         if let Some(content_type) = &self.args.content_type {
             publish = publish.content_type(content_type.as_str());
         }
-        let mut guaranteed = publish.guaranteed().to(self.args.to.iter().map(String::as_str));
+        let to = self.args.to.iter().map(String::as_str);
+        let mut guaranteed = publish.guaranteed().to(to).copies(self.args.copies);
         if let Some(ttl) = self.args.ttl {
             guaranteed = guaranteed.ttl(ttl);
         }
-        let accepted = guaranteed.await.map_err(|error| self.not_kept(error))?;
-        Ok((body.len(), accepted))
+        let bytes = body.len();
+        match guaranteed.await {
+            Ok(Accepted { id, recipients, copies, .. }) => Ok(Kept { bytes, id, recipients, copies, shortage: None }),
+            Err(error) => {
+                let PublishError::TooFewCopies { id, recipients, copies, .. } = &error else {
+                    return Err(self.not_kept(error));
+                };
+                let (id, recipients, copies) = (*id, recipients.clone(), *copies);
+                Ok(Kept { bytes, id, recipients, copies, shortage: Some(error) })
+            }
+        }
     }
 
     fn not_kept(&self, error: PublishError) -> Failure {

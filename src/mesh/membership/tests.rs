@@ -94,15 +94,12 @@ impl Bench {
 
     fn push(&mut self, from: u8, records: Vec<SignedRecord>) -> Vec<Output> {
         let request = Request::Push { records: Vec::new(), extensions: Vec::new() };
-        let request = Checked { body: request, frames: Vec::new(), records, forged: 0, letters: Vec::new() };
+        let request = Checked { records, ..Checked::from(request) };
         self.tell(Input::Request { from: peer(from), id: InboundId(1), request })
     }
 
     fn respond(&mut self, id: RpcId, body: Response, records: Vec<SignedRecord>) -> Vec<Output> {
-        self.tell(Input::Response {
-            id,
-            result: Ok(Checked { body, frames: Vec::new(), records, forged: 0, letters: Vec::new() }),
-        })
+        self.tell(Input::Response { id, result: Ok(Checked { records, ..Checked::from(body) }) })
     }
 
     fn fail(&mut self, seed: u8) -> Vec<Output> {

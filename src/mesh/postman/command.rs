@@ -55,6 +55,10 @@ pub(crate) struct Posting {
     pub(crate) sealed: Bytes,
     /// Recipients by name. The durable subscriptions that match are added.
     pub(crate) to: Vec<Arc<str>>,
+    /// How many other nodes are to have copies on disk before it is accepted.
+    pub(crate) copies: usize,
+    /// Those that can keep one, in the order in which they are asked. Filled in on the way.
+    pub(crate) custodians: Vec<PeerId>,
 }
 
 /// The answer to a command for the postman.
@@ -64,6 +68,9 @@ pub(crate) enum PostAnswer {
     /// It is on disk, for these.
     Accepted {
         recipients: Vec<Arc<str>>,
+        /// How many others are known to have copies on disk, and how many were wanted: none, of what is delivered already.
+        copies: usize,
+        wanted: usize,
     },
     /// Nobody is known who would want it, or there is nothing of that name.
     Nobody,

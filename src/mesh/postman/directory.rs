@@ -36,6 +36,8 @@ pub(crate) trait Directory {
     fn holders(&self, name: &str) -> Holders;
     /// Whether that node is there, this one included.
     fn is_live(&self, peer: PeerId) -> bool;
+    /// Whether that node is linked, or heard of as of one that is there.
+    fn is_seen(&self, peer: PeerId) -> bool;
     /// Whether that node can be offered something now, this one included.
     fn is_linked(&self, peer: PeerId) -> bool;
 }

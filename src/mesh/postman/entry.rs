@@ -4,13 +4,24 @@ use std::sync::Arc;
 
 use libp2p_identity::PeerId;
 
+use super::custody::{Custody, Given, Kept};
 use super::notices::{Notice, Reason};
+use super::store::{Change, Key, Table};
 use crate::MessageId;
 use crate::mesh::time::Wall;
-use crate::wire::letter::{AcceptedRow, OwedRow};
+use crate::wire::letter::{self, AcceptedRow, OwedRow};
 use crate::wire::node_key::NodeKey;
 
-/// A message that was accepted.
+/// For whom something is owed, and whose it is.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct Address {
+    /// The durable subscription.
+    pub(crate) name: Arc<str>,
+    /// Whose message it is, if this node keeps it for that one, and how many others step in before.
+    pub(crate) kept_for: Option<(PeerId, u8)>,
+}
+
+/// A message that was accepted, or is kept for another node.
 #[derive(Debug)]
 pub(super) struct Entry {
     pub(super) id: MessageId,
@@ -22,6 +33,8 @@ pub(super) struct Entry {
     /// How many notices tell of it.
     pub(super) told: u32,
     pub(super) owed: Box<[Owed]>,
+    /// What other nodes have to do with it.
+    pub(super) custody: Option<Box<Custody>>,
 }
 
 /// A recipient that a message is owed to.
@@ -41,6 +54,19 @@ pub(super) struct Owed {
 }
 
 impl Entry {
+    pub(super) fn restored(row: AcceptedRow, custody: Option<Custody>) -> Self {
+        Self {
+            id: row.id,
+            topic: row.topic.into(),
+            time: Wall(row.time),
+            expires: Wall(row.expires),
+            bytes: u32::try_from(row.bytes).unwrap_or(u32::MAX),
+            told: 0,
+            owed: row.owed.into_iter().map(Owed::restored).collect(),
+            custody: custody.map(Box::new),
+        }
+    }
+
     /// That recipient is owed it no more.
     pub(super) fn release(&mut self, name: &str) {
         self.owed = std::mem::take(&mut self.owed).into_iter().filter(|owed| *owed.to != *name).collect();
@@ -48,6 +74,79 @@ impl Entry {
 
     pub(super) fn owed_to(&mut self, name: &str) -> Option<&mut Owed> {
         self.owed.iter_mut().find(|owed| &*owed.to == name && owed.ending.is_none())
+    }
+
+    pub(super) fn address(&self, name: &Arc<str>) -> Address {
+        Address { name: Arc::clone(name), kept_for: self.kept().map(|kept| (*kept.from, kept.rank)) }
+    }
+
+    /// The copies of a message of this node.
+    pub(super) fn given(&mut self) -> Option<&mut Given> {
+        match self.custody.as_deref_mut() {
+            Some(Custody::Given(given)) => Some(given),
+            Some(Custody::Kept(_)) | None => None,
+        }
+    }
+
+    /// Whose it is, if it is kept for another.
+    pub(super) fn kept(&self) -> Option<&Kept> {
+        match self.custody.as_deref() {
+            Some(Custody::Kept(kept)) => Some(kept),
+            Some(Custody::Given(_)) | None => None,
+        }
+    }
+
+    pub(super) fn kept_mut(&mut self) -> Option<&mut Kept> {
+        match self.custody.as_deref_mut() {
+            Some(Custody::Kept(kept)) => Some(kept),
+            Some(Custody::Given(_)) | None => None,
+        }
+    }
+
+    /// Whether nothing is left to do for it, or to say of it.
+    pub(super) fn is_done(&self) -> bool {
+        let is_closed = match self.custody.as_deref() {
+            Some(Custody::Given(given)) => given.closing.is_empty(),
+            Some(Custody::Kept(kept)) => kept.over.is_empty(),
+            None => true,
+        };
+        self.owed.is_empty() && is_closed
+    }
+
+    /// Where its letter stands.
+    pub(super) fn letter(&self, number: u64) -> Key {
+        let table = if self.kept().is_some() { Table::KeptLetters } else { Table::Letters };
+        Key::number(table, number)
+    }
+
+    /// How it stands, written down: gone, if nothing is left of it.
+    pub(super) fn changes(&self, number: u64) -> Vec<Change> {
+        let row = |table| Key::number(table, number);
+        match self.custody.as_deref() {
+            Some(Custody::Kept(_)) if self.is_done() => {
+                vec![Change::Delete(row(Table::Kept)), Change::Delete(row(Table::KeptLetters))]
+            }
+            Some(Custody::Kept(kept)) => {
+                let letter =
+                    (self.owed.is_empty() || !kept.has_letter).then(|| Change::Delete(row(Table::KeptLetters)));
+                let put = kept.row(self.row()).and_then(|kept| letter::write(&kept).ok());
+                put.map(|put| Change::Put(row(Table::Kept), put)).into_iter().chain(letter).collect()
+            }
+            given => {
+                let given =
+                    given.and_then(|custody| if let Custody::Given(given) = custody { Some(given) } else { None });
+                let copies = given.and_then(|given| match self.is_done() {
+                    true => Some(Change::Delete(row(Table::Given))),
+                    false => Some(Change::Put(row(Table::Given), letter::write(&given.row()).ok()?)),
+                });
+                if self.is_done() && self.told == 0 {
+                    let rows = [Table::Accepted, Table::Letters].map(|table| Change::Delete(row(table)));
+                    return rows.into_iter().chain(copies).collect();
+                }
+                let put = letter::write(&self.row()).ok().map(|put| Change::Put(row(Table::Accepted), put));
+                put.into_iter().chain(copies).collect()
+            }
+        }
     }
 
     pub(super) fn row(&self) -> AcceptedRow {

@@ -16,7 +16,7 @@ use super::settled::Floor;
 use super::shared::Shared;
 use super::store::{Change, Done, Job, Key, StoreError, Table};
 use super::subscription::Subscription;
-use super::{Delivered, Jobs, PostAnswer, Purpose, ReplyTo, answer};
+use super::{Brought, Delivered, Jobs, PostAnswer, Purpose, ReplyTo, answer};
 use crate::MessageId;
 use crate::mesh::effects::Effects;
 use crate::mesh::event::{HolderId, Output, Ticket};
@@ -148,19 +148,21 @@ impl Inbox {
     pub(super) fn offered(
         &mut self,
         reply: ReplyTo,
-        Delivered { from, name, turn, tell, settled, letters }: Delivered<'_>,
+        Delivered { from, is_brought, name: said, turn, tell, settled, letters }: Delivered<'_>,
         now: Now,
         jobs: &mut Jobs,
         fx: &mut Effects,
     ) {
         let (most, most_bytes) = self.limits;
         let most_bytes = u64::try_from(most_bytes).unwrap_or(u64::MAX);
-        let name = self.subscriptions.get_key_value(name).map(|(name, _)| Arc::clone(name));
+        let name = self.subscriptions.get_key_value(said).map(|(name, _)| Arc::clone(name));
         let (mut changes, mut verdicts) = (Vec::new(), Vec::new());
-        let is_late = name.as_ref().is_some_and(|name| self.is_late(name, from, turn));
-        if let Some(name) = name.as_ref().filter(|_| !is_late) {
+        // What one who keeps it offers is not settled before nothing of that can be under way.
+        let is_late = !is_brought && name.as_ref().is_some_and(|name| self.is_late(name, from, turn));
+        if let Some(name) = name.as_ref().filter(|_| !is_late && !is_brought) {
             self.settle((name, from), turn, &settled, now.wall, &mut changes);
         }
+        let ids = letters.iter().filter(|_| is_brought).map(|(offered, _)| offered.id).collect();
         for (offered, expires) in letters {
             let verdict = match &name {
                 None => Verdict::Said(Fate::Nobody),
@@ -188,9 +190,10 @@ impl Inbox {
             };
             verdicts.push(verdict);
         }
+        let brought = is_brought.then(|| Brought { name: said.into(), sender: from, ids });
         // Behind whatever is being written: what is said to be on disk is.
-        let by = name.filter(|_| !is_late).map(|name| (name, from, tell));
-        jobs.begin(Job { changes, reads: Vec::new() }, Purpose::Receive { reply, verdicts, by }, fx);
+        let by = name.filter(|_| !is_late && !is_brought).map(|name| (name, from, tell));
+        jobs.begin(Job { changes, reads: Vec::new() }, Purpose::Receive { reply, verdicts, brought, by }, fx);
     }
 
     fn look(&self, number: u64, sealed: &[u8]) -> Verdict {

@@ -21,7 +21,8 @@ impl Outbox {
     /// What goes from the disk with a notice: all of the message, if nothing else is left of it.
     pub(super) fn goes_with(&self, notice: &Notice, last: bool) -> Vec<Change> {
         let all = last && !self.entries.contains_key(&notice.number);
-        let rows = [Table::Accepted, Table::Letters].map(|table| Change::Delete(Key::number(table, notice.number)));
+        let rows = [Table::Accepted, Table::Letters, Table::Given]
+            .map(|table| Change::Delete(Key::number(table, notice.number)));
         rows.into_iter().filter(|_| all).chain([Change::Delete(notice.key())]).collect()
     }
 

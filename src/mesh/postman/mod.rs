@@ -6,25 +6,34 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use bytes::Bytes;
 use libp2p_identity::PeerId;
 
 use self::entry::Entry;
 use self::inbox::{Inbox, Verdict};
+use self::keeping::KeptNow;
 use self::notices::{Notice, Notices};
 use self::outbox::Outbox;
 use self::store::{Change, Done, Job, StoreError};
 use self::subscription::Subscription;
 use crate::mesh::effects::Effects;
-use crate::mesh::event::{Answer, HolderId, InboundId, JobId, Output, Ticket};
+use crate::mesh::event::{Answer, HolderId, InboundId, JobId, Output, Ticket, Unsigned};
 use crate::mesh::time::{Mono, Now, Span, Wall};
+use crate::wire::custody::{End, receipt_text};
+use crate::wire::node_key::NodeKey;
 use crate::wire::rpc::{Fate, Offered, Response, Turn};
 use crate::{Limits, MessageId};
 
 mod command;
+mod custodians;
+mod custody;
 mod directory;
+mod entrusting;
 mod entry;
+mod exchanges;
 mod held;
 pub(crate) mod inbox;
+mod keeping;
 mod kept;
 mod leaving;
 mod node;
@@ -43,6 +52,9 @@ mod whereabouts;
 pub use self::command::{DurableHere, DurableStatus};
 pub(crate) use self::command::{PostAnswer, PostCommand, Posting, Waiting};
 pub(crate) use self::directory::{Directory, Holders, Holding};
+pub(crate) use self::entrusting::{Deposit, Deposited};
+pub(crate) use self::entry::Address;
+pub(crate) use self::keeping::Keeping;
 pub(crate) use self::restore::Snapshot;
 pub(crate) use self::subscription::{Terms, WINDOW};
 
@@ -68,13 +80,25 @@ enum Purpose {
         ticket: Ticket,
         number: u64,
         entry: Box<Entry>,
+        /// How many copies are wanted, and who could keep one beside those that are to.
+        copies: Option<(usize, Vec<PeerId>)>,
         /// The notice that goes for it.
         instead: Option<u64>,
     },
     Load {
-        name: Arc<str>,
+        of: Address,
         to: PeerId,
     },
+    /// One more may have a copy.
+    Widen {
+        number: u64,
+        at: PeerId,
+    },
+    /// Reads letters for one who is to keep them.
+    Entrust {
+        at: PeerId,
+    },
+    Keep(KeptNow),
     Notices {
         ended: Vec<(u64, Arc<str>)>,
     },
@@ -88,6 +112,8 @@ enum Purpose {
     Receive {
         reply: ReplyTo,
         verdicts: Vec<Verdict>,
+        /// Messages of that node, which another offers.
+        brought: Option<Brought>,
         /// For which durable subscription, who offered them, and whether that one is to be told when something is processed. None: it
         /// was late on its way.
         by: Option<(Arc<str>, PeerId, bool)>,
@@ -127,12 +153,20 @@ struct Processed {
     ids: Vec<MessageId>,
 }
 
+/// What is offered by one who keeps it: for whom, whose, and the ids.
+#[derive(Debug)]
+struct Brought {
+    name: Arc<str>,
+    sender: PeerId,
+    ids: Vec<MessageId>,
+}
+
 /// Where the answer to an offer goes.
 #[derive(Debug)]
-enum ReplyTo {
+pub(crate) enum ReplyTo {
     Peer(InboundId),
     /// This node offers to itself, for that recipient.
-    Own(Arc<str>),
+    Own(Address),
 }
 
 /// Jobs under way.
@@ -186,7 +220,8 @@ impl Jobs {
 /// What was answered to an offer.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Answered<'a> {
-    Fates(&'a [Fate]),
+    /// And signatures for those that are for good, where they are asked for.
+    Fates(&'a [Fate], &'a [Bytes]),
     /// It did not get there.
     NotSent,
     /// It may have.
@@ -197,19 +232,26 @@ pub(crate) enum Answered<'a> {
 #[derive(Debug)]
 pub(crate) struct Parcel {
     pub(crate) to: PeerId,
-    pub(crate) name: Arc<str>,
+    pub(crate) of: Address,
     pub(crate) turn: Turn,
     /// The node is to say so when it has processed something.
     pub(crate) tell: bool,
     /// What the node need not remember.
     pub(crate) settled: Vec<MessageId>,
-    pub(crate) letters: Vec<Offered>,
+    /// Those of others with what these have signed.
+    pub(crate) letters: Vec<(Offered, Option<Seal>)>,
 }
+
+/// All recipients of a letter, and its sender's signature.
+pub(crate) type Seal = (Vec<String>, Bytes);
 
 /// What a node is offered for a durable subscription that it has.
 #[derive(Debug)]
 pub(crate) struct Delivered<'a> {
+    /// Whose they are.
     pub(crate) from: PeerId,
+    /// Somebody else offers them, who keeps them.
+    pub(crate) is_brought: bool,
     pub(crate) name: &'a str,
     pub(crate) turn: Turn,
     pub(crate) tell: bool,
@@ -229,6 +271,8 @@ pub(crate) struct Offers {
     pub(crate) dials: Vec<PeerId>,
     /// Letters to be offered.
     pub(crate) letters: Vec<Parcel>,
+    /// Copies to be given to others.
+    pub(crate) deposits: Vec<Deposit>,
     /// Senders who are to be told that letters of theirs are processed, for these durable subscriptions.
     pub(crate) progress: Vec<(PeerId, Arc<str>)>,
 }
@@ -319,13 +363,15 @@ impl Postman {
     }
 
     pub(crate) fn show_outbox(&self, ticket: Ticket, fx: &mut Effects) {
-        let shown = self.outbox.entries.values().take(SHOWN).map(|entry| Waiting {
+        let own = self.outbox.entries.values().filter(|entry| entry.kept().is_none());
+        let shown = own.take(SHOWN).map(|entry| Waiting {
             id: entry.id,
             topic: Arc::clone(&entry.topic),
             expires: entry.expires,
             owed: entry.owed.iter().map(|owed| (Arc::clone(&owed.to), owed.by.is_some())).collect(),
         });
-        let (total, bytes) = (self.outbox.entries.len(), self.outbox.bytes);
+        let total = self.outbox.entries.len() - self.outbox.kept.len();
+        let bytes = self.outbox.bytes - self.outbox.kept_bytes;
         answer(fx, ticket, PostAnswer::Outbox { total, bytes, messages: shown.collect() });
     }
 
@@ -337,12 +383,50 @@ impl Postman {
     }
 
     /// This node offers letters to itself.
-    pub(crate) fn offer_here(&mut self, delivered: Delivered<'_>, now: Now, fx: &mut Effects) {
-        self.inbox.offered(ReplyTo::Own(delivered.name.into()), delivered, now, &mut self.jobs, fx);
+    pub(crate) fn offer_here(&mut self, of: Address, delivered: Delivered<'_>, now: Now, fx: &mut Effects) {
+        self.inbox.offered(ReplyTo::Own(of), delivered, now, &mut self.jobs, fx);
+    }
+
+    /// Somebody gives this node letters to keep, or asks about those. Without a store it keeps nothing.
+    pub(crate) fn keep(&mut self, keeping: Keeping, now: Now, fx: &mut Effects) {
+        self.stale = true;
+        let limits = if self.none.is_none() { self.room() } else { (0, 0) };
+        self.outbox.keep(keeping, limits, now, &mut self.jobs, fx);
+    }
+
+    /// What one who keeps copies has answered.
+    pub(crate) fn deposited(&mut self, at: PeerId, deposited: Deposited, now: Now, fx: &mut Effects) {
+        self.stale = true;
+        self.outbox.deposited(at, deposited, now, &mut self.jobs, fx);
+    }
+
+    /// A letter is signed for those who keep copies of it.
+    pub(crate) fn letter_signed(&mut self, number: u64, signature: Bytes) {
+        self.stale = true;
+        self.outbox.letter_signed(number, signature);
+    }
+
+    /// What became of letters that another offered is signed: it is told so.
+    pub(crate) fn receipts_signed(
+        &mut self,
+        reply: ReplyTo,
+        (fates, receipts): (Vec<Fate>, Vec<Bytes>),
+        now: Now,
+        fx: &mut Effects,
+    ) {
+        match reply {
+            ReplyTo::Peer(id) => fx.reply(id, Response::Brought { fates, receipts, extensions: Vec::new() }),
+            ReplyTo::Own(of) => self.answered((&of, self.me), Answered::Fates(&fates, &receipts), now, fx),
+        }
+    }
+
+    /// Whether it can keep copies for others.
+    pub(crate) fn is_custodian(&self) -> bool {
+        self.none.is_none()
     }
 
     /// What became of letters that were offered to a node for a recipient.
-    pub(crate) fn answered(&mut self, of: (&Arc<str>, PeerId), answer: Answered<'_>, now: Now, fx: &mut Effects) {
+    pub(crate) fn answered(&mut self, of: (&Address, PeerId), answer: Answered<'_>, now: Now, fx: &mut Effects) {
         self.stale = true;
         self.outbox.answered(of, answer, now, &mut self.jobs, fx);
     }
@@ -365,13 +449,18 @@ impl Postman {
             Err(error) => PostAnswer::Failed(error.to_string()),
         };
         match purpose {
-            Purpose::Accept { ticket, number, entry, instead } => {
+            Purpose::Accept { ticket, number, entry, copies, instead } => {
                 let gone = instead.filter(|_| result.is_ok());
-                outbox.accepted((ticket, number, entry), result, fx);
+                outbox.accepted((ticket, number, entry), copies, result, now.mono, fx);
                 gone.into_iter().for_each(|serial| self.notice_taken(serial, fx));
             }
-            Purpose::Load { name, to } => offers.letters.extend(outbox.loaded((&name, to), result, now, jobs, fx)),
-            Purpose::Notices { ended } => notices.add(outbox.concluded(ended, result.is_ok(), now), fx),
+            Purpose::Load { of, to } => offers.letters.extend(outbox.loaded((&of, to), result, now, jobs, fx)),
+            Purpose::Widen { number, at } => outbox.widened(number, at, result.is_ok(), jobs, fx),
+            Purpose::Entrust { at } => offers.deposits.extend(outbox.entrusted(at, result, now.mono, fx)),
+            Purpose::Keep(kept) => outbox.kept_now(kept, result.is_ok(), fx),
+            Purpose::Notices { ended } => {
+                notices.add(outbox.concluded(ended, result.is_ok(), now, jobs, fx), fx);
+            }
             Purpose::Taken { ticket, serial } => {
                 let gone = result.is_ok();
                 answer(fx, ticket, told(result));
@@ -380,11 +469,14 @@ impl Postman {
                 }
             }
             Purpose::Show { ticket } => answer(fx, ticket, kept::shown(result)),
-            Purpose::Receive { reply, verdicts, by } => {
+            Purpose::Receive { reply, verdicts, brought, by } => {
                 let fates = inbox.arrived(verdicts, by, result.is_ok());
-                match reply {
-                    ReplyTo::Peer(id) => fx.reply(id, Response::Offered { fates, extensions: Vec::new() }),
-                    ReplyTo::Own(name) => outbox.answered((&name, *me), Answered::Fates(&fates), now, jobs, fx),
+                match (reply, brought) {
+                    (reply, Some(brought)) => receipts(reply, &brought, fates, fx),
+                    (ReplyTo::Peer(id), None) => fx.reply(id, Response::Offered { fates, extensions: Vec::new() }),
+                    (ReplyTo::Own(of), None) => {
+                        outbox.answered((&of, *me), Answered::Fates(&fates, &[]), now, jobs, fx);
+                    }
                 }
             }
             Purpose::HandOut { name, holder, numbers } => {
@@ -443,12 +535,17 @@ impl Postman {
         self.jobs.go_on(now.mono, fx);
         self.outbox.expire(now, &mut self.jobs, fx);
         self.inbox.expire(now.wall, &mut self.jobs, fx);
+        self.outbox.end_waiting(now, &mut self.jobs, fx);
         self.outbox.offer(directory, now.mono, &mut self.jobs, &mut offers, fx);
+        self.outbox.call_on_custodians(directory, now.mono, &mut self.jobs, &mut offers, fx);
         self.inbox.hand_out(now, &mut self.jobs, fx);
         let wall = [self.outbox.next_due(), self.inbox.next_due()].into_iter().flatten().min();
         let due = wall.map(|at| now.mono + (at - now.wall).min(LOOK_AGAIN));
         let held = self.held_at.filter(|_| self.inbox.subscriptions.values().any(|one| one.holders() > 0));
-        let others = [due, self.outbox.next_exchange(), self.inbox.next_hand_out(), held, self.jobs.again_at];
+        let timer = self.outbox.timers.first().map(|(at, _)| *at);
+        let custodians = self.outbox.custodians.next();
+        let others =
+            [due, timer, custodians, self.outbox.next_exchange(), self.inbox.next_hand_out(), held, self.jobs.again_at];
         self.wake = others.into_iter().flatten().min();
         offers
     }
@@ -459,9 +556,20 @@ impl Postman {
 
     // Queries.
 
-    /// How much is owed to others, was received, is not delivered, and was damaged.
-    pub(crate) fn counts(&self) -> [usize; 4] {
+    /// How much is owed to others, is kept for others, was received, is not delivered, and was damaged.
+    pub(crate) fn counts(&self) -> [usize; 5] {
         let damaged = usize::try_from(self.damaged).unwrap_or(usize::MAX);
-        [self.outbox.entries.len(), self.inbox.len(), self.notices.len(), damaged]
+        let kept = self.outbox.kept.len();
+        [self.outbox.entries.len() - kept, kept, self.inbox.len(), self.notices.len(), damaged]
     }
+}
+
+/// Has what became of letters signed that another offered, where it is for good.
+fn receipts(reply: ReplyTo, Brought { name, sender, ids }: &Brought, fates: Vec<Fate>, fx: &mut Effects) {
+    let Some(sender) = NodeKey::of(sender) else { return };
+    let text = |(id, fate): (&MessageId, &Fate)| {
+        End::of(*fate).map(|end| receipt_text(sender, *id, end, name)).unwrap_or_default()
+    };
+    let texts = ids.iter().zip(&fates).map(text).collect();
+    fx.push(Output::Sign(Unsigned::Receipts { reply, fates, texts }));
 }

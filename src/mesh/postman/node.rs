@@ -35,6 +35,9 @@ pub(super) struct Node {
     pub(super) stored: Numbers,
     /// What it may have stored: there was no answer.
     pub(super) unsure: Numbers,
+    /// What it may have from another: it is asked, and to give it up, until then at most.
+    pub(super) probes: Numbers,
+    pub(super) probed_until: Mono,
     pub(super) holding: Option<Holding>,
     pub(super) tries: u32,
     pub(super) next_at: Mono,
@@ -78,7 +81,7 @@ impl Node {
     }
 
     pub(super) fn is_idle(&self) -> bool {
-        self.exchange.is_none() && self.stored.is_empty() && self.unsure.is_empty()
+        self.exchange.is_none() && [&self.stored, &self.unsure, &self.probes].into_iter().all(Numbers::is_empty)
     }
 
     /// That led nowhere.
@@ -104,6 +107,7 @@ impl Node {
             exchange.wanted = self.stored.iter().rev().take(wanted).collect();
             let is_asked = |number: &u64| !exchange.wanted.contains(number);
             exchange.asked = self.stored.iter().filter(is_asked).take(ASKED).collect();
+            exchange.wanted.extend(self.probes.iter().take(ASKED));
             if !is_target {
                 // Nobody is there who would take it, so that it is not offered again.
                 let unsure: Vec<u64> = self.unsure.iter().take(ASKED).collect();

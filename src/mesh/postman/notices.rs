@@ -32,6 +32,9 @@ pub enum Reason {
     /// It was handed out as often as the subscription allows ([`SubscribeDurable::attempts`](crate::SubscribeDurable::attempts)), and
     /// never acknowledged.
     Poison,
+    /// No node that holds the subscription could be reached from here in time. Others have copies and may have delivered it, and could
+    /// not be asked.
+    InCustody,
 }
 
 impl std::fmt::Display for Reason {
@@ -42,6 +45,7 @@ impl std::fmt::Display for Reason {
             Self::Refused => "the other side had another message of the same id",
             Self::Damaged => "it was damaged on this node's disk",
             Self::Poison => "it was handed out as often as it may be, and never acknowledged",
+            Self::InCustody => "nodes that have copies of it may have delivered it, and could not be asked",
         })
     }
 }
@@ -54,6 +58,7 @@ impl From<Reason> for ReasonRow {
             Reason::Refused => Self::Refused,
             Reason::Damaged => Self::Damaged,
             Reason::Poison => Self::Poison,
+            Reason::InCustody => Self::InCustody,
         }
     }
 }
@@ -66,6 +71,7 @@ impl From<ReasonRow> for Reason {
             ReasonRow::Refused => Self::Refused,
             ReasonRow::Damaged => Self::Damaged,
             ReasonRow::Poison => Self::Poison,
+            ReasonRow::InCustody => Self::InCustody,
         }
     }
 }

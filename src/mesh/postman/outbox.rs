@@ -1,28 +1,27 @@
-//! The sender's half: what was accepted and is owed, to whom, and which of it is offered next.
-//!
-//! With each node that holds a recipient one exchange is under way at a time. It carries the oldest letters that are owed, in their order, so that
-//! this order holds whatever is lost and repeated, and asks what became of those that were stored there before.
+//! The sender's half: what was accepted and is owed, to whom, and how it ends. What this node keeps for others stands with it.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use bytes::Bytes;
 use libp2p_identity::PeerId;
 
-use super::entry::{Entry, Owed};
-use super::node::Exchange;
+use super::custodians::Custodians;
+use super::custody::{Awaited, Custody, Given};
+use super::entrusting::text_of;
+use super::entry::{Address, Entry, Owed};
 use super::notices::{Notice, Reason};
 use super::numbers::Due;
-use super::recipient::{Ending, Recipient};
-use super::settled::Settled;
+use super::recipient::Recipient;
+use super::settled::{Floor, Settled};
 use super::shared::Shared;
 use super::store::{Change, Done, Job, Key, StoreError, Table};
-use super::{Answered, Directory, Jobs, Offers, Parcel, PostAnswer, Posting, Processed, Purpose, answer};
+use super::{Jobs, PostAnswer, Posting, Purpose, answer};
+use crate::MessageId;
 use crate::mesh::effects::Effects;
 use crate::mesh::event::Ticket;
 use crate::mesh::time::{Mono, Now, Span, Wall};
-use crate::wire::letter::{self, AcceptedRow, LetterRow};
-use crate::wire::rpc::{Fate, Offered, Turn};
+use crate::wire::letter::{self, AcceptedRow, GivenRow, LetterRow};
+use crate::wire::rpc::Turn;
 
 /// What there may be too much of.
 pub(crate) const MESSAGES: &str = "messages";
@@ -30,8 +29,6 @@ pub(crate) const BYTES: &str = "bytes";
 /// How far apart the clocks of two nodes may be. After a message's time a notice waits for so long: by then nobody starts
 /// work on it any more.
 pub(crate) const SKEW: Span = Span::secs(5);
-/// The bytes of the letters of one exchange, unless there is one only.
-const BATCH_BYTES: u64 = 256 * 1024;
 /// So many notices are written at a time.
 const NOTICES: usize = 256;
 /// When a notice is tried again that could not be written.
@@ -44,15 +41,29 @@ pub(super) struct Outbox {
     pub(super) bytes: u64,
     /// Messages that are being written down.
     arriving: usize,
-    next: u64,
+    pub(super) next: u64,
     /// When each is given up.
-    due: Due,
-    recipients: BTreeMap<Arc<str>, Recipient>,
+    pub(super) due: Due,
+    pub(super) recipients: BTreeMap<Address, Recipient>,
     /// The exchange that is begun next.
-    turn: Turn,
+    pub(super) turn: Turn,
     pub(super) settled: Settled,
     names: Shared<str>,
-    nodes: Shared<PeerId>,
+    pub(super) nodes: Shared<PeerId>,
+    /// What is not offered before others were asked about it, or about what stands before it.
+    pub(super) unentered: BTreeSet<u64>,
+    pub(super) custodians: Custodians,
+    /// When who waits for copies, or for word of them, waits no longer.
+    pub(super) timers: BTreeSet<(Mono, u64)>,
+    /// Who waited for copies of what is delivered already.
+    pub(super) delivered: Vec<Awaited>,
+    /// What is kept for others, by id, and its bytes.
+    pub(super) kept: BTreeSet<(MessageId, u64)>,
+    pub(super) kept_bytes: u64,
+    /// The last exchange with each of those others in which something was let go of.
+    pub(super) kept_floors: BTreeMap<PeerId, Floor>,
+    /// Since when those of them are not seen that are not.
+    pub(super) gone: BTreeMap<PeerId, Mono>,
 }
 
 impl Outbox {
@@ -60,18 +71,36 @@ impl Outbox {
         Self { turn: Turn { run, count: 0 }, ..Self::default() }
     }
 
-    /// Takes up what an earlier run accepted.
-    pub(super) fn restore(&mut self, number: u64, row: AcceptedRow) {
+    /// Takes up what an earlier run accepted. Where others may have copies they are asked first, since they may have delivered it.
+    pub(super) fn restore(&mut self, number: u64, row: AcceptedRow, given: Option<GivenRow>, now: Mono) {
         self.next = self.next.max(number + 1);
         self.bytes += row.bytes;
-        if row.owed.is_empty() {
+        let given = given.map(Given::restored);
+        let closing = given.iter().flat_map(|given| &given.closing);
+        let closing: Vec<_> = closing.map(|one| (Arc::clone(&one.to), one.left.clone())).collect();
+        if row.owed.is_empty() && closing.is_empty() {
             // It is kept for its notices.
             return;
         }
-        let owed = row.owed.into_iter().map(Owed::restored);
-        let (time, expires, topic) = (Wall(row.time), Wall(row.expires), row.topic.into());
-        let (id, bytes, owed) = (row.id, u32::try_from(row.bytes).unwrap_or(u32::MAX), owed.collect());
-        self.insert(number, Box::new(Entry { id, topic, time, expires, bytes, owed, told: 0 }));
+        self.insert(number, Box::new(Entry::restored(row, given.map(Custody::Given))));
+        closing.iter().for_each(|(to, left)| self.custodians.release(number, left, to));
+        self.inquire(number, false, now);
+        self.unentered.insert(number);
+        self.enter_next();
+    }
+
+    /// Enters what need not wait, in its order: what is behind something that others are asked about waits for that.
+    pub(super) fn enter_next(&mut self) {
+        let is_asked_about = |outbox: &mut Self, number: u64| {
+            let given = outbox.entries.get_mut(&number).and_then(|entry| entry.given());
+            given.and_then(|given| given.inquiry.as_ref()).is_some_and(|inquiry| !inquiry.at_end)
+        };
+        while let Some(number) = self.unentered.first().copied()
+            && !is_asked_about(self, number)
+        {
+            self.unentered.pop_first();
+            self.enter(number);
+        }
     }
 
     /// Numbers of earlier runs are not used again: recipients go by their order.
@@ -79,19 +108,27 @@ impl Outbox {
         self.next = self.next.max(number);
     }
 
-    fn insert(&mut self, number: u64, mut entry: Box<Entry>) {
+    pub(super) fn insert(&mut self, number: u64, mut entry: Box<Entry>) {
         self.due.insert(entry.expires + SKEW, number);
         entry.topic = self.names.of(Arc::clone(&entry.topic));
         for owed in &mut entry.owed {
             owed.to = self.names.of(Arc::clone(&owed.to));
             owed.by = owed.by.take().map(|by| self.nodes.of(by));
-            let recipient = self.recipients.entry(Arc::clone(&owed.to)).or_default();
+        }
+        self.entries.insert(number, entry);
+    }
+
+    /// From now on it is offered.
+    pub(super) fn enter(&mut self, number: u64) {
+        let Some(entry) = self.entries.get(&number) else { return };
+        let new = || if entry.kept().is_some() { Recipient::held() } else { Recipient::default() };
+        for owed in entry.owed.iter().filter(|owed| owed.ending.is_none()) {
+            let recipient = self.recipients.entry(entry.address(&owed.to)).or_insert_with(new);
             match owed.by.as_deref() {
                 Some(by) => recipient.keep(*by, number),
                 None => recipient.owe(number),
             }
         }
-        self.entries.insert(number, entry);
     }
 
     /// Takes a message, as soon as it is written down: in place of a notice, if it is sent anew.
@@ -112,22 +149,25 @@ impl Outbox {
             return answer(fx, ticket, PostAnswer::Full { what: BYTES, limit: most_bytes });
         }
         let number = self.next;
-        let Posting { id, topic, time, expires, sealed, to } = posting;
+        let (mut given, others) = Given::begin(&posting);
+        given.text = text_of(&posting);
+        let Posting { id, topic, time, expires, sealed, to, copies, .. } = posting;
         let owed = to.iter().map(|to| Owed::new(Arc::clone(to))).collect();
-        let entry = Entry { id, topic, time, expires, bytes, owed, told: 0 };
+        let custody = (copies > 0).then(|| Box::new(Custody::Given(given)));
+        let entry = Entry { id, topic, time, expires, bytes, owed, told: 0, custody };
         let row = LetterRow { sealed, to: to.iter().map(|to| to.to_string()).collect() };
-        let (Ok(accepted), Ok(row)) = (letter::write(&entry.row()), letter::write(&row)) else {
+        let Ok(row) = letter::write(&row) else {
             return answer(fx, ticket, PostAnswer::Failed("it cannot be encoded".to_owned()));
         };
         self.next += 1;
         self.bytes += u64::from(bytes);
         self.arriving += 1;
         let letter = Change::Put(Key::number(Table::Letters, number), row);
-        let accepted = Change::Put(Key::number(Table::Accepted, number), accepted);
         let (serial, notice) = instead.unzip();
         let deletion = notice.map(|notice| Change::Delete(notice.key()));
-        let changes = [letter, accepted].into_iter().chain(deletion).collect();
-        let purpose = Purpose::Accept { ticket, number, entry: Box::new(entry), instead: serial };
+        let changes = [letter].into_iter().chain(entry.changes(number)).chain(deletion).collect();
+        let copies = (copies > 0).then_some((copies, others));
+        let purpose = Purpose::Accept { ticket, number, entry: Box::new(entry), copies, instead: serial };
         jobs.begin(Job { changes, reads: Vec::new() }, purpose, fx);
     }
 
@@ -135,7 +175,9 @@ impl Outbox {
     pub(super) fn accepted(
         &mut self,
         (ticket, number, entry): (Ticket, u64, Box<Entry>),
+        copies: Option<(usize, Vec<PeerId>)>,
         result: Result<Done, StoreError>,
+        now: Mono,
         fx: &mut Effects,
     ) {
         self.arriving -= 1;
@@ -143,7 +185,12 @@ impl Outbox {
             Ok(_) => {
                 let recipients = entry.owed.iter().map(|owed| Arc::clone(&owed.to)).collect();
                 self.insert(number, entry);
-                answer(fx, ticket, PostAnswer::Accepted { recipients });
+                self.unentered.insert(number);
+                self.enter_next();
+                match copies {
+                    Some((wanted, others)) => self.entrust(number, (ticket, wanted), others, now, fx),
+                    None => answer(fx, ticket, PostAnswer::Accepted { recipients, copies: 0, wanted: 0 }),
+                }
             }
             Err(error) => {
                 self.bytes -= u64::from(entry.bytes);
@@ -152,218 +199,48 @@ impl Outbox {
         }
     }
 
-    /// Begins the exchanges that are due.
-    pub(super) fn offer(
-        &mut self,
-        directory: &impl Directory,
-        now: Mono,
-        jobs: &mut Jobs,
-        offers: &mut Offers,
-        fx: &mut Effects,
-    ) {
-        self.recipients.retain(|_, recipient| !recipient.is_done());
-        let mut lapsed = Vec::new();
-        for (name, recipient) in &mut self.recipients {
-            if recipient.is_new() {
-                recipient.look(name, directory, now);
-            }
-            if !recipient.is_due(now) {
+    /// Gives up the messages whose time is over. Where others may have copies they are asked first what became of it.
+    pub(super) fn expire(&mut self, now: Now, jobs: &mut Jobs, fx: &mut Effects) {
+        let mut changes = Vec::new();
+        for number in self.due.take(now.wall) {
+            let Some(entry) = self.entries.get_mut(&number) else { continue };
+            if entry.expires + SKEW > now.wall {
+                self.due.insert(entry.expires + SKEW, number);
                 continue;
             }
-            let entries = &self.entries;
-            let fits = |number: u64, used: &mut u64| {
-                let first = *used == 0;
-                *used += entries.get(&number).map_or(0, |entry| u64::from(entry.bytes));
-                first || *used <= BATCH_BYTES
-            };
-            let plan = recipient.plan(now, fits, fx);
-            offers.dials.extend(plan.dials);
-            lapsed.extend(plan.lapsed.into_iter().map(|number| (number, Arc::clone(name))));
-            for to in plan.exchanges {
-                let fresh = recipient.nodes.get(&to).and_then(|node| node.exchange.as_ref()).map(|one| &one.fresh);
-                let reads = fresh.into_iter().flatten().map(|number| Key::number(Table::Letters, *number)).collect();
-                let purpose = Purpose::Load { name: Arc::clone(name), to };
-                jobs.begin(Job { changes: Vec::new(), reads }, purpose, fx);
+            if entry.kept().is_some() {
+                self.expire_kept(number, now.wall, &mut changes);
+                continue;
             }
-        }
-        self.lapse(lapsed, jobs, fx);
-    }
-
-    /// Nodes that had these are not waited for any longer. They may have been handed out there.
-    fn lapse(&mut self, lapsed: Vec<(u64, Arc<str>)>, jobs: &mut Jobs, fx: &mut Effects) {
-        let mut changes = Vec::new();
-        for (number, name) in lapsed {
-            if let Some(owed) = self.entries.get_mut(&number).and_then(|entry| entry.owed_to(&name)) {
-                owed.by = None;
-                (owed.attempts, owed.lease) = (owed.attempts.saturating_add(1), owed.lease.saturating_add(1));
+            if let Some(given) = entry.given() {
+                // Nobody delivers it any more.
+                given.closing.clear();
                 self.write(number, &mut changes);
+                // Before what follows from it.
+                jobs.note(std::mem::take(&mut changes), fx);
+            }
+            if !self.inquire(number, true, now.mono) {
+                self.give_up(number, now, jobs, fx);
             }
         }
         jobs.note(changes, fx);
     }
 
-    /// The letters of an exchange were read. Those that are lost are told of.
-    pub(super) fn loaded(
-        &mut self,
-        (name, to): (&Arc<str>, PeerId),
-        result: Result<Done, StoreError>,
-        now: Now,
-        jobs: &mut Jobs,
-        fx: &mut Effects,
-    ) -> Option<Parcel> {
-        let recipient = self.recipients.get_mut(name)?;
-        let Ok(done) = result else {
-            recipient.ended(to, Ending::NotSent, now.mono, fx);
-            return None;
-        };
-        let node = recipient.nodes.get_mut(&to)?;
-        let tell = node.tells;
-        let exchange = node.exchange.as_mut()?;
-        let turn = self.turn;
-        self.turn.count += 1;
-        let sealed = |row: Option<Bytes>| letter::read::<LetterRow>(&row?).ok().map(|row| row.sealed);
-        let read: Vec<_> = exchange.fresh.iter().copied().zip(done.rows.into_iter().map(sealed)).collect();
-        let lost: Vec<u64> = read.iter().filter(|(_, sealed)| sealed.is_none()).map(|(number, _)| *number).collect();
-        let Self { entries, .. } = self;
-        // Those whose time ran out meanwhile are asked about and offered to the end of this exchange, which changes nothing.
-        exchange.asked.retain(|number| entries.contains_key(number));
-        exchange.wanted.retain(|number| entries.contains_key(number));
-        exchange.fresh.retain(|number| entries.contains_key(number) && !lost.contains(number));
-        let mut letters = Vec::new();
-        for (numbers, take_back) in [(&exchange.asked, false), (&exchange.wanted, true)] {
-            let ids = numbers.iter().filter_map(|number| Some(entries.get(number)?.id));
-            letters.extend(ids.map(|id| Offered { id, attempts: 0, lease: 0, take_back, sealed: Bytes::new() }));
-        }
-        for (number, sealed) in read {
-            let (Some(entry), Some(sealed)) = (entries.get_mut(&number), sealed) else { continue };
-            let id = entry.id;
-            let Some(owed) = entry.owed_to(name) else { continue };
-            owed.offers = owed.offers.saturating_add(1);
-            let (attempts, lease) = (owed.attempts, owed.lease);
-            letters.push(Offered { id, attempts, lease, take_back: false, sealed });
-        }
-        // One that was given up meanwhile is not sent, nor answered.
-        exchange.fresh.retain(|number| entries.get_mut(number).is_some_and(|entry| entry.owed_to(name).is_some()));
-        let parcel = (!letters.is_empty()).then(|| {
-            let settled = self.settled.take(name, to);
-            exchange.settled.clone_from(&settled);
-            Parcel { to, name: Arc::clone(name), turn, tell, settled, letters }
+    /// Gives up a message.
+    pub(super) fn give_up(&mut self, number: u64, now: Now, jobs: &mut Jobs, fx: &mut Effects) {
+        let Some(entry) = self.entries.get_mut(&number) else { return };
+        // Somebody may have delivered it, and could not be asked.
+        let in_custody = entry.given().is_some_and(|given| given.heard_out == Some(false));
+        let open = entry.owed.iter().filter(|owed| owed.ending.is_none());
+        let over = open.map(|owed| {
+            let reason = match (&owed.by, in_custody) {
+                (Some(_), _) => Reason::Stored,
+                (None, true) => Reason::InCustody,
+                (None, false) => Reason::NeverReached,
+            };
+            (number, Arc::clone(&owed.to), reason)
         });
-        if parcel.is_none() {
-            recipient.ended(to, Ending::NotSent, now.mono, fx);
-        }
-        let lost = lost.into_iter().map(|number| (number, Arc::clone(name), Reason::Damaged)).collect();
-        self.conclude(lost, now, jobs, fx);
-        parcel
-    }
-
-    /// What became of the letters of an exchange.
-    pub(super) fn answered(
-        &mut self,
-        (name, to): (&Arc<str>, PeerId),
-        answer: Answered<'_>,
-        now: Now,
-        jobs: &mut Jobs,
-        fx: &mut Effects,
-    ) {
-        let Some(recipient) = self.recipients.get_mut(name) else { return };
-        let Some(exchange) = recipient.nodes.get_mut(&to).map(|node| &mut node.exchange) else { return };
-        let settled = exchange.as_mut().map(|exchange| std::mem::take(&mut exchange.settled)).unwrap_or_default();
-        let answered = match answer {
-            Answered::Fates(fates) => {
-                let answered = exchange.take_if(|one| one.len() == fates.len());
-                answered.map(|exchange| (exchange, fates)).ok_or(Ending::Unknown)
-            }
-            Answered::NotSent => Err(Ending::NotSent),
-            Answered::Unknown => Err(Ending::Unknown),
-        };
-        let (Exchange { asked, wanted, fresh, .. }, fates) = match answered {
-            Ok(answered) => answered,
-            Err(ending) => {
-                self.settled.give_back(name, to, settled);
-                return recipient.ended(to, ending, now.mono, fx);
-            }
-        };
-        let (has_asked, has_offered) = (!(asked.is_empty() && wanted.is_empty()), !fresh.is_empty());
-        let (mut changed, mut over, mut processed, mut news) = (Vec::new(), Vec::new(), Vec::new(), false);
-        for (number, fate) in asked.into_iter().chain(wanted).chain(fresh).zip(fates) {
-            let Some(entry) = self.entries.get_mut(&number) else { continue };
-            let Some(owed) = entry.owed_to(name) else { continue };
-            match fate {
-                Fate::Processed => {
-                    processed.push(entry.id);
-                    entry.release(name);
-                    recipient.forget(number);
-                    news = true;
-                }
-                Fate::Stored if owed.by.as_deref() == Some(&to) => continue,
-                Fate::Stored => {
-                    (owed.by, owed.since) = (Some(self.nodes.of(Arc::new(to))), now.wall);
-                    recipient.keep(to, number);
-                    news = true;
-                }
-                Fate::Withdrawn { attempts } => {
-                    (owed.by, owed.attempts) = (None, owed.attempts.max(*attempts));
-                    owed.lease = owed.lease.saturating_add(1);
-                    recipient.forget(number);
-                    recipient.owe(number);
-                }
-                Fate::Refused | Fate::Poison => {
-                    let reason = if *fate == Fate::Poison { Reason::Poison } else { Reason::Refused };
-                    recipient.forget(number);
-                    over.push((number, Arc::clone(name), reason));
-                    continue;
-                }
-                Fate::Expired => {
-                    if owed.by.is_none() {
-                        recipient.put_off(number, now.mono);
-                        // The others need not wait for it.
-                        news = true;
-                    }
-                    continue;
-                }
-                Fate::Missing | Fate::Nobody | Fate::NoRoom => {
-                    let was_there = owed.by.take_if(|by| **by == to).is_some();
-                    if owed.by.is_none() {
-                        recipient.forget(number);
-                        recipient.owe(number);
-                    }
-                    if !was_there {
-                        continue;
-                    }
-                }
-            }
-            changed.push(number);
-        }
-        recipient.went(to, (has_asked, has_offered, news), now.mono, fx);
-        let mut changes = Vec::new();
-        changed.into_iter().for_each(|number| self.write(number, &mut changes));
-        let processed = (!processed.is_empty()).then(|| Processed { name: Arc::clone(name), at: to, ids: processed });
-        jobs.note_processed(changes, processed, fx);
-        self.conclude(over, now, jobs, fx);
-    }
-
-    /// A node has processed something for that recipient.
-    pub(super) fn progress(&mut self, name: &str, at: PeerId, now: Mono) {
-        if let Some(recipient) = self.recipients.get_mut(name) {
-            recipient.progress(at, now);
-        }
-    }
-
-    /// Gives up the messages whose time is over.
-    pub(super) fn expire(&mut self, now: Now, jobs: &mut Jobs, fx: &mut Effects) {
-        let mut over = Vec::new();
-        for number in self.due.take(now.wall) {
-            let Some(entry) = self.entries.get(&number) else { continue };
-            if entry.expires + SKEW > now.wall {
-                self.due.insert(entry.expires + SKEW, number);
-                continue;
-            }
-            over.extend(entry.owed.iter().filter(|owed| owed.ending.is_none()).map(|owed| {
-                let reason = if owed.by.is_some() { Reason::Stored } else { Reason::NeverReached };
-                (number, Arc::clone(&owed.to), reason)
-            }));
-        }
+        let over = over.collect();
         self.conclude(over, now, jobs, fx);
     }
 
@@ -372,84 +249,101 @@ impl Outbox {
         self.due.next()
     }
 
-    /// When the next exchange begins.
-    pub(super) fn next_exchange(&self) -> Option<Mono> {
-        self.recipients.values().filter_map(Recipient::wake).min()
-    }
-
-    /// Who holds what may have changed: those are turned to at once for whom it has.
-    pub(super) fn directory_changed(&mut self, directory: &impl Directory, now: Mono) {
-        self.recipients.iter_mut().for_each(|(name, recipient)| recipient.look(name, directory, now));
-        self.settled.directory_changed(directory);
-    }
-
-    /// Writes down that messages are not delivered. Whoever is to know of it learns it when that is on disk.
-    fn conclude(&mut self, list: Vec<(u64, Arc<str>, Reason)>, now: Now, jobs: &mut Jobs, fx: &mut Effects) {
+    /// Writes down that messages are not delivered. Whoever is to know of it learns it when that is on disk. What is kept for another is
+    /// that one's to tell of.
+    pub(super) fn conclude(&mut self, list: Vec<(u64, Arc<str>, Reason)>, now: Now, jobs: &mut Jobs, fx: &mut Effects) {
         for list in list.chunks(NOTICES) {
             let (mut changes, mut ended) = (Vec::new(), Vec::new());
             for (number, name, reason) in list {
-                let Some(owed) = self.entries.get_mut(number).and_then(|entry| entry.owed_to(name)) else { continue };
-                owed.ending = Some(Box::new((*reason, now.wall)));
-                if let Some(recipient) = self.recipients.get_mut(name) {
+                let Self { entries, recipients, .. } = self;
+                let Some(entry) = entries.get_mut(number) else { continue };
+                if let Some(recipient) = recipients.get_mut(&entry.address(name)) {
                     recipient.forget(*number);
                 }
+                let is_kept = entry.kept().is_some();
+                let Some(owed) = entry.owed_to(name) else { continue };
+                if is_kept {
+                    entry.release(name);
+                } else {
+                    owed.ending = Some(Box::new((*reason, now.wall)));
+                    ended.push((*number, Arc::clone(name)));
+                }
                 self.write(*number, &mut changes);
-                ended.push((*number, Arc::clone(name)));
             }
-            if !ended.is_empty() {
+            if ended.is_empty() {
+                jobs.note(changes, fx);
+            } else {
                 jobs.begin(Job { changes, reads: Vec::new() }, Purpose::Notices { ended }, fx);
             }
         }
     }
 
     /// Notices are on disk, or could not be written. Returns those that are.
-    pub(super) fn concluded(&mut self, ended: Vec<(u64, Arc<str>)>, written: bool, now: Now) -> Vec<Notice> {
-        let mut notices = Vec::new();
+    pub(super) fn concluded(
+        &mut self,
+        ended: Vec<(u64, Arc<str>)>,
+        written: bool,
+        now: Now,
+        jobs: &mut Jobs,
+        fx: &mut Effects,
+    ) -> Vec<Notice> {
+        let (mut notices, mut changes) = (Vec::new(), Vec::new());
         for (number, name) in ended {
-            let Some(entry) = self.entries.get_mut(&number) else { continue };
+            let Self { entries, recipients, custodians, .. } = self;
+            let Some(entry) = entries.get_mut(&number) else { continue };
+            let address = entry.address(&name);
             let Some(owed) = entry.owed.iter_mut().find(|owed| owed.to == name) else { continue };
             let Some((reason, at)) = owed.ending.take().map(|ending| *ending) else { continue };
             if written {
                 notices.extend(entry.notice(number, &name, reason, at));
                 entry.told += 1;
                 entry.release(&name);
+                let is_in_time = entry.expires + SKEW > now.wall;
+                if let Some(given) = entry.given() {
+                    // After its time nobody delivers it any more.
+                    if is_in_time {
+                        custodians.close(number, given, &name, None);
+                    }
+                    self.write(number, &mut changes);
+                }
                 self.remove_if_done(number);
                 continue;
             }
-            let recipient = self.recipients.entry(name).or_default();
+            let recipient = recipients.entry(address).or_default();
             match owed.by.as_deref() {
                 Some(by) => recipient.keep(*by, number),
                 None => recipient.owe(number),
             }
             self.due.insert(now.wall + WRITE_AGAIN, number);
         }
+        jobs.note(changes, fx);
         notices
     }
 
     /// How a message stands goes to disk. With each recipient that is left out goes the notice for it, if it gets one.
-    fn write(&mut self, number: u64, changes: &mut Vec<Change>) {
+    pub(super) fn write(&mut self, number: u64, changes: &mut Vec<Change>) {
+        self.drop_letter(number);
         let Some(entry) = self.entries.get(&number) else { return };
         for owed in &entry.owed {
             let Some((reason, at)) = owed.ending.as_deref().copied() else { continue };
             changes.extend(entry.notice(number, &owed.to, reason, at).and_then(|notice| notice.put()));
         }
-        let key = Key::number(Table::Accepted, number);
-        if entry.owed.is_empty() && entry.told == 0 {
-            changes.extend([Change::Delete(key), Change::Delete(Key::number(Table::Letters, number))]);
-        } else {
-            changes.extend(letter::write(&entry.row()).ok().map(|row| Change::Put(key, row)));
-        }
+        changes.extend(entry.changes(number));
         self.remove_if_done(number);
     }
 
     fn remove_if_done(&mut self, number: u64) {
-        if self.entries.get(&number).is_some_and(|entry| entry.owed.is_empty())
-            && let Some(entry) = self.entries.remove(&number)
-        {
-            if entry.told == 0 {
-                self.bytes -= u64::from(entry.bytes);
-            }
-            self.due.remove(entry.expires + SKEW, number);
+        let Some(entry) = self.entries.get(&number).filter(|entry| entry.is_done()) else { return };
+        if entry.kept().is_some() {
+            return self.drop_kept(number);
+        }
+        let Some(entry) = self.entries.remove(&number) else { return };
+        if entry.told == 0 {
+            self.bytes -= u64::from(entry.bytes);
+        }
+        self.due.remove(entry.expires + SKEW, number);
+        if let Some(Custody::Given(given)) = entry.custody.map(|custody| *custody) {
+            self.forget_copies(number, given);
         }
     }
 }

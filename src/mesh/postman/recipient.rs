@@ -38,6 +38,9 @@ pub(super) struct Recipient {
     /// What came too late by the clock of a node: it is offered again a while later, so that it does not stand before the others.
     late: Numbers,
     late_until: Mono,
+    /// What waits while its sender is there, which delivers it itself: this node keeps it only.
+    held: Numbers,
+    is_held: bool,
     /// Whether several nodes are known that have it, now or at other times.
     is_queue: bool,
     has_looked: bool,
@@ -58,14 +61,84 @@ pub(super) struct Plan {
 }
 
 impl Recipient {
+    /// One of a sender that is taken to be there.
+    pub(super) fn held() -> Self {
+        Self { is_held: true, ..Self::default() }
+    }
+
     pub(super) fn owe(&mut self, number: u64) {
         self.is_stale = true;
-        self.pending.insert(number);
+        if self.is_held {
+            self.held.insert(number);
+        } else {
+            self.pending.insert(number);
+        }
+    }
+
+    /// Its sender is there: nothing is offered.
+    pub(super) fn hold(&mut self) {
+        if std::mem::replace(&mut self.is_held, true) {
+            return;
+        }
+        self.held.extend(self.pending.iter());
+        self.held.extend(self.late.iter());
+        for node in self.nodes.values_mut() {
+            self.held.extend(node.probes.iter());
+            node.probes = Numbers::default();
+        }
+        (self.pending, self.late, self.is_stale) = (Numbers::default(), Numbers::default(), true);
+    }
+
+    /// Its sender is gone: this node delivers for it. In a queue others may have some of it already, which nobody here knows, so all that
+    /// are there are asked first.
+    pub(super) fn step_in(&mut self, now: Mono) {
+        if !std::mem::replace(&mut self.is_held, false) {
+            return;
+        }
+        self.is_stale = true;
+        let held = std::mem::take(&mut self.held);
+        if self.is_queue && !self.nodes.is_empty() {
+            for node in self.nodes.values_mut() {
+                (node.probes, node.probed_until, node.ask_at) = (held.clone(), now + LEASE, now);
+            }
+        } else {
+            self.pending.extend(held.iter());
+        }
+    }
+
+    pub(super) fn is_held(&self) -> bool {
+        self.is_held
+    }
+
+    /// Whether somebody has still to be asked about it before it is offered.
+    pub(super) fn is_probed(&self, number: u64) -> bool {
+        self.nodes.values().any(|node| node.probes.contains(number))
+    }
+
+    /// A node was asked about it.
+    pub(super) fn probed(&mut self, peer: PeerId, number: u64) {
+        if let Some(node) = self.nodes.get_mut(&peer) {
+            node.probes.remove(number);
+        }
+    }
+
+    /// What is not asked about any more is offered.
+    fn end_probes(&mut self, over: impl Fn(&Node) -> bool) {
+        let mut numbers = Vec::new();
+        for node in self.nodes.values_mut().filter(|node| over(node)) {
+            numbers.extend(std::mem::take(&mut node.probes).iter());
+        }
+        numbers.retain(|number| !self.is_probed(*number));
+        numbers.into_iter().for_each(|number| self.owe(number));
     }
 
     pub(super) fn keep(&mut self, peer: PeerId, number: u64) {
         self.is_stale = true;
         self.pending.remove(number);
+        self.held.remove(number);
+        for node in self.nodes.values_mut() {
+            node.probes.remove(number);
+        }
         self.nodes.entry(peer).or_default().stored.insert(number);
     }
 
@@ -82,15 +155,18 @@ impl Recipient {
         self.is_stale = true;
         self.pending.remove(number);
         self.late.remove(number);
+        self.held.remove(number);
         for node in self.nodes.values_mut() {
             node.stored.remove(number);
             node.unsure.remove(number);
+            node.probes.remove(number);
         }
     }
 
     /// Whether nothing is owed to it.
     pub(super) fn is_done(&self) -> bool {
-        self.pending.is_empty() && self.late.is_empty() && self.nodes.values().all(Node::is_idle)
+        let waits = [&self.pending, &self.late, &self.held].into_iter().any(|numbers| !numbers.is_empty());
+        !waits && self.nodes.values().all(Node::is_idle)
     }
 
     pub(super) fn wake(&self) -> Option<Mono> {
@@ -122,6 +198,7 @@ impl Recipient {
                 (node.asks, node.ask_at, node.tells) = (0, now, false);
             }
         }
+        self.end_probes(|node| node.holding.is_none());
         self.nodes.retain(|_, node| node.holding.is_some_and(|one| one.has_it) || !node.is_idle());
     }
 
@@ -133,6 +210,7 @@ impl Recipient {
     /// What to do now. `fits` says of a letter whether it goes with those before it.
     pub(super) fn plan(&mut self, now: Mono, fits: impl Fn(u64, &mut u64) -> bool, fx: &mut Effects) -> Plan {
         self.is_stale = false;
+        self.end_probes(|node| node.probed_until <= now);
         if self.late_until <= now {
             self.pending.extend(std::mem::take(&mut self.late).iter());
         }
@@ -156,7 +234,7 @@ impl Recipient {
             };
             let has_fresh = is_target && (!node.unsure.is_empty() || room > 0 && !pending.is_empty());
             let offers = has_fresh && node.next_at <= now;
-            let has_asks = !node.stored.is_empty() || !is_target && !node.unsure.is_empty();
+            let has_asks = !node.stored.is_empty() || !node.probes.is_empty() || !is_target && !node.unsure.is_empty();
             // Where one may have only so much the others wait for a word of it.
             let is_limited = is_target && (is_shared || holding.is_own);
             let wants_word = is_limited && room == 0 && !pending.is_empty() && !node.tells && holding.linked;
@@ -180,7 +258,8 @@ impl Recipient {
             }
             let offer_at = has_fresh.then_some(node.next_at);
             let ask_at = has_asks.then_some(node.ask_at);
-            wake = [wake, offer_at, ask_at, want_at].into_iter().flatten().min();
+            let probed = (!node.probes.is_empty()).then_some(node.probed_until);
+            wake = [wake, offer_at, ask_at, want_at, probed].into_iter().flatten().min();
         }
         let late = (!self.late.is_empty()).then_some(self.late_until);
         self.wake = [wake, late, self.next_lapse()].into_iter().flatten().min();
@@ -241,7 +320,9 @@ impl Recipient {
                 Ending::NotSent => self.pending.extend(exchange.fresh),
                 Ending::Unknown => node.unsure.extend(exchange.fresh),
             }
-            node.unsure.extend(exchange.wanted.into_iter().filter(|number| !node.stored.contains(*number)));
+            let is_known = |number: &u64| node.stored.contains(*number) || node.probes.contains(*number);
+            let unsure: Vec<u64> = exchange.wanted.into_iter().filter(|number| !is_known(number)).collect();
+            node.unsure.extend(unsure);
         }
         node.back_off(now, fx);
         self.is_stale = true;
@@ -304,6 +385,10 @@ mod tests {
         }
 
         fn is_live(&self, _: PeerId) -> bool {
+            false
+        }
+
+        fn is_seen(&self, _: PeerId) -> bool {
             false
         }
 

@@ -1,6 +1,6 @@
 //! What an earlier run left in the store, read when a node starts, and checked.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use libp2p_identity::PeerId;
@@ -10,8 +10,8 @@ use super::store::{Change, Key, Store, StoreError, Table};
 use super::{FORGOTTEN, Notice, Postman, Subscription};
 use crate::mesh::effects::Effects;
 use crate::mesh::postman::notices::Reason;
-use crate::mesh::time::Wall;
-use crate::wire::letter::{self, AcceptedRow, DurableRow, Letter, LetterRow, ReceivedRow, Row};
+use crate::mesh::time::{Now, Wall};
+use crate::wire::letter::{self, AcceptedRow, DurableRow, GivenRow, KeptRow, Letter, LetterRow, ReceivedRow, Row};
 
 /// The rows that a node starts with.
 #[derive(Debug, Default)]
@@ -21,6 +21,8 @@ pub(crate) struct Snapshot {
     durables: Vec<(String, DurableRow)>,
     received: Vec<(u64, ReceivedRow)>,
     floors: Vec<((Arc<str>, PeerId), Floor)>,
+    given: BTreeMap<u64, GivenRow>,
+    kept: Vec<(u64, KeptRow)>,
     /// The first place in the outbox that was never used.
     next: u64,
     damaged: u64,
@@ -40,7 +42,11 @@ impl Snapshot {
             snapshot.accepted.extend(Self::give_up(store, key, now)?);
         }
         store.sync()?;
+        for key in store.keys(Table::Given)? {
+            snapshot.given.extend(row(store, &key)?);
+        }
         snapshot.load_notices(store, now)?;
+        snapshot.load_kept(store)?;
         for key in store.keys(Table::Durables)? {
             let row = store.read(&key)?.and_then(|row| letter::read::<DurableRow>(&row).ok());
             let name = String::from_utf8(key.key.to_vec()).ok();
@@ -61,6 +67,7 @@ impl Snapshot {
         }
         store.sync()?;
         let used = letters.iter().filter_map(Key::to_number).chain(snapshot.notices.iter().map(|one| one.number));
+        let used = used.chain(snapshot.kept.iter().map(|(number, _)| *number));
         snapshot.next = used.max().map_or(0, |last| last + 1);
         snapshot.damaged = store.take_damaged();
         Ok(snapshot)
@@ -82,10 +89,44 @@ impl Snapshot {
             }
         }
         let told: BTreeSet<u64> = self.notices.iter().map(|notice| notice.number).collect();
-        let is_over = |(number, row): &mut (u64, AcceptedRow)| row.owed.is_empty() && !told.contains(number);
-        for (number, _) in self.accepted.extract_if(.., is_over) {
-            store.write(&Change::Delete(Key::number(Table::Accepted, number)))?;
-            store.write(&Change::Delete(Key::number(Table::Letters, number)))?;
+        let Self { accepted, given, .. } = self;
+        let is_closing = |number: &u64| given.get(number).is_some_and(|row| !row.closing.is_empty());
+        let is_over = |(number, row): &mut (u64, AcceptedRow)| {
+            row.owed.is_empty() && !told.contains(number) && !is_closing(number)
+        };
+        for (number, _) in accepted.extract_if(.., is_over) {
+            for table in [Table::Accepted, Table::Letters] {
+                store.write(&Change::Delete(Key::number(table, number)))?;
+            }
+        }
+        // What is damaged of a message is told of, whoever has copies.
+        let known: BTreeSet<u64> = accepted
+            .iter()
+            .filter(|(number, row)| !row.owed.is_empty() || is_closing(number))
+            .map(|one| one.0)
+            .collect();
+        let is_over = |(number, row): &(&u64, &GivenRow)| row.at.is_empty() || !known.contains(number);
+        let over: Vec<u64> = given.iter().filter(is_over).map(|(number, _)| *number).collect();
+        for number in over {
+            given.remove(&number);
+            store.write(&Change::Delete(Key::number(Table::Given, number)))?;
+        }
+        Ok(())
+    }
+
+    /// Reads what is kept for others. Of a copy of which a row is damaged nothing is kept.
+    fn load_kept(&mut self, store: &mut impl Store) -> Result<(), StoreError> {
+        for key in store.keys(Table::Kept)? {
+            match row(store, &key)? {
+                Some(kept) => self.kept.push(kept),
+                None => store.write(&Change::Delete(key))?,
+            }
+        }
+        let known: BTreeSet<u64> = self.kept.iter().map(|(number, _)| *number).collect();
+        for key in store.keys(Table::KeptLetters)? {
+            if key.to_number().is_none_or(|number| !known.contains(&number)) {
+                store.write(&Change::Delete(key))?;
+            }
         }
         Ok(())
     }
@@ -141,13 +182,17 @@ fn row<T: Row>(store: &mut impl Store, key: &Key) -> Result<Option<(u64, T)>, St
 
 impl Postman {
     /// Takes up what an earlier run left.
-    pub(crate) fn restore(&mut self, snapshot: Snapshot, fx: &mut Effects) {
+    pub(crate) fn restore(&mut self, mut snapshot: Snapshot, now: Now, fx: &mut Effects) {
         self.none = None;
         self.stale = true;
         self.damaged = snapshot.damaged;
         self.outbox.begin_at(snapshot.next);
         for (number, row) in snapshot.accepted {
-            self.outbox.restore(number, row);
+            let given = snapshot.given.remove(&number);
+            self.outbox.restore(number, row, given, now.mono);
+        }
+        for (number, row) in snapshot.kept {
+            self.outbox.restore_kept(number, row);
         }
         self.outbox.told(&snapshot.notices);
         self.notices.add(snapshot.notices, fx);
@@ -157,7 +202,14 @@ impl Postman {
         for (number, row) in snapshot.received {
             self.inbox.restore(number, row);
         }
-        self.inbox.floors.extend(snapshot.floors);
+        // Without a recipient they are of exchanges in which something was kept, or let go of.
+        for ((name, from), floor) in snapshot.floors {
+            if name.is_empty() {
+                self.outbox.kept_floors.insert(from, floor);
+            } else {
+                self.inbox.floors.insert((name, from), floor);
+            }
+        }
     }
 }
 

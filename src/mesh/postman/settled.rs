@@ -10,18 +10,20 @@ use std::sync::Arc;
 
 use libp2p_identity::PeerId;
 
-use super::Directory;
 use super::inbox::Inbox;
 use super::node::ASKED;
 use super::store::{Change, Key, Table};
+use super::{Directory, Processed};
 use crate::MessageId;
-use crate::mesh::time::{Span, Wall};
+use crate::mesh::time::{Mono, Span, Wall};
 use crate::wire::letter::{self, FloorRow};
 use crate::wire::node_key::NodeKey;
 use crate::wire::rpc::Turn;
 
 /// So many of the latest each recipient keeps.
 const KEPT: usize = 1_000;
+/// What was offered so long ago is not on its way any more.
+const LATE: Span = Span::secs(60);
 /// What is so late on its way has long been lost.
 const REMEMBERED: Span = Span::secs(24 * 60 * 60);
 
@@ -29,12 +31,14 @@ const REMEMBERED: Span = Span::secs(24 * 60 * 60);
 #[derive(Debug)]
 pub(super) struct Settled {
     by: BTreeMap<(Arc<str>, PeerId), VecDeque<MessageId>>,
+    /// Those that others may have offered a moment ago, and from when on nothing of that is under way.
+    late: VecDeque<(Mono, Processed)>,
     pub(super) kept: usize,
 }
 
 impl Default for Settled {
     fn default() -> Self {
-        Self { by: BTreeMap::new(), kept: KEPT }
+        Self { by: BTreeMap::new(), late: VecDeque::new(), kept: KEPT }
     }
 }
 
@@ -43,8 +47,18 @@ impl Settled {
         self.by.entry((name, at)).or_default().extend(ids);
     }
 
+    /// As [`add`](Self::add), after a while.
+    pub(super) fn add_late(&mut self, processed: Processed, now: Mono) {
+        self.late.push_back((now + LATE, processed));
+    }
+
     /// Those that the node is to forget now.
-    pub(super) fn take(&mut self, name: &Arc<str>, at: PeerId) -> Vec<MessageId> {
+    pub(super) fn take(&mut self, name: &Arc<str>, at: PeerId, now: Mono) -> Vec<MessageId> {
+        while self.late.front().is_some_and(|(from, _)| *from <= now)
+            && let Some((_, Processed { name, at, ids })) = self.late.pop_front()
+        {
+            self.add(name, at, ids);
+        }
         let Some(ids) = self.by.get_mut(&(Arc::clone(name), at)) else { return Vec::new() };
         let surplus = ids.len().saturating_sub(self.kept);
         ids.drain(..surplus.min(ASKED)).collect()
@@ -61,14 +75,15 @@ impl Settled {
     /// A node that is gone forgets them when their time is over.
     pub(super) fn directory_changed(&mut self, directory: &impl Directory) {
         self.by.retain(|(_, at), _| directory.is_live(*at));
+        self.late.retain(|(_, processed)| directory.is_live(processed.at));
     }
 }
 
 /// The last exchange with a sender that settled something, and when it was.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Floor {
-    turn: Turn,
-    since: Wall,
+    pub(super) turn: Turn,
+    pub(super) since: Wall,
 }
 
 impl Floor {
@@ -81,7 +96,7 @@ impl Floor {
         (now - floor.since < REMEMBERED).then_some(((name.into(), NodeKey(*sender).peer()?), floor))
     }
 
-    fn put(&self, name: &str, from: PeerId) -> Option<Change> {
+    pub(super) fn put(&self, name: &str, from: PeerId) -> Option<Change> {
         let key = Key { table: Table::Floors, key: [&NodeKey::of(&from)?.0, name.as_bytes()].concat().into() };
         let Turn { run, count } = self.turn;
         let row = letter::write(&FloorRow { run, count, since: self.since.0 }).ok()?;

@@ -22,13 +22,25 @@ pub(crate) enum Table {
     Inbox = 6,
     /// Exchanges after which something was forgotten of what came, by sender and durable subscription.
     Floors = 7,
+    /// Who may have copies of messages that were accepted here.
+    Given = 8,
+    /// Messages of other nodes that are kept here, with a place each as if they were accepted here.
+    Kept = 9,
+    /// Their letters.
+    KeptLetters = 10,
 }
 
 impl Table {
     /// Whether all keys are numbers ([`Key::number`]).
     pub(crate) fn is_numbered(self) -> bool {
         match self {
-            Self::Accepted | Self::Letters | Self::Received | Self::Inbox => true,
+            Self::Accepted
+            | Self::Letters
+            | Self::Received
+            | Self::Inbox
+            | Self::Given
+            | Self::Kept
+            | Self::KeptLetters => true,
             Self::Notices | Self::Durables | Self::Floors => false,
         }
     }

@@ -26,6 +26,9 @@ impl Postman {
 }
 
 fn known_of(entry: &Entry, owed: &Owed) -> Known {
+    if let Some(sender) = entry.kept().and_then(|kept| NodeKey::of(&kept.from)) {
+        return Known { recipient: owed.to.to_string(), stage: StageRow::Kept(sender), time: entry.time.0 };
+    }
     let given = owed.by.as_deref().and_then(NodeKey::of);
     let (stage, time) = given.map_or((StageRow::Accepted, entry.time), |node| (StageRow::Given(node), owed.since));
     Known { recipient: owed.to.to_string(), stage, time: time.0 }

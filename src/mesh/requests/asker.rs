@@ -499,7 +499,9 @@ fn judge(result: Result<Response, RpcFailure>) -> Heard {
             | Response::Differ { .. }
             | Response::Records { .. }
             | Response::Offered { .. }
-            | Response::Known { .. },
+            | Response::Known { .. }
+            | Response::Kept { .. }
+            | Response::Brought { .. },
         )
         | Err(RpcFailure::Unknown) => Heard::MayHaveRun,
         Err(RpcFailure::NotSent) => Heard::DidNotRun(Setback::Unreachable),

@@ -90,6 +90,7 @@ impl Roster {
             | Asked::Repair { .. }
             | Asked::Inject { .. }
             | Asked::Offer { .. }
+            | Asked::Keep { .. }
             | Asked::Where { .. }
             | Asked::LastHeads
             | Asked::Told => Vec::new(),

@@ -102,6 +102,11 @@ impl Known {
         self.presence == Presence::Live
     }
 
+    /// Whether it is there and has given a sign of life since a link to it went.
+    pub(crate) fn is_seen(&self) -> bool {
+        self.is_live() && !self.lost
+    }
+
     /// What it subscribes to. The same allocation for as long as that does not change.
     pub(crate) fn interests(&self) -> Arc<[Interest]> {
         Arc::clone(&self.interests)

@@ -139,8 +139,15 @@ impl Roster {
         self.own.set_services(services, now, fx)
     }
 
-    pub(crate) fn set_durables(&mut self, durables: Vec<Durable>, now: Now, fx: &mut Effects) -> Result<Fit, TooLarge> {
-        self.own.set_durables(durables, now, fx)
+    /// Says which durable subscriptions this node has, and whether it keeps copies for others.
+    pub(crate) fn set_durables(
+        &mut self,
+        durables: Vec<Durable>,
+        custodian: bool,
+        now: Now,
+        fx: &mut Effects,
+    ) -> Result<Fit, TooLarge> {
+        self.own.set_durables(durables, custodian, now, fx)
     }
 
     /// Takes our own record from the signer, and tells the neighbours.

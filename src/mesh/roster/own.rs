@@ -12,7 +12,7 @@ use crate::mesh::time::{Mono, Now, Span};
 use crate::wire::codec;
 use crate::wire::node_key::{NodeKey, SIGNATURE};
 use crate::wire::roster::{
-    Durable, Interest, MAX_ADDRESSES, MAX_DURABLES, MAX_INTERESTS, MAX_RECORD, MAX_SERVICES, RosterRecord,
+    self, Durable, Interest, MAX_ADDRESSES, MAX_DURABLES, MAX_INTERESTS, MAX_RECORD, MAX_SERVICES, RosterRecord,
     SignedRecord, Stamp,
 };
 
@@ -57,6 +57,7 @@ pub(super) struct Own {
     interests: Vec<Interest>,
     services: Vec<String>,
     durables: Vec<Durable>,
+    custodian: bool,
     /// How many of the addresses find room beside the rest.
     room: usize,
     /// The latest version, whether or not it is signed yet.
@@ -82,6 +83,7 @@ impl Own {
             interests: Vec::new(),
             services: Vec::new(),
             durables: Vec::new(),
+            custodian: false,
             room: 0,
             version: 0,
             signing: None,
@@ -172,16 +174,18 @@ impl Own {
     pub(super) fn set_durables(
         &mut self,
         mut durables: Vec<Durable>,
+        custodian: bool,
         now: Now,
         fx: &mut Effects,
     ) -> Result<Fit, TooLarge> {
         durables.sort_unstable();
-        if self.left || self.durables == durables {
+        if self.left || self.durables == durables && self.custodian == custodian {
             return Ok(self.fitted());
         }
         limits::count("durable subscriptions", durables.len(), MAX_DURABLES)?;
-        let before = std::mem::replace(&mut self.durables, durables);
-        self.check_bare().inspect_err(|_| self.durables = before)?;
+        let before = (std::mem::replace(&mut self.durables, durables), self.custodian);
+        self.custodian = custodian;
+        self.check_bare().inspect_err(|_| (self.durables, self.custodian) = before)?;
         self.changed(now, fx)
     }
 
@@ -280,7 +284,7 @@ impl Own {
             addresses: self.addresses.iter().filter(|_| alive).take(addresses).cloned().collect(),
             interests: self.interests.iter().filter(|_| alive).cloned().collect(),
             services: self.services.iter().filter(|_| alive).cloned().collect(),
-            extensions: Durable::extension(&self.durables).ok()?,
+            extensions: roster::extensions(&self.durables, self.custodian && alive).ok()?,
         })
     }
 

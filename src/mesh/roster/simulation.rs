@@ -220,7 +220,7 @@ impl Net {
                         Response::Records { records, .. } => self.open(records),
                         _ => Vec::new(),
                     };
-                    Checked { body, frames: Vec::new(), records, forged: 0, letters: Vec::new() }
+                    Checked { records, ..Checked::from(body) }
                 });
                 self.at(to, |node, now| {
                     let asked = node.fx.answered(id).expect("asked");

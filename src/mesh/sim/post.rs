@@ -9,6 +9,8 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
+mod custody;
+
 use super::for_seeds;
 use super::scenarios::{LOSSY, everybody_knows_everybody};
 use super::world::{MILLI, SECOND, World};
@@ -70,6 +72,11 @@ struct Post {
     /// Who waits to hear that a message is on disk.
     asked: Vec<(usize, Ticket, MessageId)>,
     accepted: BTreeSet<MessageId>,
+    /// Up to so many copies of each message are wanted, and those of which there was one when it was accepted.
+    copies: usize,
+    copied: BTreeSet<MessageId>,
+    /// The least and the most time to live.
+    ttl: (u64, u64),
     /// Who holds what.
     holders: Vec<Held>,
     /// Whether a message may be with two handlers at once, or come again when it was acknowledged: it is a queue, and there are faults.
@@ -101,6 +108,9 @@ impl Post {
             posted: BTreeMap::new(),
             asked: Vec::new(),
             accepted: BTreeSet::new(),
+            copies: 0,
+            copied: BTreeSet::new(),
+            ttl: (500 * MILLI, TTL),
             holders: Vec::new(),
             twice: false,
             in_hand: Vec::new(),
@@ -165,8 +175,9 @@ impl Post {
             payload: Bytes::new(),
         };
         let sealed = letter.seal().expect("sealed");
+        let copies = self.world.random.below(self.copies + 1);
         self.posted.insert(id, Posted { by, topic, expires, recipients: Vec::new() });
-        Posting { id, topic: topic.into(), time: now, expires, sealed, to }
+        Posting { id, topic: topic.into(), time: now, expires, sealed, to, copies, custodians: Vec::new() }
     }
 
     /// Takes note of notices, or sends what they tell of anew.
@@ -216,8 +227,11 @@ impl Post {
         for (by, ticket, id) in std::mem::take(&mut self.asked) {
             match self.world.nodes[by].answers.get(&ticket) {
                 None => self.asked.push((by, ticket, id)),
-                Some(Answer::Post(PostAnswer::Accepted { recipients })) => {
+                Some(Answer::Post(PostAnswer::Accepted { recipients, copies, .. })) => {
                     self.accepted.insert(id);
+                    if *copies > 0 {
+                        self.copied.insert(id);
+                    }
                     self.posted.get_mut(&id).expect("it was posted").recipients.clone_from(recipients);
                 }
                 Some(Answer::Post(PostAnswer::Nobody)) => {}
@@ -242,7 +256,11 @@ impl Post {
             let notice = Notice::read(&key, &row).expect("a notice");
             let told = (notice.at, notice.reason);
             let before = self.noticed.insert((notice.recipient, notice.id), told);
-            assert!(before.is_none_or(|before| before == told), "two notices of {}", notice.id);
+            assert!(
+                before.is_none_or(|before| before == told),
+                "two notices of {} at {node}: {before:?}, {told:?}",
+                notice.id
+            );
         }
     }
 
@@ -353,7 +371,7 @@ impl Post {
     fn publish_some(&mut self, nodes: usize) {
         for _ in 0..self.world.random.below(8) {
             let by = self.world.random.below(nodes);
-            let ttl = self.world.random.between(500 * MILLI, TTL);
+            let ttl = self.world.random.between(self.ttl.0, self.ttl.1);
             let topic = ["orders.new", "orders.paid", "other"][self.world.random.below(3)];
             let to: &[&'static str] = if self.world.random.chance(10) { &["never"] } else { &[] };
             if self.world.nodes[by].up {

@@ -21,10 +21,10 @@ use crate::mesh::postman::Snapshot;
 use crate::mesh::postman::store::{self, Job, Store as _};
 use crate::mesh::routes::LocalSubscriber;
 use crate::mesh::time::{Mono, Now, Wall};
-use crate::wire::builder;
 use crate::wire::frame::{Frame, shard_of};
 use crate::wire::lane::Record;
 use crate::wire::rpc::{Reply, Request};
+use crate::wire::{builder, custody};
 use crate::{Dissemination, Headers, Limits, MeshId, MessageId};
 
 pub(crate) const MESH: MeshId = MeshId([0x5a; 16]);
@@ -501,7 +501,7 @@ impl World {
                 };
                 self.nodes[me].asked.insert(id, to);
                 let bytes = request.encode().expect("encoded");
-                if matches!(request, Request::Offer { .. }) && self.random.chance(ECHO) {
+                if is_echoed(&request) && self.random.chance(ECHO) {
                     let at = self.now + self.random.between(1, 20 * SECOND);
                     self.at(at, Happening::Echo { from: me, to, bytes: bytes.clone() });
                 }
@@ -563,6 +563,13 @@ impl World {
             Unsigned::Record(record) => Signed::Record(Box::new(record.sign(MESH, key).expect("signed"))),
             Unsigned::Again { frame, attempt } => {
                 Signed::Again(Arc::new(builder::again(&frame, attempt, MESH, key).expect("signed")))
+            }
+            Unsigned::Letter { number, text } => {
+                Signed::Letter { number, signature: custody::sign_letter(key, MESH, &text).expect("signed") }
+            }
+            Unsigned::Receipts { reply, fates, texts } => {
+                let receipts = custody::sign_receipts(key, MESH, &texts).expect("signed");
+                Signed::Receipts { reply, fates, receipts }
             }
         }
     }
@@ -718,6 +725,11 @@ impl World {
     pub(crate) fn name(&self, node: usize) -> NodeName {
         NodeName::Peer(self.nodes[node].peer)
     }
+}
+
+/// What may come again long after it was sent.
+fn is_echoed(request: &Request) -> bool {
+    matches!(request, Request::Offer { .. } | Request::Bring { .. } | Request::Keep { .. })
 }
 
 fn id_of(frame: &[u8]) -> [u8; 20] {

@@ -14,6 +14,9 @@ use crate::wire::rpc::Known;
 /// The most recipients that a message may be given by name.
 pub(crate) const MAX_NAMED: usize = 1_000;
 
+/// The most copies that a message may have at other nodes.
+pub(crate) const MAX_COPIES: usize = 16;
+
 /// That a message is to be delivered for certain.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Guarantee {
@@ -22,6 +25,8 @@ pub(crate) struct Guarantee {
     /// To these, besides those that match.
     #[serde(deserialize_with = "at_most::<MAX_NAMED, _, _>")]
     pub(crate) to: Vec<String>,
+    /// With so many copies at other nodes.
+    pub(crate) copies: u32,
 }
 
 /// A message that is handed out, to be acknowledged by its number.

@@ -142,9 +142,11 @@ pub(super) fn letter() -> Parts {
 pub(super) fn durable_record(signed: &[u8]) -> Parts {
     let durable = Parts::default().list("", 1).text("", "billing").text("", "orders.>").number("", 64).concat();
     roster_parts(5)
-        .list("extensions", 1)
+        .list("extensions", 2)
         .byte("extensions[0]: tag", 131)
         .bytes("extensions[0]: value", &durable, "1 element: `billing`, `orders.>`, 64")
+        .byte("extensions[1]: tag", 132)
+        .bytes("extensions[1]: value", &[], "nothing")
         .signature(signed)
 }
 
@@ -209,6 +211,34 @@ pub(super) fn request(name: &str) -> Parts {
             parts(10, "Where").raw("id: start", &START, "first half of the message id").number("id: counter", 45)
         }
         "progress" => parts(11, "Progress").text("of", "billing"),
+        "keep" => {
+            let letter = parts(12, "Keep")
+                .number("turn: run", INCARNATION)
+                .number("turn: count", 13)
+                .list("letters", 1)
+                .byte("letters[0]: rank", 0);
+            sealed(letter, "letters[0]: ", true)
+                .list("asked", 1)
+                .raw("asked[0]: start", &START, "first half of the message id")
+                .number("asked[0]: counter", 44)
+                .list("released", 1)
+                .raw("released[0]: id: start", &START, "first half of the message id")
+                .number("released[0]: id: counter", 43)
+                .text("released[0]: to", "billing")
+        }
+        "bring" => {
+            let letter = parts(13, "Bring")
+                .text("to", "billing")
+                .key("sender", peer(1), "A")
+                .list("letters", 1)
+                .raw("letters[0]: id: start", &START, "first half of the message id")
+                .number("letters[0]: id: counter", 45)
+                .number("letters[0]: attempts", 0)
+                .number("letters[0]: lease", 0)
+                .flag("letters[0]: take back", false)
+                .bytes("letters[0]: sealed", &letter().concat(), "the letter of `letter-1`");
+            sealed(letter, "letters[0]: ", false)
+        }
         other => panic!("no layout for request {other}"),
     };
     parts.no_extensions()
@@ -249,6 +279,25 @@ pub(super) fn response(name: &str) -> Parts {
             .number("fates[1]: attempts", 2)
             .no_extensions(),
         "known" => known(parts(7, "Known").list("known", 1), "known[0]: ").no_extensions(),
+        "kept" => parts(8, "Kept")
+            .key("sender", peer(1), "A")
+            .list("kept", 1)
+            .flag("kept[0]", true)
+            .list("known", 1)
+            .raw("known[0]: id: start", &START, "first half of the message id")
+            .number("known[0]: id: counter", 45)
+            .text("known[0]: to", "billing")
+            .variant("known[0]: stage", 2, "Over")
+            .key("known[0]: stage: at", peer(2), "B")
+            .variant("known[0]: stage: end", 0, "Processed")
+            .bytes("known[0]: stage: receipt", &samples::receipt(), "by B, over `receipt-1`")
+            .no_extensions(),
+        "brought" => parts(9, "Brought")
+            .list("fates", 1)
+            .variant("fates[0]", 1, "Processed")
+            .list("receipts", 1)
+            .bytes("receipts[0]", &samples::receipt(), "by B, over `receipt-1`")
+            .no_extensions(),
         other => panic!("no layout for response {other}"),
     }
 }
@@ -256,6 +305,20 @@ pub(super) fn response(name: &str) -> Parts {
 fn known(parts: Parts, of: &str) -> Parts {
     let stage = parts.text(&format!("{of}recipient"), "billing").variant(&format!("{of}stage"), 1, "Given");
     stage.key(&format!("{of}stage: to"), peer(2), "B").number(&format!("{of}time"), TIME)
+}
+
+/// The recipients of the letter and its sender's signature, and the letter itself behind them or not.
+fn sealed(parts: Parts, of: &str, with_letter: bool) -> Parts {
+    let named = parts
+        .list(&format!("{of}to"), 2)
+        .text(&format!("{of}to[0]"), "audit")
+        .text(&format!("{of}to[1]"), "billing")
+        .bytes(&format!("{of}signature"), &samples::letter_signature(), "by A, over `letter-signed-1`");
+    if with_letter {
+        named.bytes(&format!("{of}sealed"), &letter().concat(), "the letter of `letter-1`")
+    } else {
+        named
+    }
 }
 
 fn tenant(parts: Parts) -> Parts {
@@ -288,7 +351,7 @@ pub(super) fn to_node(name: &str, length: usize) -> Parts {
                 let described = tenant(described.text("content type", "application/json"));
                 let listeners = described.number("min peers", 1).number("timeout", 5_000).some("guarantee");
                 let kept = listeners.number("guarantee: ttl", 60_000).list("guarantee: to", 1);
-                kept.text("guarantee: to[0]", "billing").text("payload", r#"{"id":1}"#)
+                kept.text("guarantee: to[0]", "billing").number("guarantee: copies", 2).text("payload", r#"{"id":1}"#)
             }
             "subscribe" => parts(2, "Subscribe")
                 .list("patterns", 2)
@@ -373,7 +436,11 @@ pub(super) fn from_node(name: &str, length: usize) -> Parts {
                 .flag("suspect", false),
             "changed" => parts(10, "Changed"),
             "failed" => parts(11, "Failed").variant("failure", 3, "Nobody").number("wanted", 2).number("found", 1),
-            "accepted" => id(parts(12, "Accepted")).list("recipients", 1).text("recipients[0]", "billing"),
+            "accepted" => id(parts(12, "Accepted"))
+                .list("recipients", 1)
+                .text("recipients[0]", "billing")
+                .number("copies", 1)
+                .number("wanted", 2),
             "handed" => {
                 let of = parts(13, "Handed").number("number", 7).number("attempt", 2);
                 let of = of.text("topic", "orders.eu.created").key("source", peer(1), "A");

@@ -6,6 +6,7 @@ use libp2p_identity::{Keypair, PeerId};
 use crate::Headers;
 use crate::wire::builder::head;
 use crate::wire::codec::Extension;
+use crate::wire::custody::{self, Brought, Copied, CopyStage, End, Entrusted, Released};
 use crate::wire::frame::{Channel, Choice, Fragment, Frame, FrameBuilder, Outbound, Place, Stream, shard_of};
 use crate::wire::letter::Letter;
 use crate::wire::letter::ReasonRow;
@@ -13,7 +14,7 @@ use crate::wire::local::{
     Act, Arrived, DurableAt, Failure, Found, FromNode, Guarantee, Handed, KnownAt, Notice, Peer, Post, ToNode, Waiting,
 };
 use crate::wire::node_key::NodeKey;
-use crate::wire::roster::{Durable, Interest, RosterRecord, SignedRecord, Stamp};
+use crate::wire::roster::{Durable, Interest, RosterRecord, SignedRecord, Stamp, extensions};
 use crate::wire::rpc::{
     Call, Fate, Known, Offered, Position, Reply, ReplyStatus, Request, Response, StageRow, StreamRef, Summary, Turn,
 };
@@ -142,9 +143,13 @@ fn offered() -> Vec<Offered> {
 }
 
 /// A record of a node with a durable subscription.
+pub(in crate::wire) fn letter_signature() -> Bytes {
+    entrusted().signature
+}
+
 pub(in crate::wire) fn durable_record() -> SignedRecord {
     let durable = Durable { name: "billing".into(), pattern: "orders.>".into(), window: 64 };
-    let extensions = Durable::extension(&[durable]).expect("encodes");
+    let extensions = extensions(&[durable], true).expect("encodes");
     RosterRecord { version: 5, extensions, ..record().record }.sign(MESH, &key(1)).expect("signs")
 }
 
@@ -182,6 +187,29 @@ fn tenant() -> Headers {
     [("tenant", "acme")].into_iter().collect()
 }
 
+/// The letter with what its sender signs for those who keep it.
+fn entrusted() -> Entrusted {
+    let (sealed, to) = (letter().seal().expect("seals"), vec!["audit".into(), "billing".into()]);
+    let signature = custody::sign_letter(&key(1), MESH, &custody::letter_text(&sealed, &to)).expect("signs");
+    Entrusted { rank: 0, to, signature, sealed }
+}
+
+fn brought() -> Brought {
+    let Entrusted { to, signature, sealed, .. } = entrusted();
+    Brought { offered: Offered { id: letter().id, attempts: 0, lease: 0, take_back: false, sealed }, to, signature }
+}
+
+/// The word of B that it has processed the letter.
+pub(in crate::wire) fn receipt() -> Bytes {
+    let text = custody::receipt_text(node_key(1), letter().id, End::Processed, "billing");
+    custody::sign_receipts(&key(2), MESH, &[text]).expect("signs").remove(0)
+}
+
+fn copied() -> Copied {
+    let stage = CopyStage::Over { at: node_key(2), end: End::Processed, receipt: receipt() };
+    Copied { id: letter().id, to: "billing".into(), stage }
+}
+
 /// One request of each variant, in their order.
 pub(in crate::wire) fn requests() -> Vec<(&'static str, Request)> {
     let extensions = Vec::new;
@@ -211,6 +239,25 @@ pub(in crate::wire) fn requests() -> Vec<(&'static str, Request)> {
         ),
         ("where", Request::Where { id: MessageId { start: START, counter: 45 }, extensions: extensions() }),
         ("progress", Request::Progress { of: "billing".into(), extensions: extensions() }),
+        (
+            "keep",
+            Request::Keep {
+                turn: Turn { run: INCARNATION, count: 13 },
+                letters: vec![entrusted()],
+                asked: vec![MessageId { start: START, counter: 44 }],
+                released: vec![Released { id: MessageId { start: START, counter: 43 }, to: "billing".into() }],
+                extensions: extensions(),
+            },
+        ),
+        (
+            "bring",
+            Request::Bring {
+                to: "billing".into(),
+                sender: node_key(1),
+                letters: vec![brought()],
+                extensions: extensions(),
+            },
+        ),
     ]
 }
 
@@ -234,6 +281,14 @@ pub(in crate::wire) fn responses() -> Vec<(&'static str, Response)> {
             },
         ),
         ("known", Response::Known { known: vec![known()], extensions: extensions() }),
+        (
+            "kept",
+            Response::Kept { sender: node_key(1), kept: vec![true], known: vec![copied()], extensions: extensions() },
+        ),
+        (
+            "brought",
+            Response::Brought { fates: vec![Fate::Processed], receipts: vec![receipt()], extensions: extensions() },
+        ),
     ]
 }
 
@@ -246,7 +301,7 @@ pub(in crate::wire) fn to_node() -> Vec<(&'static str, ToNode)> {
         headers: tenant(),
         min_peers: 1,
         timeout: 5_000,
-        guarantee: Some(Guarantee { ttl: 60_000, to: vec!["billing".into()] }),
+        guarantee: Some(Guarantee { ttl: 60_000, to: vec!["billing".into()], copies: 2 }),
         payload: Bytes::from_static(br#"{"id":1}"#),
         extensions: extensions(),
     };
@@ -306,6 +361,8 @@ pub(in crate::wire) fn from_node() -> Vec<(&'static str, FromNode)> {
         extensions: extensions(),
     };
     let failure = Failure::Nobody { wanted: 2, found: 1 };
+    let recipients = vec!["billing".into()];
+    let accepted = FromNode::Accepted { id, recipients, copies: 1, wanted: 2, extensions: extensions() };
     let handed = Handed { number: 7, attempt: 2, message: message.clone() };
     let notice = Notice {
         number: 41,
@@ -344,7 +401,7 @@ pub(in crate::wire) fn from_node() -> Vec<(&'static str, FromNode)> {
         ("peer", FromNode::Peer(Box::new(peer))),
         ("changed", FromNode::Changed { extensions: extensions() }),
         ("failed", FromNode::Failed { failure, extensions: extensions() }),
-        ("accepted", FromNode::Accepted { id, recipients: vec!["billing".into()], extensions: extensions() }),
+        ("accepted", accepted),
         ("handed", FromNode::Handed(handed)),
         ("acknowledged", FromNode::Acknowledged { number: 7, failure: Some(Failure::Late), extensions: extensions() }),
         ("total", FromNode::Total { total: 1, bytes: 320, extensions: extensions() }),

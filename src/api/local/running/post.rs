@@ -152,7 +152,10 @@ impl RunningNode {
     pub(in crate::api) async fn accept(&self, post: Post) -> Result<Accepted, PublishError> {
         let topic = post.topic.clone();
         match self.posted(post, TO_DISK).await? {
-            FromNode::Accepted { id, recipients, .. } => Ok(Accepted { id, recipients }),
+            FromNode::Accepted { id, recipients, copies, wanted, .. } if copies < wanted => {
+                Err(PublishError::TooFewCopies { id, recipients, copies: size(copies), wanted: size(wanted) })
+            }
+            FromNode::Accepted { id, recipients, copies, .. } => Ok(Accepted { id, recipients, copies: size(copies) }),
             FromNode::Failed { failure, .. } => Err(unpublished(failure, &topic)),
             _ => Err(PublishError::Unconfirmed),
         }
@@ -214,7 +217,7 @@ impl Beside {
     pub(in crate::api) async fn retry(&self, ttl: Duration) -> Result<Accepted, UndeliveredError> {
         crate::api::guaranteed::check_ttl(ttl)?;
         match self.act(Act::Retry { ttl: millis(ttl) }).await? {
-            FromNode::Accepted { id, recipients, .. } => Ok(Accepted { id, recipients }),
+            FromNode::Accepted { id, recipients, copies, .. } => Ok(Accepted { id, recipients, copies: size(copies) }),
             FromNode::Failed { failure, .. } => Err(undone(failure, "")),
             _ => Err(Closed.into()),
         }

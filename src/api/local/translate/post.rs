@@ -6,9 +6,9 @@ use std::time::{Duration, UNIX_EPOCH};
 
 use bytes::Bytes;
 
-use super::{size, small, unpublished, wide};
+use super::{failed, size, small, unpublished, wide};
 use crate::api::{Accepted, Stage, UndeliveredError, Whereabouts};
-use crate::error::{AckError, Closed};
+use crate::error::{AckError, Closed, PublishError};
 use crate::mesh::postman::notices::Notice;
 use crate::mesh::postman::{DurableHere, DurableStatus, Waiting};
 use crate::mesh::time::Wall;
@@ -39,8 +39,21 @@ pub(in crate::api::local) fn message(arrived: Arrived) -> Option<Message<Bytes>>
 }
 
 pub(in crate::api::local) fn accepted(accepted: Accepted) -> FromNode {
-    let Accepted { id, recipients } = accepted;
-    FromNode::Accepted { id, recipients, extensions: Vec::new() }
+    let Accepted { id, recipients, copies } = accepted;
+    let copies = small(copies);
+    FromNode::Accepted { id, recipients, copies, wanted: copies, extensions: Vec::new() }
+}
+
+/// What came of a message that was to be kept.
+pub(in crate::api::local) fn kept(result: Result<Accepted, PublishError>) -> FromNode {
+    match result {
+        Ok(message) => accepted(message),
+        Err(PublishError::TooFewCopies { id, recipients, copies, wanted }) => {
+            let (copies, wanted) = (small(copies), small(wanted));
+            FromNode::Accepted { id, recipients, copies, wanted, extensions: Vec::new() }
+        }
+        Err(error) => failed(error),
+    }
 }
 
 pub(in crate::api::local) fn notice(notice: Notice) -> FromNode {
@@ -111,6 +124,7 @@ pub(in crate::api::local) fn known_at(whereabouts: Whereabouts) -> Option<FromNo
         Stage::Processed => StageRow::Processed,
         Stage::Poison => StageRow::Poison,
         Stage::Undelivered(reason) => StageRow::Undelivered(reason.into()),
+        Stage::Kept(peer) => StageRow::Kept(NodeKey::of(&peer)?),
     };
     let time = time.duration_since(UNIX_EPOCH).unwrap_or_default().as_micros();
     let known = Known { recipient, stage, time: u64::try_from(time).unwrap_or(u64::MAX) };

@@ -138,7 +138,7 @@ impl Bench {
             }
             _ => Vec::new(),
         };
-        let result = result.map(|body| Checked { body, frames: Vec::new(), records, forged: 0, letters: Vec::new() });
+        let result = result.map(|body| Checked { records, ..Checked::from(body) });
         self.roster.on_response(id, &asked, result, self.now, &mut self.fx)
     }
 

@@ -1,0 +1,191 @@
+//! Copies of messages at other nodes, while any of the nodes crash: what was accepted with a copy is delivered though its sender is gone.
+
+use super::*;
+
+/// Who keeps copies steps in 30 s after a sender was seen last, the next one 30 s later, and so on. A node that is cut off is not seen any
+/// more after a minute.
+const STEPPED_IN: u64 = 60 * SECOND + 3 * 30 * SECOND;
+
+impl Post {
+    fn rows(&mut self, node: usize, table: Table) -> usize {
+        self.world.nodes[node].disk.keys(table).expect("in memory").len()
+    }
+
+    /// Those of which there was a copy, that are owed to a recipient, and neither acknowledged nor told of.
+    fn owed(&self, name: &'static str) -> Vec<MessageId> {
+        let is_owed = |id: &MessageId| {
+            let is_for = self.posted[id].recipients.iter().any(|to| **to == *name);
+            is_for && !self.acks.contains(&(name, *id)) && !self.noticed.contains_key(&(Arc::from(name), *id))
+        };
+        self.copied.iter().copied().filter(is_owed).collect()
+    }
+}
+
+#[test]
+fn copies_lose_and_double_nothing_whatever_crashes() {
+    for_seeds("copies_lose_and_double_nothing_whatever_crashes", 10, |seed| {
+        let mut post = Post::new(seed, 5);
+        post.copies = 3;
+        post.hold(0, "billing", "orders.>", TERMS);
+        post.hold(1, "audit", ">", TERMS);
+        post.run(2 * SECOND, true);
+        let mut sides = [0; 5];
+        for _ in 0..30 {
+            post.mishap(&mut sides);
+            post.publish_some(5);
+            let span = post.world.random.between(MILLI, 6 * SECOND);
+            post.run(span, false);
+        }
+        post.calm_down(5);
+        assert!(!post.copied.is_empty());
+        for node in 0..5 {
+            assert_eq!((post.rows(node, Table::Given), post.rows(node, Table::KeptLetters)), (0, 0), "at {node}");
+        }
+        // What their senders know of is forgotten.
+        post.world.run(11 * 60 * SECOND);
+        let kept: usize = (0..5).map(|node| post.rows(node, Table::Kept)).sum();
+        assert!(kept < 20, "{kept} copies are remembered");
+    });
+}
+
+/// Some messages have copies, and then one of their senders is gone. The recipient may have been away, and one of those that keep copies
+/// starts again.
+fn one_is_gone(seed: u64) -> Post {
+    let mut post = Post::new(seed, 5);
+    post.copies = 2;
+    post.ttl = (10 * TTL, 11 * TTL);
+    post.hold(0, "billing", "orders.>", TERMS);
+    post.run(2 * SECOND, true);
+    let (is_away, other) = (post.world.random.chance(50), 1 + post.world.random.below(3));
+    if is_away {
+        post.kill(0);
+    }
+    for _ in 0..20 {
+        post.publish_some(5);
+        let span = post.world.random.between(MILLI, SECOND);
+        post.run(span, true);
+    }
+    post.kill(4);
+    post.kill(other);
+    post.run(SECOND, true);
+    post.restart(other);
+    if is_away {
+        post.restart(0);
+    }
+    post
+}
+
+#[test]
+fn what_has_a_copy_is_delivered_though_its_sender_does_not_return() {
+    for_seeds("what_has_a_copy_is_delivered_though_its_sender_does_not_return", 10, |seed| {
+        let mut post = one_is_gone(seed);
+        post.run(STEPPED_IN, true);
+        assert_eq!(post.owed("billing"), []);
+        let is_delivered = |id: &&MessageId| post.posted[id].by == 4 && post.acks.contains(&("billing", **id));
+        assert!(post.copied.iter().filter(is_delivered).count() > 0, "nothing of the one that is gone");
+        post.restart(4);
+        post.run(TTL, true);
+        post.world.run(11 * TTL);
+        (0..5).for_each(|node| post.notices(node));
+        let told: Vec<_> = post.noticed.iter().filter(|((name, _), _)| &**name == "billing").collect();
+        assert!(told.is_empty(), "{told:?}");
+    });
+}
+
+#[test]
+fn what_others_have_just_delivered_does_not_come_again_when_its_sender_returns() {
+    for_seeds("what_others_have_just_delivered_does_not_come_again_when_its_sender_returns", 10, |seed| {
+        let mut post = one_is_gone(seed);
+        let stepped_in = post.world.random.between(30 * SECOND, 35 * SECOND);
+        post.run(stepped_in, true);
+        post.restart(4);
+        // What it says next to the recipient settles what came before. Offers that come again are up to 20 s late.
+        for _ in 0..30 {
+            post.publish(4, "orders.new", TTL, &[]);
+            post.run(SECOND, true);
+        }
+        post.run(STEPPED_IN, true);
+        assert_eq!(post.owed("billing"), []);
+    });
+}
+
+#[test]
+fn no_copy_is_left_of_what_is_delivered_however_late_it_comes() {
+    for_seeds("no_copy_is_left_of_what_is_delivered_however_late_it_comes", 10, |seed| {
+        let mut post = Post::new(seed, 4);
+        post.copies = 3;
+        post.hold(0, "billing", "orders.>", TERMS);
+        post.run(2 * SECOND, true);
+        for _ in 0..30 {
+            post.publish(3, "orders.new", 10 * TTL, &[]);
+            post.run(SECOND, true);
+        }
+        post.run(25 * SECOND, true);
+        assert_eq!((post.owed("billing"), post.rows(3, Table::Given)), (Vec::new(), 0));
+        assert!(!post.copied.is_empty());
+        let kept: Vec<_> =
+            (0..4).map(|node| post.rows(node, Table::Kept) + post.rows(node, Table::KeptLetters)).collect();
+        assert_eq!(kept, [0; 4]);
+    });
+}
+
+/// Nodes that keep copies step in for the sender of a queue's messages, whose members are at some of them already.
+#[test]
+fn a_queue_goes_on_without_its_sender_and_its_members_keep_what_they_have() {
+    for_seeds("a_queue_goes_on_without_its_sender_and_its_members_keep_what_they_have", 10, |seed| {
+        let mut post = Post::new(seed, 5);
+        post.copies = 2;
+        post.ttl = (10 * TTL, 11 * TTL);
+        for node in 0..3 {
+            post.hold(node, "workers", "orders.>", Terms { window: 4, attempts: None });
+        }
+        post.run(2 * SECOND, true);
+        for _ in 0..20 {
+            for _ in 0..post.world.random.below(20) {
+                post.publish(4, "orders.new", 10 * TTL, &[]);
+            }
+            let span = post.world.random.between(MILLI, 300 * MILLI);
+            post.run(span, true);
+        }
+        // Nobody runs anything twice, although its sender and then others have leased it: all members are there and are asked first.
+        post.kill(4);
+        post.run(STEPPED_IN, true);
+        assert_eq!(post.owed("workers"), []);
+        // Whom it had just given something it may not have written down.
+        post.twice = true;
+        post.restart(4);
+        post.run(STEPPED_IN, true);
+        assert!(post.noticed.is_empty(), "{:?}", post.noticed);
+    });
+}
+
+#[test]
+fn the_order_holds_when_a_sender_with_copies_starts_again() {
+    for_seeds("the_order_holds_when_a_sender_with_copies_starts_again", 10, |seed| {
+        let mut post = Post::new(seed, 4);
+        post.copies = 2;
+        post.ttl = (10 * TTL, 11 * TTL);
+        post.hold(0, "billing", "orders.>", TERMS);
+        post.run(2 * SECOND, true);
+        for _ in 0..10 {
+            // Its recipient may be away, and one who keeps copies, so that it cannot be asked.
+            let away = post.world.random.below(3);
+            if post.world.random.chance(50) {
+                post.kill(away);
+            }
+            for _ in 0..5 {
+                post.publish(3, "orders.new", 10 * TTL, &[]);
+                let span = post.world.random.between(MILLI, SECOND);
+                post.run(span, true);
+            }
+            post.kill(3);
+            post.restart(3);
+            if !post.world.nodes[away].up {
+                post.restart(away);
+            }
+        }
+        post.run(STEPPED_IN, true);
+        assert_eq!(post.owed("billing"), []);
+        post.check_order();
+    });
+}
