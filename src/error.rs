@@ -3,7 +3,7 @@
 use libp2p_identity::PeerId;
 
 pub use self::request::RequestError;
-use crate::MessageId;
+use crate::message::MessageId;
 use crate::payload::PayloadError;
 use crate::topic::NameError;
 

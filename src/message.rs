@@ -8,7 +8,7 @@ use std::time::SystemTime;
 use libp2p_identity::PeerId;
 use serde::{Deserialize, Serialize};
 
-use crate::wire::MessageId;
+pub(crate) use crate::wire::MessageId;
 
 /// A message as a subscriber receives it. Dereferences to its payload.
 ///

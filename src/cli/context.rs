@@ -12,6 +12,7 @@ use super::failure::Failure;
 use super::output::Output;
 use super::progress;
 use super::signals::{self, Signals};
+use super::text;
 
 /// What a verb works with, and how that ends.
 pub(super) trait Ends {
@@ -132,18 +133,20 @@ impl Context {
         }
         let (common, flags) = (&self.common, self.common.mesh_flags());
         let what = "this needs a node that runs on this machine, and none was found";
+        let (what, named) = match &common.name {
+            Some(name) => (format!("{what} of the name {name}"), format!(" --name {}", text::shell(name))),
+            None => (what.to_owned(), String::new()),
+        };
         let failure =
-            Failure::new(Outcome::NoNode, what).hint(format!("start `pombo node{flags}` in another terminal"));
-        let is_of_its_own = common.name.is_some()
-            || common.key.is_some()
+            Failure::new(Outcome::NoNode, what).hint(format!("start `pombo node{flags}{named}` in another terminal"));
+        let is_of_its_own = common.key.is_some()
             || common.no_local
             || !(common.listen.is_empty() && common.peer.is_empty() && common.dns.is_empty());
         if !is_of_its_own {
             return Err(failure);
         }
-        Err(failure.hint(
-            "leave out --name, --key, --listen, --peer, --dns and --no-local: they say how a node is to be started",
-        ))
+        Err(failure
+            .hint("leave out --key, --listen, --peer, --dns and --no-local: they say how a node is to be started"))
     }
 
     /// A node, started.

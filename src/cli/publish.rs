@@ -27,6 +27,7 @@ Examples:
   tail -f app.log | pombo pub log.app --lines
   pombo pub demo.tick tock -n 10 --every 1s --min-peers 1
   pombo pub orders.created --file order.json --guaranteed --ttl 2h --to billing
+  pombo pub orders.created --file order.json --guaranteed --copies 2
 
 With --guaranteed the node that runs on this machine (`pombo node`) has it on its disk when this ends, and delivers it to the \
 durable subscriptions that match. `pombo undelivered list` shows what it could not deliver.";

@@ -162,14 +162,15 @@ impl Mesh {
         self.postman.accept(ticket, posting, &mut self.fx);
     }
 
-    /// The nodes that keep copies for others and are there, in the order in which this one turns to them: another one for each node, and
-    /// the same for all of its messages.
+    /// The nodes that keep copies for others and are there, in the order in which this one turns to them: those that it is linked to
+    /// first. Apart from that it is another order for each node, and the same for all of its messages.
     fn custodians(&self) -> Vec<PeerId> {
-        let keepers = self.roster.nodes().filter(|known| known.is_live() && known.record().is_custodian());
+        let keepers = self.roster.nodes().filter(|known| known.is_seen() && known.record().is_custodian());
         let mut keepers: Vec<PeerId> = keepers.map(Known::peer).collect();
         keepers.sort_by_cached_key(|peer| {
             let mut hasher = blake3::Hasher::new_derive_key("pombo custodian v1");
-            *hasher.update(&self.me.to_bytes()).update(&peer.to_bytes()).finalize().as_bytes()
+            let place = *hasher.update(&self.me.to_bytes()).update(&peer.to_bytes()).finalize().as_bytes();
+            (!self.links.is_linked(peer), place)
         });
         keepers
     }

@@ -85,11 +85,11 @@ pub(crate) struct Beside {
     pub(crate) mesh: MeshId,
 }
 
-/// The node that can stand in for one of this configuration: the first by name of those with a socket in its mesh. `None` also
-/// where something is wanted of the node that only one of its own can give.
+/// The node that can stand in for one of this configuration: of those with a socket in its mesh the one of its name, or the first by
+/// name if it has none. `None` also where something is wanted of the node that only one of its own can give.
 pub(crate) fn beside(config: &Config) -> Option<Beside> {
     let Config { name, listen, peers, dns, local, key, dissemination, .. } = config;
-    let is_of_its_own = name.is_some() || key.is_some() || !local || *dissemination != Dissemination::Adaptive;
+    let is_of_its_own = key.is_some() || !local || *dissemination != Dissemination::Adaptive;
     if is_of_its_own || !(listen.is_empty() && peers.is_empty() && dns.is_empty()) {
         return None;
     }
@@ -99,6 +99,7 @@ pub(crate) fn beside(config: &Config) -> Option<Beside> {
         Some(name) => DataDir::locate(config.data_dir.as_deref()).ok()?.known_mesh(&name).ok()??.id,
     };
     let nodes = registry::census(&directory).into_iter().filter(|card| card.node && card.mesh_id == mesh);
+    let nodes = nodes.filter(|card| name.as_ref().is_none_or(|name| card.name == *name));
     let sockets = nodes.map(|card| (card.name, card.peer, registry::socket(&directory, mesh, card.peer)));
     let (.., socket) = sockets.filter(|(.., socket)| fs::symlink_metadata(socket).is_ok()).min()?;
     Some(Beside { socket, mesh })

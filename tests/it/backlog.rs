@@ -29,11 +29,11 @@ fn who_was_away_catches_up_while_others_go_on() {
     let patience = SOON + Duration::from_secs(count / PACE);
     let user = User::new();
     let other = user.neighbour();
-    let (sender, _) = user.node("--open");
-    let (shore, _) = other.node("--open");
+    let (sender, _) = user.node("--open --name sender");
+    let (shore, _) = other.node("--open --name shore");
     user.wait_for_peers(2, "--open");
     for held in ["'orders.>' --durable billing", "alarm --durable pager"] {
-        let holding = other.start(&format!("sub {held} --open"));
+        let holding = other.start(&format!("sub {held} --open --name shore"));
         holding.complaint(|line| line.starts_with("holding"));
     }
     drop(shore);
@@ -41,20 +41,20 @@ fn who_was_away_catches_up_while_others_go_on() {
 
     let lines: String = (0..count).map(|number| format!("{number}\n")).collect();
     let began = Instant::now();
-    let mut publisher = user.start("pub orders.new --lines --guaranteed --open");
+    let mut publisher = user.start("pub orders.new --lines --guaranteed --open --name sender");
     publisher.write(lines.as_bytes());
     let kept = publisher.finish_within(patience).expect(0);
     assert!(kept.stderr.contains("for billing"), "{kept}");
     println!("{count} accepted in {:?}", began.elapsed());
 
-    let (_shore, _) = other.node("--open");
+    let (_shore, _) = other.node("--open --name shore");
     let began = Instant::now();
-    let billing = other.start(&format!("sub 'orders.>' --durable billing -n {count} --raw --open"));
+    let billing = other.start(&format!("sub 'orders.>' --durable billing -n {count} --raw --open --name shore"));
     billing.line(|line| line == "0");
-    let pager = other.start("sub alarm --durable pager -n 1 --json --timeout 10s --open");
+    let pager = other.start("sub alarm --durable pager -n 1 --json --timeout 10s --open --name shore");
     pager.complaint(|line| line.starts_with("holding"));
     let published = Instant::now();
-    user.run("pub alarm fire --guaranteed --open").expect(0);
+    user.run("pub alarm fire --guaranteed --open --name sender").expect(0);
     assert_eq!(json(&pager.line(|_| true))["data"], "fire");
     println!("another recipient's message came after {:?}", published.elapsed());
     pager.ended().expect(0);

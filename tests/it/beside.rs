@@ -285,7 +285,7 @@ fn flags_that_ask_for_a_node_of_its_own_get_one() {
         let source = published_by(&user, &sub, &format!("pub demo.hello hi --min-peers 1 {flags}"));
         assert_ne!(source, harbour, "{flags}");
     }
-    for flags in ["", "--no-mdns", "--mesh default", "--data-dir data/pombo", "-v"] {
+    for flags in ["", "--name harbour", "--no-mdns", "--mesh default", "--data-dir data/pombo", "-v"] {
         let source = published_by(&user, &sub, &format!("pub demo.hello hi --min-peers 1 {flags}"));
         assert_eq!(source, harbour, "{flags}");
     }

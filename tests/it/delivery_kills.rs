@@ -9,7 +9,7 @@ use std::process::Command;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use futures::StreamExt;
-use pombo::{MeshChoice, Node, RawPattern, RawTopic};
+use pombo::{MeshChoice, Node, PublishError, RawPattern, RawTopic};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use tokio::io::AsyncReadExt;
@@ -30,9 +30,18 @@ struct Role {
     name: String,
     data: PathBuf,
     listen: String,
-    peer: String,
-    /// Publishes from this number on. Otherwise it holds the subscription.
-    publish: Option<u64>,
+    peers: Vec<String>,
+    part: Part,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+enum Part {
+    /// Publishes from this number on, with so many copies.
+    Publish { from: u64, copies: usize },
+    /// Holds the subscription.
+    Handle,
+    /// Keeps copies.
+    Keep,
 }
 
 impl Role {
@@ -66,26 +75,30 @@ fn nanos() -> u64 {
 async fn play(role: Role) {
     let mesh = MeshChoice::Named("test".to_owned());
     let builder = Node::builder().name(&role.name).mesh(mesh).data_dir(&role.data).mdns(false).local(false);
-    let builder = builder.listen(role.listen.parse().unwrap()).peer(role.peer.parse().unwrap());
+    let builder = builder.listen(role.listen.parse().unwrap());
+    let builder = role.peers.iter().fold(builder, |builder, peer| builder.peer(peer.parse().unwrap()));
     let node = builder.start().await.unwrap();
-    if let Some(from) = role.publish {
-        tokio::spawn(tell_notices(node.clone()));
-        tokio::spawn(publish(node.clone(), from));
-    } else {
-        tokio::spawn(handle(node.clone()));
+    match role.part {
+        Part::Publish { from, copies } => {
+            tokio::spawn(tell_notices(node.clone()));
+            tokio::spawn(publish(node.clone(), from, copies));
+        }
+        Part::Handle => drop(tokio::spawn(handle(node.clone()))),
+        Part::Keep => say("keeping", 0),
     }
     let _ = tokio::io::stdin().read_to_end(&mut Vec::new()).await;
     // What is under way when it is told to stop publishing goes on.
     node.leave().await;
 }
 
-async fn publish(node: Node, from: u64) {
+async fn publish(node: Node, from: u64, copies: usize) {
     for number in from.. {
         let payload = number.to_be_bytes().to_vec().into();
-        let accepted =
-            node.publish(RawTopic::parse("kills.numbers").unwrap(), &payload).guaranteed().to(["counter"]).await;
-        if accepted.is_err() {
-            return;
+        let publish = node.publish(RawTopic::parse("kills.numbers").unwrap(), &payload);
+        match publish.guaranteed().to(["counter"]).copies(copies).await {
+            // Who keeps copies may just have been killed.
+            Ok(_) | Err(PublishError::TooFewCopies { .. }) => {}
+            Err(_) => return,
         }
         say("accepted", number);
     }
@@ -155,10 +168,11 @@ fn address() -> String {
     format!("/ip4/127.0.0.1/tcp/{port}")
 }
 
-/// A sender and a recipient, and what was heard of them and of those before them.
+/// A sender and a recipient, perhaps with one who keeps copies, and what was heard of them and of those before them.
 pub(crate) struct Pair {
     data: PathBuf,
-    addresses: [String; 2],
+    addresses: [String; 3],
+    keeper: Option<Process>,
     pub(crate) sender: Process,
     pub(crate) recipient: Process,
     /// Where the next sender begins: one message that was not heard to be accepted may have been.
@@ -168,10 +182,29 @@ pub(crate) struct Pair {
 
 impl Pair {
     pub(crate) fn start(data: &Path) -> Self {
-        let addresses = [address(), address()];
-        let sender = role(data, &addresses, Some(0)).start();
-        let recipient = role(data, &addresses, None).start();
-        Self { data: data.to_owned(), addresses, sender, recipient, next: 0, ledger: Ledger::default() }
+        Self::started(data, false)
+    }
+
+    /// With one who keeps a copy of each message.
+    fn with_keeper(data: &Path) -> Self {
+        Self::started(data, true)
+    }
+
+    fn started(data: &Path, is_kept: bool) -> Self {
+        let addresses = [address(), address(), address()];
+        let keeper = is_kept.then(|| role(data, &addresses, Part::Keep).start());
+        keeper.iter().for_each(|keeper| drop(keeper.event("keeping")));
+        let copies = usize::from(is_kept);
+        let sender = role(data, &addresses, Part::Publish { from: 0, copies }).start();
+        let recipient = role(data, &addresses, Part::Handle).start();
+        Self { data: data.to_owned(), addresses, keeper, sender, recipient, next: 0, ledger: Ledger::default() }
+    }
+
+    fn kill_keeper(&mut self) {
+        if let Some(mut keeper) = self.keeper.take() {
+            keeper.kill();
+            self.keeper = Some(role(&self.data, &self.addresses, Part::Keep).start());
+        }
     }
 
     /// Both are at it.
@@ -187,12 +220,13 @@ impl Pair {
 
     /// Starts one again that was killed. What it promised counts if that was before that time.
     pub(crate) fn restart_sender(&mut self, before: Option<u64>) {
-        let next = role(&self.data, &self.addresses, Some(self.next)).start();
+        let part = Part::Publish { from: self.next, copies: usize::from(self.keeper.is_some()) };
+        let next = role(&self.data, &self.addresses, part).start();
         self.ledger.enter(std::mem::replace(&mut self.sender, next), before);
     }
 
     pub(crate) fn restart_recipient(&mut self, before: Option<u64>) {
-        let next = role(&self.data, &self.addresses, None).start();
+        let next = role(&self.data, &self.addresses, Part::Handle).start();
         self.ledger.enter(std::mem::replace(&mut self.recipient, next), before);
     }
 
@@ -203,9 +237,9 @@ impl Pair {
         self.next = u64::MAX / 2;
         let last = format!("\"number\":{}", self.next);
         self.restart_sender(None);
-        let Self { sender, mut recipient, mut ledger, .. } = self;
+        let Self { sender, mut recipient, mut ledger, keeper, .. } = self;
         recipient.line_within(DECIDED, |line| line.contains("acknowledged") && line.contains(&last));
-        drop(sender);
+        drop((sender, keeper));
         recipient.kill();
         ledger.enter(recipient, None);
         let lost: Vec<u64> = ledger.accepted.difference(&ledger.handled).copied().collect();
@@ -216,9 +250,15 @@ impl Pair {
     }
 }
 
-fn role(data: &Path, [one, other]: &[String; 2], publish: Option<u64>) -> Role {
-    let (name, listen, peer) = if publish.is_some() { ("sender", one, other) } else { ("recipient", other, one) };
-    Role { name: name.to_owned(), data: data.to_owned(), listen: listen.clone(), peer: peer.clone(), publish }
+fn role(data: &Path, addresses: &[String; 3], part: Part) -> Role {
+    let (name, place) = match part {
+        Part::Publish { .. } => ("sender", 0),
+        Part::Handle => ("recipient", 1),
+        Part::Keep => ("keeper", 2),
+    };
+    let mut peers = addresses.to_vec();
+    let listen = peers.remove(place);
+    Role { name: name.to_owned(), data: data.to_owned(), listen, peers, part }
 }
 
 /// How often, as that variable says, or else a few times.
@@ -244,4 +284,27 @@ fn nothing_that_was_accepted_is_lost_however_often_either_side_is_killed() {
         }
     }
     pair.finish(&format!("{kills} kills"));
+}
+
+#[test]
+fn nothing_that_was_accepted_is_lost_however_often_one_who_keeps_copies_is_killed_too() {
+    let _turn = Turn::shared();
+    let kills = rounds("POMBO_KILLS", KILLS);
+    let data = tempfile::tempdir().unwrap();
+    let mut pair = Pair::with_keeper(data.path());
+    for kill in 0..kills {
+        pair.work(if kill % 4 < 2 { "accepted" } else { "acknowledged" });
+        match kill % 3 {
+            0 => {
+                pair.kill_sender();
+                pair.restart_sender(None);
+            }
+            1 => {
+                pair.recipient.kill();
+                pair.restart_recipient(None);
+            }
+            _ => pair.kill_keeper(),
+        }
+    }
+    pair.finish(&format!("{kills} kills, with copies"));
 }

@@ -24,6 +24,8 @@ mod beside;
 mod cli;
 #[cfg(feature = "cli")]
 mod config;
+#[cfg(all(feature = "cli", feature = "store"))]
+mod custody;
 #[cfg(feature = "store")]
 mod delivery;
 #[cfg(all(feature = "store", feature = "cli"))]

@@ -23,6 +23,8 @@ pub(super) struct Ledger {
     pub(super) messages: usize,
     bytes: usize,
     recipients: BTreeSet<String>,
+    /// How many copies the one with the fewest has.
+    copies: usize,
     last: Option<String>,
     /// How many have fewer copies than were wanted, and what was said of the last of them.
     short: usize,
@@ -61,6 +63,7 @@ impl Ledger {
             messages: 0,
             bytes: 0,
             recipients: BTreeSet::new(),
+            copies: usize::MAX,
             last: None,
             short: 0,
             shortage: None,
@@ -71,6 +74,7 @@ impl Ledger {
         let Kept { bytes, id, recipients, copies, shortage } = kept;
         self.messages += 1;
         self.bytes += bytes;
+        self.copies = self.copies.min(copies);
         self.short += usize::from(shortage.is_some());
         self.shortage = shortage.or(self.shortage.take());
         if self.output.is_json() {
@@ -104,11 +108,12 @@ impl Ledger {
         let Some(last) = self.last.as_ref().filter(|_| !self.each) else { return };
         let recipients: Vec<_> = self.recipients.iter().map(String::as_str).collect();
         let (size, topic, recipients) = (text::size(self.bytes), &self.topic, recipients.join(", "));
+        let copies = with_copies(self.copies);
         match self.messages {
-            1 => self.output.note(format_args!("kept {size} on {topic} for {recipients}, id {last}")),
+            1 => self.output.note(format_args!("kept {size} on {topic} for {recipients}{copies}, id {last}")),
             many => {
                 let messages = text::count(many, "message");
-                self.output.note(format_args!("kept {messages} ({size}) on {topic} for {recipients}"));
+                self.output.note(format_args!("kept {messages} ({size}) on {topic} for {recipients}{copies}"));
             }
         }
     }

@@ -24,6 +24,9 @@ use crate::wire::node_key::NodeKey;
 /// The bytes of the letters of one exchange, unless there is one only.
 const BATCH_BYTES: u64 = 256 * 1024;
 
+/// So often one is dialled before another is given what it was to keep.
+const TRIES: u32 = 3;
+
 /// What is to be said to one of them, and what is being said.
 #[derive(Debug, Default)]
 pub(super) struct Desk {
@@ -176,8 +179,11 @@ impl Custodians {
             if desk.exchange.is_some() {
                 continue;
             }
-            if !directory.is_live(*at) {
+            let is_away = !directory.is_linked(*at) && (desk.tries >= TRIES || !directory.is_seen(*at));
+            if is_away {
                 away.extend(std::mem::take(&mut desk.keep).iter());
+            }
+            if !directory.is_live(*at) {
                 continue;
             }
             if desk.next_at > now || desk.is_idle() {

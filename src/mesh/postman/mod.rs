@@ -1,23 +1,22 @@
 //! The postman: guaranteed delivery, as a state machine.
 //!
-//! [`outbox`] is the sender's half, [`inbox`] the recipient's, [`notices`] what could not be delivered. What has to outlive
-//! the process leaves as a [`Job`] and comes back as [`Done`]; nothing is promised before. Jobs take effect in their order.
+//! [`outbox`] is the sender's half, [`inbox`] the recipient's, [`notices`] what could not be delivered; [`entrusting`] and [`keeping`] are the
+//! halves of those who have copies kept and who keep them. What has to outlive the process leaves as a [`Job`](store::Job) and comes
+//! back as [`Done`]; nothing is promised before. Jobs take effect in their order.
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use bytes::Bytes;
 use libp2p_identity::PeerId;
 
-use self::entry::Entry;
-use self::inbox::{Inbox, Verdict};
-use self::keeping::KeptNow;
+use self::inbox::Inbox;
+use self::jobs::{Brought, Jobs, Processed, Purpose};
 use self::notices::{Notice, Notices};
 use self::outbox::Outbox;
-use self::store::{Change, Done, Job, StoreError};
+use self::store::{Done, StoreError};
 use self::subscription::Subscription;
 use crate::mesh::effects::Effects;
-use crate::mesh::event::{Answer, HolderId, InboundId, JobId, Output, Ticket, Unsigned};
+use crate::mesh::event::{Answer, InboundId, JobId, Output, Ticket, Unsigned};
 use crate::mesh::time::{Mono, Now, Span, Wall};
 use crate::wire::custody::{End, receipt_text};
 use crate::wire::node_key::NodeKey;
@@ -33,6 +32,7 @@ mod entry;
 mod exchanges;
 mod held;
 pub(crate) mod inbox;
+mod jobs;
 mod keeping;
 mod kept;
 mod leaving;
@@ -54,6 +54,7 @@ pub(crate) use self::command::{PostAnswer, PostCommand, Posting, Waiting};
 pub(crate) use self::directory::{Directory, Holders, Holding};
 pub(crate) use self::entrusting::{Deposit, Deposited};
 pub(crate) use self::entry::Address;
+pub(crate) use self::jobs::ReplyTo;
 pub(crate) use self::keeping::Keeping;
 pub(crate) use self::restore::Snapshot;
 pub(crate) use self::subscription::{Terms, WINDOW};
@@ -62,8 +63,6 @@ pub(crate) use self::subscription::{Terms, WINDOW};
 const FORGOTTEN: Span = Span::secs(30 * 24 * 60 * 60);
 /// That somebody holds one is written down this often.
 const NOTED: Span = Span::secs(24 * 60 * 60);
-/// When rows are deleted again for which there was no room.
-const DELETED_AGAIN: Span = Span::secs(1);
 /// The wall clock may jump: it is looked at again after that.
 const LOOK_AGAIN: Span = Span::secs(60);
 /// Messages in the outbox, and notices, that are shown.
@@ -71,150 +70,6 @@ const SHOWN: usize = 1_000;
 
 fn answer(fx: &mut Effects, ticket: Ticket, answer: PostAnswer) {
     fx.push(Output::Answer { ticket, answer: Answer::Post(answer) });
-}
-
-/// Why something is written or read.
-#[derive(Debug)]
-enum Purpose {
-    Accept {
-        ticket: Ticket,
-        number: u64,
-        entry: Box<Entry>,
-        /// How many copies are wanted, and who could keep one beside those that are to.
-        copies: Option<(usize, Vec<PeerId>)>,
-        /// The notice that goes for it.
-        instead: Option<u64>,
-    },
-    Load {
-        of: Address,
-        to: PeerId,
-    },
-    /// One more may have a copy.
-    Widen {
-        number: u64,
-        at: PeerId,
-    },
-    /// Reads letters for one who is to keep them.
-    Entrust {
-        at: PeerId,
-    },
-    Keep(KeptNow),
-    Notices {
-        ended: Vec<(u64, Arc<str>)>,
-    },
-    Taken {
-        ticket: Ticket,
-        serial: u64,
-    },
-    Show {
-        ticket: Ticket,
-    },
-    Receive {
-        reply: ReplyTo,
-        verdicts: Vec<Verdict>,
-        /// Messages of that node, which another offers.
-        brought: Option<Brought>,
-        /// For which durable subscription, who offered them, and whether that one is to be told when something is processed. None: it
-        /// was late on its way.
-        by: Option<(Arc<str>, PeerId, bool)>,
-    },
-    HandOut {
-        name: Arc<str>,
-        holder: HolderId,
-        numbers: Vec<u64>,
-    },
-    Acknowledge {
-        ticket: Ticket,
-        number: u64,
-    },
-    Hold {
-        ticket: Ticket,
-        holder: HolderId,
-        name: Arc<str>,
-        pattern: Arc<str>,
-        terms: Terms,
-    },
-    Answer {
-        ticket: Ticket,
-    },
-    /// Nothing hangs on it but the room of what it deletes: what is not written down is found out again.
-    Noted {
-        deletes: Vec<Change>,
-        /// What a recipient need not remember when it is.
-        processed: Option<Processed>,
-    },
-}
-
-/// Messages that a node has processed for a recipient.
-#[derive(Debug)]
-struct Processed {
-    name: Arc<str>,
-    at: PeerId,
-    ids: Vec<MessageId>,
-}
-
-/// What is offered by one who keeps it: for whom, whose, and the ids.
-#[derive(Debug)]
-struct Brought {
-    name: Arc<str>,
-    sender: PeerId,
-    ids: Vec<MessageId>,
-}
-
-/// Where the answer to an offer goes.
-#[derive(Debug)]
-pub(crate) enum ReplyTo {
-    Peer(InboundId),
-    /// This node offers to itself, for that recipient.
-    Own(Address),
-}
-
-/// Jobs under way.
-#[derive(Debug, Default)]
-struct Jobs {
-    open: BTreeMap<JobId, Purpose>,
-    next: u64,
-    /// What could not be deleted, for want of room.
-    undone: Vec<Change>,
-    /// When that is tried again.
-    again_at: Option<Mono>,
-}
-
-impl Jobs {
-    fn begin(&mut self, job: Job, purpose: Purpose, fx: &mut Effects) {
-        let id = JobId(self.next);
-        self.next += 1;
-        let can_wait = matches!(purpose, Purpose::Noted { .. });
-        self.open.insert(id, purpose);
-        fx.push(Output::Store { id, job, can_wait });
-    }
-
-    /// Writes something down on which nothing hangs, a moment later. Rows that are deleted do not come back, so that may be done later, too.
-    fn note(&mut self, changes: Vec<Change>, fx: &mut Effects) {
-        self.note_processed(changes, None, fx);
-    }
-
-    /// Writes down that messages were processed, if any were.
-    fn note_processed(&mut self, changes: Vec<Change>, processed: Option<Processed>, fx: &mut Effects) {
-        if !changes.is_empty() {
-            let deletes = changes.iter().filter(|change| matches!(change, Change::Delete(_))).cloned().collect();
-            self.begin(Job { changes, reads: Vec::new() }, Purpose::Noted { deletes, processed }, fx);
-        }
-    }
-
-    /// Deletes what could not be deleted, some time after that.
-    fn go_on(&mut self, now: Mono, fx: &mut Effects) {
-        match self.again_at {
-            _ if self.undone.is_empty() => self.again_at = None,
-            None => self.again_at = Some(now + DELETED_AGAIN),
-            Some(at) if at > now => {}
-            Some(_) => {
-                self.again_at = None;
-                let undone = std::mem::take(&mut self.undone);
-                self.note(undone, fx);
-            }
-        }
-    }
 }
 
 /// What was answered to an offer.
