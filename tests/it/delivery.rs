@@ -193,6 +193,28 @@ async fn what_cannot_be_accepted_is_refused_and_not_stored() {
     assert!(matches!(refused, PublishError::NoStore { .. }), "{refused}");
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn an_outbox_takes_no_more_bytes_than_it_may_and_takes_more_when_some_are_gone() {
+    let place = Place::new(Turn::shared());
+    let limits = pombo::Limits { outbox: 10_000, ..pombo::Limits::default() };
+    let config = pombo::Config { limits, ..pombo::Config::default() };
+    let mesh = pombo::MeshChoice::Named("test".to_owned());
+    let builder = pombo::Node::builder().config(config).name("small").mesh(mesh).data_dir(place.data.path());
+    let node = builder.mdns(false).local(false).start().await.unwrap();
+    let payload = vec![7; 3_000].into();
+    let publish = || node.publish(topic("a.b"), &payload).guaranteed().to(["x"]);
+    for _ in 0..3 {
+        publish().await.unwrap();
+    }
+    let full = publish().await.unwrap_err();
+    assert!(matches!(full, PublishError::OutboxFull { what: "bytes", limit: 10_000 }), "{full}");
+    let outbox = node.outbox().await.unwrap();
+    assert!(outbox.total == 3 && (9_000..=10_000).contains(&outbox.bytes), "{outbox:?}");
+    let mut got = node.subscribe(pattern("a.>")).durable("x").await.unwrap();
+    next("a message", &mut got).await.unwrap().ack().await.unwrap();
+    within("room", async { while publish().await.is_err() {} }).await;
+}
+
 /// A bit flips on the sender's disk, in a letter and in what is written down beside it: both are told of, and others are
 /// delivered.
 #[tokio::test(flavor = "multi_thread")]

@@ -55,6 +55,8 @@ mod many;
 #[cfg(feature = "cli")]
 mod names;
 #[cfg(feature = "cli")]
+mod other_users;
+#[cfg(feature = "cli")]
 mod pages;
 #[cfg(all(feature = "store", feature = "cli"))]
 mod power_cuts;

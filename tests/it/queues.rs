@@ -204,3 +204,21 @@ async fn attempts_are_counted_over_restarts() {
     }
     assert_eq!(attempts, [1, 2, 3, 4]);
 }
+
+/// A node that may have one job at a time says when it is done with that. Who waited to be asked again, ever more rarely, would wait for two seconds
+/// and more after a job of three.
+#[tokio::test(flavor = "multi_thread")]
+async fn who_is_done_with_a_long_job_gets_the_next_at_once() {
+    let place = Place::new(Turn::shared());
+    let (sender, [one, two]) = three(&place).await;
+    let (mut jobs_one, mut jobs_two) = (hold(&one, 1).await, hold(&two, 1).await);
+    within("both to be known", async { while sender.durables().await.unwrap().len() < 2 {} }).await;
+    publish(&sender, 0..10).await;
+    let job = next("a job", &mut jobs_one).await.unwrap();
+    let _other = next("a job", &mut jobs_two).await.unwrap();
+    // The job.
+    tokio::time::sleep(Duration::from_secs(3)).await;
+    job.ack().await.unwrap();
+    let next = tokio::time::timeout(Duration::from_secs(1), next("the next job", &mut jobs_one)).await;
+    assert!(next.is_ok(), "it was not there after a second");
+}

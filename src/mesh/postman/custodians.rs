@@ -70,7 +70,14 @@ impl Desk {
             is_first || bytes <= BATCH_BYTES
         };
         let keep: Vec<u64> = self.keep.iter().take(BATCH).take_while(fits).collect();
-        let ask: Vec<u64> = self.ask.iter().take(ASKED).collect();
+        let mut recipients = 0;
+        let is_short = |number: &u64| {
+            let is_first = recipients == 0;
+            recipients += entries.get(number).map_or(1, |entry| entry.owed.len() + 1);
+            is_first || recipients <= ASKED
+        };
+        // The answer has something to say of each recipient.
+        let ask: Vec<u64> = self.ask.iter().take_while(is_short).collect();
         let mut release: Vec<_> = self.release.iter().take(ASKED).cloned().collect();
         // What it is given in this exchange it can let go of in the next one.
         release.retain(|(number, _)| !keep.contains(number));

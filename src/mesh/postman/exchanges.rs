@@ -127,7 +127,8 @@ impl Outbox {
         exchange.wanted.retain(|number| entries.contains_key(number));
         exchange.fresh.retain(|number| entries.contains_key(number) && !lost.contains(number));
         let mut letters = Vec::new();
-        for (numbers, take_back) in [(&exchange.asked, false), (&exchange.wanted, true)] {
+        let takes_back = of.kept_for.is_none();
+        for (numbers, take_back) in [(&exchange.asked, false), (&exchange.wanted, takes_back)] {
             let ids = numbers.iter().filter_map(|number| Some(entries.get(number)?.id));
             let asks = ids.map(|id| Offered { id, attempts: 0, lease: 0, take_back, sealed: Bytes::new() });
             letters.extend(asks.map(|offered| (offered, None)));

@@ -167,7 +167,8 @@ impl Inbox {
             let verdict = match &name {
                 None => Verdict::Said(Fate::Nobody),
                 Some(name) => match self.known(offered.id, name, &from) {
-                    Some(number) if offered.take_back => self.give_up(number, now.wall, &mut changes),
+                    // Who keeps a copy cannot show that by asking.
+                    Some(number) if offered.take_back && !is_brought => self.give_up(number, now.wall, &mut changes),
                     Some(number) if self.is_given_again(number, &offered) => {
                         changes.extend(deletion(number));
                         self.remove(number);

@@ -152,7 +152,7 @@ impl Outbox {
             topic: letter.topic.into(),
             time: Wall(letter.time),
             expires,
-            bytes: u32::try_from(sealed.len()).ok()?,
+            bytes: u32::try_from(sealed.len() + to.iter().map(String::len).sum::<usize>()).ok()?,
             owed: to.iter().map(|to| Owed::new(to.as_str().into())).collect(),
             told: 0,
             custody: Some(Box::new(Custody::Kept(kept))),

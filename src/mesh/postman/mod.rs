@@ -9,6 +9,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use libp2p_identity::PeerId;
 
+use self::entry::Entry;
 use self::inbox::Inbox;
 use self::jobs::{Brought, Jobs, Processed, Purpose};
 use self::notices::{Notice, Notices};
@@ -218,14 +219,15 @@ impl Postman {
     }
 
     pub(crate) fn show_outbox(&self, ticket: Ticket, fx: &mut Effects) {
-        let own = self.outbox.entries.values().filter(|entry| entry.kept().is_none());
-        let shown = own.take(SHOWN).map(|entry| Waiting {
+        let is_owed = |entry: &&Entry| entry.kept().is_none() && !entry.owed.is_empty();
+        let owed = || self.outbox.entries.values().map(AsRef::as_ref).filter(is_owed);
+        let shown = owed().take(SHOWN).map(|entry| Waiting {
             id: entry.id,
             topic: Arc::clone(&entry.topic),
             expires: entry.expires,
             owed: entry.owed.iter().map(|owed| (Arc::clone(&owed.to), owed.by.is_some())).collect(),
         });
-        let total = self.outbox.entries.len() - self.outbox.kept.len();
+        let total = owed().count();
         let bytes = self.outbox.bytes - self.outbox.kept_bytes;
         answer(fx, ticket, PostAnswer::Outbox { total, bytes, messages: shown.collect() });
     }

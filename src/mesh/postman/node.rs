@@ -35,7 +35,7 @@ pub(super) struct Node {
     pub(super) stored: Numbers,
     /// What it may have stored: there was no answer.
     pub(super) unsure: Numbers,
-    /// What it may have from another: it is asked, and to give it up, until then at most.
+    /// What it may have from another: it is asked, until then at most.
     pub(super) probes: Numbers,
     pub(super) probed_until: Mono,
     pub(super) holding: Option<Holding>,

@@ -140,8 +140,9 @@ impl Outbox {
         jobs: &mut Jobs,
         fx: &mut Effects,
     ) {
-        // No letter is that long.
-        let bytes = u32::try_from(posting.sealed.len()).unwrap_or(u32::MAX);
+        // No letter is that long. Where it is given to others its recipients go with it.
+        let names = posting.to.iter().filter(|_| posting.copies > 0).map(|to| to.len());
+        let bytes = u32::try_from(posting.sealed.len() + names.sum::<usize>()).unwrap_or(u32::MAX);
         if self.entries.len() + self.arriving >= most {
             return answer(fx, ticket, PostAnswer::Full { what: MESSAGES, limit: most });
         }

@@ -41,6 +41,7 @@ pub(super) struct Recipient {
     /// What waits while its sender is there, which delivers it itself: this node keeps it only.
     held: Numbers,
     is_held: bool,
+    is_kept: bool,
     /// Whether several nodes are known that have it, now or at other times.
     is_queue: bool,
     has_looked: bool,
@@ -61,9 +62,9 @@ pub(super) struct Plan {
 }
 
 impl Recipient {
-    /// One of a sender that is taken to be there.
+    /// One of another sender, which is taken to be there.
     pub(super) fn held() -> Self {
-        Self { is_held: true, ..Self::default() }
+        Self { is_held: true, is_kept: true, ..Self::default() }
     }
 
     pub(super) fn owe(&mut self, number: u64) {
@@ -238,7 +239,8 @@ impl Recipient {
             // Where one may have only so much the others wait for a word of it.
             let is_limited = is_target && (is_shared || holding.is_own);
             let wants_word = is_limited && room == 0 && !pending.is_empty() && !node.tells && holding.linked;
-            let excess = if is_shared { node.stored.len().saturating_sub(node.window()) } else { 0 };
+            // Only its sender can have it back.
+            let excess = if is_shared && !self.is_kept { node.stored.len().saturating_sub(node.window()) } else { 0 };
             let wanted = excess.min(spare.saturating_sub(pending.len())).min(BATCH);
             // Others have room for what it has too much of. Unless its subscribers are at it still it gives that back.
             let want_at = (wanted > 0 && holding.linked).then_some(node.wanted_at + RETRY);

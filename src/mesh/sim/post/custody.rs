@@ -1,6 +1,12 @@
 //! Copies of messages at other nodes, while any of the nodes crash: what was accepted with a copy is delivered though its sender is gone.
 
 use super::*;
+use crate::mesh::checked;
+use crate::mesh::event::{InboundId, Input};
+use crate::mesh::sim::world::MESH;
+use crate::wire::custody::{self, Brought};
+use crate::wire::node_key::NodeKey;
+use crate::wire::rpc::{Offered, Request};
 
 /// Who keeps copies steps in 30 s after a sender was seen last, the next one 30 s later, and so on. A node that is cut off is not seen any
 /// more after a minute.
@@ -188,4 +194,52 @@ fn the_order_holds_when_a_sender_with_copies_starts_again() {
         assert_eq!(post.owed("billing"), []);
         post.check_order();
     });
+}
+
+/// Node 2 says that node 1 has sent a letter, to node 0. `signed_by`: by whom, and for whom.
+fn bring(post: &mut Post, (signed_by, to): (usize, &str), take_back: bool) {
+    let posting = post.posting(1, "orders.new", TTL, Vec::new());
+    let sealed = if take_back { Bytes::new() } else { posting.sealed };
+    let to = vec![to.to_owned()];
+    let key = &post.world.nodes[signed_by].key;
+    let signature = custody::sign_letter(key, MESH, &custody::letter_text(&sealed, &to)).expect("signed");
+    let offered = Offered { id: posting.id, attempts: 0, lease: 0, take_back, sealed };
+    let request = Request::Bring {
+        to: "billing".to_owned(),
+        sender: NodeKey::of(&post.world.nodes[1].peer).expect("an Ed25519 key"),
+        letters: vec![Brought { offered, to, signature }],
+        extensions: Vec::new(),
+    };
+    let request = checked::request(MESH, &request.encode().expect("encoded")).expect("decoded");
+    let from = post.world.nodes[2].peer;
+    post.world.tell(0, Input::Request { from, id: InboundId(u64::MAX), request });
+    post.world.run(SECOND);
+}
+
+#[test]
+fn a_letter_is_taken_from_another_only_with_its_senders_signature_and_for_its_recipients() {
+    let mut post = Post::new(7, 3);
+    post.hold(0, "billing", "orders.>", TERMS);
+    post.world.run(2 * SECOND);
+    for (signed_by, to) in [(2, "billing"), (1, "audit"), (0, "billing")] {
+        bring(&mut post, (signed_by, to), false);
+        assert_eq!(post.rows(0, Table::Inbox), 0, "signed by {signed_by} for {to}");
+    }
+    bring(&mut post, (1, "billing"), false);
+    assert_eq!(post.rows(0, Table::Inbox), 1);
+}
+
+#[test]
+fn nobody_but_its_sender_has_a_letter_back() {
+    let mut post = Post::new(7, 3);
+    post.hold(0, "billing", "orders.>", TERMS);
+    post.world.run(2 * SECOND);
+    post.give_up(0);
+    post.publish(1, "orders.new", TTL, &[]);
+    post.world.run(SECOND);
+    assert_eq!(post.rows(0, Table::Inbox), 1);
+    // The id is that of the next message, so it is taken back to before that.
+    post.next -= 1;
+    bring(&mut post, (2, "billing"), true);
+    assert_eq!(post.rows(0, Table::Inbox), 1);
 }
