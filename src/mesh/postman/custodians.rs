@@ -129,14 +129,20 @@ impl Custodians {
             kept.over.extend(NodeKey::of(&at).map(over));
             return false;
         }
-        match entry.given() {
-            Some(given) => self.close(number, given, name, Some(Arc::new(at))),
-            None => true,
-        }
+        self.close(number, entry, name, Some(Arc::new(at)))
     }
 
     /// A recipient needs nothing any more. Returns whether nobody has to be told.
-    pub(super) fn close(&mut self, number: u64, given: &mut Given, to: &Arc<str>, by: Option<Arc<PeerId>>) -> bool {
+    pub(super) fn close(&mut self, number: u64, entry: &mut Entry, to: &Arc<str>, by: Option<Arc<PeerId>>) -> bool {
+        let is_last = entry.owed.is_empty();
+        let Some(given) = entry.given() else { return true };
+        if is_last {
+            for at in given.drop_plans() {
+                if let Some(desk) = self.desks.get_mut(&at) {
+                    desk.keep.remove(number);
+                }
+            }
+        }
         let left = given.holders();
         if left.is_empty() {
             return true;
@@ -176,7 +182,7 @@ impl Custodians {
         now: Mono,
         offers: &mut Offers,
         fx: &mut Effects,
-    ) -> (Vec<PeerId>, Vec<u64>) {
+    ) -> (Vec<PeerId>, Vec<(PeerId, u64)>) {
         let (mut begun, mut away) = (Vec::new(), Vec::new());
         if self.wake.is_none_or(|at| at > now) {
             return (begun, away);
@@ -188,7 +194,7 @@ impl Custodians {
             }
             let is_away = !directory.is_linked(*at) && (desk.tries >= TRIES || !directory.is_seen(*at));
             if is_away {
-                away.extend(std::mem::take(&mut desk.keep).iter());
+                away.extend(std::mem::take(&mut desk.keep).iter().map(|number| (*at, number)));
             }
             if !directory.is_live(*at) {
                 continue;

@@ -42,7 +42,9 @@ pub(super) struct Copy {
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum CopyState {
-    /// It was given to it, or is about to be, and did not say so.
+    /// It is to be given to it.
+    Planned,
+    /// It was given to it, which did not say so.
     May,
     Has,
     Not,
@@ -103,11 +105,32 @@ pub(super) struct Over {
 
 impl Given {
     pub(super) fn new(at: impl IntoIterator<Item = Arc<PeerId>>) -> Self {
-        let copies = at.into_iter().map(|at| Copy { at, state: CopyState::May }).collect();
+        let copies = at.into_iter().map(|at| Copy { at, state: CopyState::Planned }).collect();
         Self { copies, ..Self::default() }
     }
 
-    /// Who has a copy, or may have one.
+    /// What was planned only is not done. Returns where.
+    pub(super) fn drop_plans(&mut self) -> Vec<PeerId> {
+        let planned = self.copies.iter_mut().filter(|copy| copy.state == CopyState::Planned);
+        let dropped = planned.map(|copy| {
+            copy.state = CopyState::Not;
+            *copy.at
+        });
+        dropped.collect()
+    }
+
+    /// That one is not given a copy, unless it was already.
+    pub(super) fn unplan(&mut self, at: PeerId) {
+        let planned = self.copies.iter_mut().filter(|copy| *copy.at == at && copy.state == CopyState::Planned);
+        planned.for_each(|copy| copy.state = CopyState::Not);
+    }
+
+    /// Whether that one is to have a copy, or has it.
+    pub(super) fn is_with(&self, at: PeerId) -> bool {
+        self.copies.iter().any(|copy| *copy.at == at && copy.state != CopyState::Not)
+    }
+
+    /// Who has a copy, may have one, or is to have one.
     pub(super) fn holders(&self) -> BTreeSet<Arc<PeerId>> {
         let holders = self.copies.iter().filter(|copy| copy.state != CopyState::Not);
         holders.map(|copy| Arc::clone(&copy.at)).collect()
@@ -137,6 +160,7 @@ impl Given {
 
     pub(super) fn restored(row: GivenRow) -> Self {
         let mut given = Self::new(row.at.iter().filter_map(NodeKey::peer).map(Arc::new));
+        given.copies.iter_mut().for_each(|copy| copy.state = CopyState::May);
         let left = given.holders();
         let closing = row.closing.into_iter().map(|(to, by)| Closing {
             to: to.into(),

@@ -46,11 +46,17 @@ pub(crate) enum Deposited {
 }
 
 impl Given {
-    /// Those that a new message is given to: the first of those who could keep it. The others stand by.
-    pub(super) fn begin(posting: &Posting) -> (Self, Vec<PeerId>) {
-        let wanted = posting.copies.min(posting.custodians.len());
-        let (first, others) = posting.custodians.split_at(wanted);
-        (Self::new(first.iter().copied().map(Arc::new)), others.to_vec())
+    /// If copies of a new message are wanted: it is given to the first of those who could keep one. How many are wanted, and the others, who
+    /// stand by, are for later.
+    pub(super) fn begin(posting: &Posting) -> Option<(Self, (usize, Vec<PeerId>))> {
+        if posting.copies == 0 {
+            return None;
+        }
+        let (first, others) = posting.custodians.split_at(posting.copies.min(posting.custodians.len()));
+        let to: Vec<String> = posting.to.iter().map(|to| to.to_string()).collect();
+        let text = custody::letter_text(&posting.sealed, &to);
+        let given = Self { text, ..Self::new(first.iter().copied().map(Arc::new)) };
+        Some((given, (posting.copies, others.to_vec())))
     }
 }
 
@@ -78,14 +84,16 @@ impl Outbox {
     pub(super) fn letter_signed(&mut self, number: u64, signature: Bytes) {
         let Some(given) = self.entries.get_mut(&number).and_then(|entry| entry.given()) else { return };
         given.signature = signature;
-        let all: Vec<PeerId> = given.copies.iter().map(|copy| *copy.at).collect();
-        all.into_iter().for_each(|at| self.custodians.keep(at, number));
+        let planned = given.copies.iter().filter(|copy| copy.state == CopyState::Planned);
+        let planned: Vec<PeerId> = planned.map(|copy| *copy.at).collect();
+        planned.into_iter().for_each(|at| self.custodians.keep(at, number));
     }
 
     /// Answers whoever waits for copies, if there are enough, or no more can be had.
     fn look_at_copies(&mut self, number: u64, fx: &mut Effects) {
         let Some(given) = self.entries.get_mut(&number).and_then(|entry| entry.given()) else { return };
-        let (has, may) = (given.count(CopyState::Has), given.count(CopyState::May));
+        let has = given.count(CopyState::Has);
+        let may = given.count(CopyState::May) + given.count(CopyState::Planned);
         let is_over = |awaited: &mut Awaited| has >= awaited.wanted || may == 0 && awaited.others.is_empty();
         if let Some(awaited) = given.awaited.take_if(is_over) {
             self.timers.remove(&(awaited.until, number));
@@ -100,7 +108,7 @@ impl Outbox {
         let has = given.count(CopyState::Has);
         let awaited = given.awaited.as_mut().filter(|awaited| has < awaited.wanted && !awaited.others.is_empty());
         if let Some(at) = awaited.map(|awaited| awaited.others.remove(0)) {
-            given.copies.push(Copy { at: Arc::new(at), state: CopyState::May });
+            given.copies.push(Copy { at: Arc::new(at), state: CopyState::Planned });
             let row = letter::write(&given.row()).ok();
             let changes = row.map(|row| Change::Put(Key::number(Table::Given, number), row)).into_iter().collect();
             jobs.begin(Job { changes, reads: Vec::new() }, Purpose::Widen { number, at }, fx);
@@ -111,11 +119,14 @@ impl Outbox {
     /// It is on disk that one more may have a copy.
     pub(super) fn widened(&mut self, number: u64, at: PeerId, written: bool, jobs: &mut Jobs, fx: &mut Effects) {
         let Some(given) = self.entries.get_mut(&number).and_then(|entry| entry.given()) else { return };
-        if written {
-            self.custodians.keep(at, number);
-        } else {
-            given.set(at, CopyState::Not);
-            self.give_to_next(number, jobs, fx);
+        match (written, given.is_with(at)) {
+            (true, true) => self.custodians.keep(at, number),
+            // It is delivered meanwhile.
+            (true, false) => {}
+            (false, _) => {
+                given.set(at, CopyState::Not);
+                self.give_to_next(number, jobs, fx);
+            }
         }
     }
 
@@ -134,7 +145,11 @@ impl Outbox {
             let reads = keep.map(|number| Key::number(Table::Letters, *number)).collect();
             jobs.begin(Job { changes: Vec::new(), reads }, Purpose::Entrust { at }, fx);
         }
-        away.into_iter().for_each(|number| self.give_to_next(number, jobs, fx));
+        for (at, number) in away {
+            let given = self.entries.get_mut(&number).and_then(|entry| entry.given());
+            given.into_iter().for_each(|given| given.unplan(at));
+            self.give_to_next(number, jobs, fx);
+        }
     }
 
     /// The letters for one of them were read. One that is lost is told of when it is offered.
@@ -155,10 +170,15 @@ impl Outbox {
         for (number, row) in keep.into_iter().zip(done.rows) {
             let row = row.and_then(|row| letter::read::<LetterRow>(&row).ok());
             let given = self.entries.get_mut(&number).and_then(|entry| entry.given());
+            let given = given.filter(|given| given.is_with(at));
+            let kept = given.zip(row).map(|(given, row)| {
+                given.set(at, CopyState::May);
+                let (rank, signature) = (given.rank(at), given.signature.clone());
+                Entrusted { rank, to: row.to, signature, sealed: row.sealed }
+            });
             // Where there is nothing to be kept something stands that nobody takes, so that the answer has its place.
-            let (rank, signature) = given.map_or((0, Bytes::new()), |given| (given.rank(at), given.signature.clone()));
-            let (sealed, to) = row.map_or((Bytes::new(), Vec::new()), |row| (row.sealed, row.to));
-            letters.push(Entrusted { rank, to, signature, sealed });
+            let nothing = || Entrusted { rank: 0, to: Vec::new(), signature: Bytes::new(), sealed: Bytes::new() };
+            letters.push(kept.unwrap_or_else(nothing));
         }
         let asked = ask.into_iter().map(|(_, id)| id).collect();
         let released = release.into_iter().map(|(_, to, id)| Released { id, to: to.to_string() }).collect();
@@ -334,10 +354,4 @@ impl Outbox {
 fn answer_with(awaited: Awaited, copies: usize, fx: &mut Effects) {
     let Awaited { ticket, wanted, recipients, .. } = awaited;
     answer(fx, ticket, PostAnswer::Accepted { recipients, copies, wanted });
-}
-
-/// What is to be signed of a letter.
-pub(super) fn text_of(posting: &Posting) -> Vec<u8> {
-    let to: Vec<String> = posting.to.iter().map(|to| to.to_string()).collect();
-    custody::letter_text(&posting.sealed, &to)
 }

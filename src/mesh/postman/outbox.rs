@@ -7,7 +7,6 @@ use libp2p_identity::PeerId;
 
 use super::custodians::Custodians;
 use super::custody::{Awaited, Custody, Given};
-use super::entrusting::text_of;
 use super::entry::{Address, Entry, Owed};
 use super::notices::{Notice, Reason};
 use super::numbers::Due;
@@ -150,11 +149,10 @@ impl Outbox {
             return answer(fx, ticket, PostAnswer::Full { what: BYTES, limit: most_bytes });
         }
         let number = self.next;
-        let (mut given, others) = Given::begin(&posting);
-        given.text = text_of(&posting);
-        let Posting { id, topic, time, expires, sealed, to, copies, .. } = posting;
+        let (given, copies) = Given::begin(&posting).unzip();
+        let Posting { id, topic, time, expires, sealed, to, .. } = posting;
         let owed = to.iter().map(|to| Owed::new(Arc::clone(to))).collect();
-        let custody = (copies > 0).then(|| Box::new(Custody::Given(given)));
+        let custody = given.map(|given| Box::new(Custody::Given(given)));
         let entry = Entry { id, topic, time, expires, bytes, owed, told: 0, custody };
         let row = LetterRow { sealed, to: to.iter().map(|to| to.to_string()).collect() };
         let Ok(row) = letter::write(&row) else {
@@ -167,7 +165,6 @@ impl Outbox {
         let (serial, notice) = instead.unzip();
         let deletion = notice.map(|notice| Change::Delete(notice.key()));
         let changes = [letter].into_iter().chain(entry.changes(number)).chain(deletion).collect();
-        let copies = (copies > 0).then_some((copies, others));
         let purpose = Purpose::Accept { ticket, number, entry: Box::new(entry), copies, instead: serial };
         jobs.begin(Job { changes, reads: Vec::new() }, purpose, fx);
     }
@@ -300,10 +297,10 @@ impl Outbox {
                 entry.told += 1;
                 entry.release(&name);
                 let is_in_time = entry.expires + SKEW > now.wall;
-                if let Some(given) = entry.given() {
+                if entry.given().is_some() {
                     // After its time nobody delivers it any more.
                     if is_in_time {
-                        custodians.close(number, given, &name, None);
+                        custodians.close(number, entry, &name, None);
                     }
                     self.write(number, &mut changes);
                 }
