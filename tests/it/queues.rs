@@ -216,8 +216,9 @@ async fn who_is_done_with_a_long_job_gets_the_next_at_once() {
     publish(&sender, 0..10).await;
     let job = next("a job", &mut jobs_one).await.unwrap();
     let _other = next("a job", &mut jobs_two).await.unwrap();
-    // The job.
-    tokio::time::sleep(Duration::from_secs(3)).await;
+    // While it is at that one it gets no other.
+    let early = tokio::time::timeout(Duration::from_secs(3), next("no job", &mut jobs_one)).await;
+    assert!(early.is_err(), "two at once");
     job.ack().await.unwrap();
     let next = tokio::time::timeout(Duration::from_secs(1), next("the next job", &mut jobs_one)).await;
     assert!(next.is_ok(), "it was not there after a second");
