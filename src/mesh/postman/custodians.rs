@@ -137,7 +137,11 @@ impl Custodians {
         let is_last = entry.owed.is_empty();
         let Some(given) = entry.given() else { return true };
         if is_last {
-            for at in given.drop_plans() {
+            let dropped = given.drop_plans();
+            for closing in &mut given.closing {
+                closing.left.retain(|at| !dropped.contains(at));
+            }
+            for at in dropped {
                 if let Some(desk) = self.desks.get_mut(&at) {
                     desk.keep.remove(number);
                 }

@@ -11,7 +11,7 @@ use super::custody::{Awaited, Copy, CopyState, Given, Inquiry};
 use super::notices::Reason;
 use super::outbox::Outbox;
 use super::store::{Change, Done, Job, Key, StoreError, Table};
-use super::{Directory, Jobs, Offers, PostAnswer, Posting, Processed, Purpose, answer};
+use super::{Directory, Jobs, Offers, PostAnswer, Posting, Purpose, answer};
 use crate::MessageId;
 use crate::mesh::effects::Effects;
 use crate::mesh::event::{Output, Ticket, Unsigned};
@@ -206,7 +206,7 @@ impl Outbox {
             {
                 given.set(at, CopyState::Not);
             }
-            known.into_iter().for_each(|one| self.take_word(number, one, &mut over));
+            known.into_iter().for_each(|one| self.take_word(number, one, now.mono, &mut over));
             self.write(number, &mut changes);
             // Before what follows from it.
             jobs.note(std::mem::take(&mut changes), fx);
@@ -220,8 +220,8 @@ impl Outbox {
     }
 
     /// What one of them knows of a message for a recipient.
-    fn take_word(&mut self, number: u64, known: &Copied, over: &mut Vec<(u64, Arc<str>, Reason)>) {
-        let Self { entries, recipients, nodes, custodians, .. } = self;
+    fn take_word(&mut self, number: u64, known: &Copied, now: Mono, over: &mut Vec<(u64, Arc<str>, Reason)>) {
+        let Self { entries, recipients, nodes, custodians, settled, .. } = self;
         let Some(entry) = entries.get_mut(&number) else { return };
         let name: Arc<str> = known.to.as_str().into();
         if entry.owed_to(&name).is_none() {
@@ -244,6 +244,7 @@ impl Outbox {
                     recipient.forget(number);
                 }
                 custodians.end(number, entry, (&name, at), (End::Processed, Bytes::new()));
+                settled.take_over(entry, now);
             }
             CopyStage::Over { end: End::Poison, .. } => over.push((number, name, Reason::Poison)),
             CopyStage::Over { end: End::Refused, .. } => over.push((number, name, Reason::Refused)),
@@ -264,16 +265,12 @@ impl Outbox {
     fn released(&mut self, at: PeerId, number: u64, to: &Arc<str>, now: Mono, changes: &mut Vec<Change>) {
         let Self { entries, settled, .. } = self;
         let Some(entry) = entries.get_mut(&number) else { return };
-        let id = entry.id;
-        let Some(given) = entry.given() else { return };
-        let Some(place) = given.closing.iter().position(|closing| closing.to == *to) else { return };
-        given.closing[place].left.remove(&at);
-        if given.closing[place].left.is_empty() {
-            let closing = given.closing.swap_remove(place);
-            if let Some(by) = closing.by {
-                // Those who kept it may have offered it a moment ago.
-                settled.add_late(Processed { name: closing.to, at: *by, ids: vec![id] }, now);
+        for closing in entry.given().into_iter().flat_map(|given| &mut given.closing) {
+            if closing.to == *to {
+                closing.left.remove(&at);
             }
+        }
+        if settled.take_over(entry, now) {
             self.write(number, changes);
         }
     }

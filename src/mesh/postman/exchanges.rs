@@ -211,7 +211,7 @@ impl Outbox {
         now: Now,
         outcome: &mut Outcome,
     ) {
-        let Self { entries, recipients, nodes, custodians, .. } = self;
+        let Self { entries, recipients, nodes, custodians, settled, .. } = self;
         let Some(recipient) = recipients.get_mut(of) else { return };
         let Some(entry) = entries.get_mut(&number) else { return };
         if entry.owed_to(&of.name).is_none() {
@@ -223,6 +223,7 @@ impl Outbox {
             if custodians.end(number, entry, (&of.name, to), (end, receipt)) {
                 outcome.processed.push(entry.id);
             }
+            settled.take_over(entry, now.mono);
             outcome.news = true;
             outcome.changed.push(number);
             return;

@@ -287,7 +287,7 @@ impl Outbox {
     ) -> Vec<Notice> {
         let (mut notices, mut changes) = (Vec::new(), Vec::new());
         for (number, name) in ended {
-            let Self { entries, recipients, custodians, .. } = self;
+            let Self { entries, recipients, custodians, settled, .. } = self;
             let Some(entry) = entries.get_mut(&number) else { continue };
             let address = entry.address(&name);
             let Some(owed) = entry.owed.iter_mut().find(|owed| owed.to == name) else { continue };
@@ -301,6 +301,7 @@ impl Outbox {
                     // After its time nobody delivers it any more.
                     if is_in_time {
                         custodians.close(number, entry, &name, None);
+                        settled.take_over(entry, now.mono);
                     }
                     self.write(number, &mut changes);
                 }

@@ -90,6 +90,12 @@ impl Snapshot {
         }
         let told: BTreeSet<u64> = self.notices.iter().map(|notice| notice.number).collect();
         let Self { accepted, given, .. } = self;
+        // Where nobody may have a copy nobody has to be told.
+        let bare: Vec<u64> = given.iter().filter(|(_, row)| row.at.is_empty()).map(|(number, _)| *number).collect();
+        for number in bare {
+            given.remove(&number);
+            store.write(&Change::Delete(Key::number(Table::Given, number)))?;
+        }
         let is_closing = |number: &u64| given.get(number).is_some_and(|row| !row.closing.is_empty());
         let is_over = |(number, row): &mut (u64, AcceptedRow)| {
             row.owed.is_empty() && !told.contains(number) && !is_closing(number)
@@ -105,8 +111,7 @@ impl Snapshot {
             .filter(|(number, row)| !row.owed.is_empty() || is_closing(number))
             .map(|one| one.0)
             .collect();
-        let is_over = |(number, row): &(&u64, &GivenRow)| row.at.is_empty() || !known.contains(number);
-        let over: Vec<u64> = given.iter().filter(is_over).map(|(number, _)| *number).collect();
+        let over: Vec<u64> = given.keys().copied().filter(|number| !known.contains(number)).collect();
         for number in over {
             given.remove(&number);
             store.write(&Change::Delete(Key::number(Table::Given, number)))?;

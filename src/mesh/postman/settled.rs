@@ -10,6 +10,8 @@ use std::sync::Arc;
 
 use libp2p_identity::PeerId;
 
+use super::custody::Closing;
+use super::entry::Entry;
 use super::inbox::Inbox;
 use super::node::ASKED;
 use super::store::{Change, Key, Table};
@@ -47,9 +49,18 @@ impl Settled {
         self.by.entry((name, at)).or_default().extend(ids);
     }
 
-    /// As [`add`](Self::add), after a while.
-    pub(super) fn add_late(&mut self, processed: Processed, now: Mono) {
-        self.late.push_back((now + LATE, processed));
+    /// Takes over what all know who have copies, for a while later: they may have offered it a moment ago. Returns whether there was anything.
+    pub(super) fn take_over(&mut self, entry: &mut Entry, now: Mono) -> bool {
+        let id = entry.id;
+        let Some(given) = entry.given() else { return false };
+        let known = given.closing.extract_if(.., |closing| closing.left.is_empty());
+        let known: Vec<Closing> = known.collect();
+        let any = !known.is_empty();
+        for Closing { to, by, .. } in known {
+            let processed = by.map(|by| Processed { name: to, at: *by, ids: vec![id] });
+            self.late.extend(processed.map(|processed| (now + LATE, processed)));
+        }
+        any
     }
 
     /// Those that the node is to forget now.
