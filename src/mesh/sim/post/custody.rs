@@ -29,7 +29,7 @@ impl Post {
 
 #[test]
 fn copies_lose_and_double_nothing_whatever_crashes() {
-    for_seeds("copies_lose_and_double_nothing_whatever_crashes", 10, |seed| {
+    for_seeds("copies_lose_and_double_nothing_whatever_crashes", 5, |seed| {
         let mut post = Post::new(seed, 5);
         post.copies = 3;
         post.hold(0, "billing", "orders.>", TERMS);
@@ -88,7 +88,7 @@ fn one_is_gone(seed: u64) -> (Post, bool) {
 
 #[test]
 fn what_has_a_copy_is_delivered_though_its_sender_does_not_return() {
-    for_seeds("what_has_a_copy_is_delivered_though_its_sender_does_not_return", 10, |seed| {
+    for_seeds("what_has_a_copy_is_delivered_though_its_sender_does_not_return", 5, |seed| {
         let (mut post, was_away) = one_is_gone(seed);
         post.run(STEPPED_IN, true);
         assert_eq!(post.owed("billing"), []);
@@ -106,7 +106,7 @@ fn what_has_a_copy_is_delivered_though_its_sender_does_not_return() {
 
 #[test]
 fn what_others_have_just_delivered_does_not_come_again_when_its_sender_returns() {
-    for_seeds("what_others_have_just_delivered_does_not_come_again_when_its_sender_returns", 10, |seed| {
+    for_seeds("what_others_have_just_delivered_does_not_come_again_when_its_sender_returns", 5, |seed| {
         let (mut post, _) = one_is_gone(seed);
         let stepped_in = post.world.random.between(30 * SECOND, 35 * SECOND);
         post.run(stepped_in, true);
@@ -123,7 +123,7 @@ fn what_others_have_just_delivered_does_not_come_again_when_its_sender_returns()
 
 #[test]
 fn no_copy_is_left_of_what_is_delivered_however_late_it_comes() {
-    for_seeds("no_copy_is_left_of_what_is_delivered_however_late_it_comes", 10, |seed| {
+    for_seeds("no_copy_is_left_of_what_is_delivered_however_late_it_comes", 5, |seed| {
         let mut post = Post::new(seed, 4);
         post.copies = 3;
         post.hold(0, "billing", "orders.>", TERMS);
@@ -144,7 +144,7 @@ fn no_copy_is_left_of_what_is_delivered_however_late_it_comes() {
 /// Nodes that keep copies step in for the sender of a queue's messages, whose members are at some of them already.
 #[test]
 fn a_queue_goes_on_without_its_sender_and_its_members_keep_what_they_have() {
-    for_seeds("a_queue_goes_on_without_its_sender_and_its_members_keep_what_they_have", 10, |seed| {
+    for_seeds("a_queue_goes_on_without_its_sender_and_its_members_keep_what_they_have", 5, |seed| {
         let mut post = Post::new(seed, 5);
         post.copies = 2;
         post.ttl = (10 * TTL, 11 * TTL);
@@ -173,7 +173,7 @@ fn a_queue_goes_on_without_its_sender_and_its_members_keep_what_they_have() {
 
 #[test]
 fn the_order_holds_when_a_sender_with_copies_starts_again() {
-    for_seeds("the_order_holds_when_a_sender_with_copies_starts_again", 10, |seed| {
+    for_seeds("the_order_holds_when_a_sender_with_copies_starts_again", 5, |seed| {
         let mut post = Post::new(seed, 4);
         post.copies = 2;
         post.ttl = (10 * TTL, 11 * TTL);
