@@ -133,7 +133,7 @@ fn number(text: &str) -> u64 {
 }
 
 /// A limit that is a constant: what the page calls it, the number there, and what the code says.
-const FIXED: [(&str, &str, &str, &str); 54] = [
+const FIXED: [(&str, &str, &str, &str); 58] = [
     ("Listeners that frames go straight to", "32", "mesh/lanes.rs", "MOST_DIRECT: usize = 32;"),
     ("On its way to one of them and not read yet", "1 MiB", "mesh/lane.rs", "WINDOW: u64 = 1024 * 1024;"),
     ("Waiting for one that nobody waits for any more", "8 MiB", "mesh/lane.rs", "MOST: usize = 8 * 1024 * 1024;"),
@@ -199,6 +199,15 @@ const FIXED: [(&str, &str, &str, &str); 54] = [
         "mesh/postman/recipient.rs",
         "LEASE: Span = Span::secs(30);",
     ),
+    ("Copies at other nodes", "16", "wire/local/post.rs", "MAX_COPIES: usize = 16;"),
+    ("Time until they are there", "5 s", "mesh/postman/entrusting.rs", "AWAITED: Span = Span::secs(5);"),
+    (
+        "Until the first that has one steps in for its sender",
+        "30 s",
+        "mesh/postman/exchanges.rs",
+        "STEP_IN: Span = Span::secs(30);",
+    ),
+    ("Part of `outbox` that copies for others may take up", "1/2", "mesh/postman/keeping.rs", "SHARE: usize = 2;"),
     ("Waiting to be written to disk", "16,384", "net/start.rs", "JOBS: usize = 16_384;"),
     ("Between two attempts", "60 s", "mesh/postman/node.rs", "RETRY_AT_MOST: Span = Span::secs(60);"),
     ("Events that a listener may be behind", "256", "net/start.rs", "EVENTS: usize = 256;"),
