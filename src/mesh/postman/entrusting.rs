@@ -318,6 +318,8 @@ impl Outbox {
         for Awaited { ticket, recipients, .. } in std::mem::take(&mut self.delivered) {
             answer(fx, ticket, PostAnswer::Accepted { recipients, copies: 0, wanted: 0 });
         }
+        // One that others were asked about may have ended before all had answered.
+        self.enter_next();
         while let Some((_, number)) = self.timers.first().copied().filter(|(at, _)| *at <= now.mono) {
             self.timers.pop_first();
             let Some(given) = self.entries.get_mut(&number).and_then(|entry| entry.given()) else { continue };
