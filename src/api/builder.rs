@@ -177,10 +177,11 @@ impl Builder {
     }
 
     /// A node that runs beside this process and can do what one with this configuration would: one of this user's, in the same
-    /// mesh, that is [offered](Node::offer); of several the first by name.
+    /// mesh, that is [offered](Node::offer); of several the one of the name that
+    /// was given, or the first by name.
     ///
     /// `None` if there is none, or it does not answer within 3 s, or speaks another version; and also if something is asked for
-    /// that only a node of its own can give: a name, a key, an address to listen on or to dial, a way to send, or not to be
+    /// that only a node of its own can give: a key, an address to listen on or to dial, a way to send, or not to be
     /// [local](Self::local). Limits are those of the node that runs.
     ///
     /// ```no_run
