@@ -51,6 +51,8 @@ pub(super) struct KeptNow {
     /// Those that are new.
     new: Vec<u64>,
     known: Vec<Copied>,
+    /// What was let go of.
+    gone: Vec<Change>,
 }
 
 impl Outbox {
@@ -103,6 +105,9 @@ impl Outbox {
         let Some(sender) = NodeKey::of(&from) else { return };
         let mut changes = Vec::new();
         self.let_go(from, turn, &released, now.wall, &mut changes);
+        // What could not be deleted before is deleted before anything is said.
+        changes.append(&mut jobs.undone);
+        let gone = changes.clone();
         // One that was given before something was let go of may be late on its way.
         let is_late = self.kept_floors.get(&from).is_some_and(|floor| turn < floor.turn);
         let (mut kept, mut new) = (Vec::new(), Vec::new());
@@ -118,7 +123,7 @@ impl Outbox {
         }
         let known = asked.into_iter().filter_map(|id| self.kept_of(from, id)).collect::<Vec<_>>();
         let known = known.into_iter().flat_map(|number| self.word_of(number, now.wall)).collect();
-        let kept = KeptNow { to, sender, kept, new, known };
+        let kept = KeptNow { to, sender, kept, new, known, gone };
         jobs.begin(Job { changes, reads: Vec::new() }, Purpose::Keep(kept), fx);
     }
 
@@ -213,10 +218,15 @@ impl Outbox {
     }
 
     /// What a node gave this one is on disk, or could not be written.
-    pub(super) fn kept_now(&mut self, kept: KeptNow, written: bool, fx: &mut Effects) {
-        let KeptNow { to, sender, kept, new, known } = kept;
+    pub(super) fn kept_now(&mut self, kept: KeptNow, written: bool, jobs: &mut Jobs, fx: &mut Effects) {
+        let KeptNow { to, sender, kept, new, known, gone } = kept;
         if !written {
             new.into_iter().for_each(|number| self.drop_kept(number));
+            if !gone.is_empty() {
+                // A copy that is on disk still would be delivered after the next start: its sender is to say again that it need not be.
+                jobs.undone.extend(gone.into_iter().filter(|change| matches!(change, Change::Delete(_))));
+                return fx.reply(to, Response::done());
+            }
         }
         let is_kept = |number: Option<u64>| number.is_some_and(|number| self.entries.contains_key(&number));
         let kept = kept.into_iter().map(is_kept).collect();

@@ -314,7 +314,7 @@ impl Postman {
             Purpose::Load { of, to } => offers.letters.extend(outbox.loaded((&of, to), result, now, jobs, fx)),
             Purpose::Widen { number, at } => outbox.widened(number, at, result.is_ok(), jobs, fx),
             Purpose::Entrust { at } => offers.deposits.extend(outbox.entrusted(at, result, now.mono, fx)),
-            Purpose::Keep(kept) => outbox.kept_now(kept, result.is_ok(), fx),
+            Purpose::Keep(kept) => outbox.kept_now(kept, result.is_ok(), jobs, fx),
             Purpose::Notices { ended } => {
                 notices.add(outbox.concluded(ended, result.is_ok(), now, jobs, fx), fx);
             }

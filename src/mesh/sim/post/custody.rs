@@ -4,9 +4,9 @@ use super::*;
 use crate::mesh::checked;
 use crate::mesh::event::{InboundId, Input};
 use crate::mesh::sim::world::MESH;
-use crate::wire::custody::{self, Brought};
+use crate::wire::custody::{self, Brought, Entrusted, Released};
 use crate::wire::node_key::NodeKey;
-use crate::wire::rpc::{Offered, Request};
+use crate::wire::rpc::{Offered, Request, Turn};
 
 /// Who keeps copies steps in 30 s after a sender was seen last, the next one 30 s later, and so on. A node that is cut off is not seen any
 /// more after a minute.
@@ -248,4 +248,36 @@ fn nobody_but_its_sender_has_a_letter_back() {
     post.next -= 1;
     bring(&mut post, (2, "billing"), true);
     assert_eq!(post.rows(0, Table::Inbox), 1);
+}
+
+/// Node 1 gives node 0 a letter to keep, and says that it need not keep another. Returns the new one.
+fn keep(post: &mut Post, count: u64, released: Option<MessageId>) -> MessageId {
+    let posting = post.posting(1, "orders.new", TTL, Vec::new());
+    let (sealed, to) = (posting.sealed, vec!["billing".to_owned()]);
+    let key = &post.world.nodes[1].key;
+    let signature = custody::sign_letter(key, MESH, &custody::letter_text(&sealed, &to)).expect("signed");
+    let request = Request::Keep {
+        turn: Turn { run: 1, count },
+        letters: vec![Entrusted { rank: 0, to, signature, sealed }],
+        asked: Vec::new(),
+        released: released.into_iter().map(|id| Released { id, to: "billing".to_owned() }).collect(),
+        extensions: Vec::new(),
+    };
+    let request = checked::request(MESH, &request.encode().expect("encoded")).expect("decoded");
+    let from = post.world.nodes[1].peer;
+    post.world.tell(0, Input::Request { from, id: InboundId(u64::MAX), request });
+    post.world.run(SECOND / 2);
+    posting.id
+}
+
+#[test]
+fn a_copy_that_a_full_disk_kept_from_being_let_go_of_goes_when_there_is_room() {
+    let mut post = Post::new(7, 2);
+    let first = keep(&mut post, 0, None);
+    assert_eq!((post.rows(0, Table::Kept), post.rows(0, Table::KeptLetters)), (1, 1));
+    post.world.nodes[0].disk.full = true;
+    keep(&mut post, 1, Some(first));
+    post.world.nodes[0].disk.full = false;
+    post.world.run(3 * SECOND);
+    assert_eq!((post.rows(0, Table::Kept), post.rows(0, Table::KeptLetters)), (0, 0));
 }
